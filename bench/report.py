@@ -1,0 +1,207 @@
+"""Turn the JSON of a benchmark run into the README's table of JIT against NumPy, and a plot.
+
+``pytest bench --benchmark-json BENCH.json && python bench/report.py BENCH.json README.md``
+
+The table is put into the README between its markers, ``<!-- bench -->`` and ``<!-- /bench -->``. Nothing in it is
+written by hand: every figure comes from the one run that the JSON tells of, and is the least time of each contestant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from npconv.table import seconds
+
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+TEXTBOOK = ("loop", "flatten", "im2col")
+COLORS = {"loop": "#8e6bbf", "flatten": "#3fa0a0", "im2col": "#f2a33a"}
+OTHER_COLOR = "#777777"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One algorithm on one problem: what NumPy and what Numba took."""
+
+    problem: str
+    name: str
+    algorithm: str
+    numpy: float
+    numba: float
+    gflops: float
+    share: float
+
+    @property
+    def times(self) -> float:
+        """How many times faster Numba's version is; NaN where NumPy's was left out."""
+        return self.numpy / self.numba
+
+
+def lines(run: dict[str, Any]) -> list[Line]:
+    """Return the lines of a run, problem by problem as they were run, the textbook's algorithms first."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in run["benchmarks"]:
+        extra = entry["extra_info"]
+        if "problem" in extra:
+            engines = found.setdefault((extra["problem"], extra["algorithm"]), {})
+            engines[extra["backend"]] = (entry["stats"]["min"], extra)
+    result = []
+    for (problem, algorithm), engines in found.items():
+        if "numba" in engines:
+            least, extra = engines["numba"]
+            numpy = engines.get("numpy", (math.nan, None))[0]
+            share = math.nan if extra["share_of_peak"] is None else extra["share_of_peak"]
+            result.append(Line(problem, extra["name"], algorithm, numpy, least, extra["gflops"], share))
+    problems = list(dict.fromkeys(line.problem for line in result))
+
+    def place(line: Line) -> tuple[int, int]:
+        rank = TEXTBOOK.index(line.algorithm) if line.algorithm in TEXTBOOK else len(TEXTBOOK)
+        return problems.index(line.problem), rank
+
+    return sorted(result, key=place)
+
+
+def table(rows: list[Line]) -> str:
+    """Return the lines as a Markdown table, a row a problem."""
+    algorithms = list(dict.fromkeys(line.algorithm for line in rows))
+    text = [
+        f"| NumPy → Numba | {' | '.join(algorithms)} | fastest |",
+        f"| --- |{' ---: |' * len(algorithms)} ---: |",
+    ]
+    for problem in dict.fromkeys(line.problem for line in rows):
+        here = {line.algorithm: line for line in rows if line.problem == problem}
+        cells = [_cell(here[name]) if name in here else "" for name in algorithms]
+        best = min(here.values(), key=lambda line: line.numba)
+        share = "" if math.isnan(best.share) else f", {100 * best.share:.2g} % of peak"
+        name = best.name if best.name == problem else f"{best.name}<br>`{problem}`"
+        text.append(f"| {name} | {' | '.join(cells)} | {best.algorithm}: {best.gflops:.3g} GFLOP/s{share} |")
+    return "\n".join(text)
+
+
+def _cell(line: Line) -> str:
+    if math.isnan(line.times):
+        return f"(left out) → {seconds(line.numba)}"
+    return f"{seconds(line.numpy)} → {seconds(line.numba)}<br>**{faster(line.times)}**"
+
+
+def faster(times: float) -> str:
+    """Write how many times faster something is."""
+    return f"{times:,.0f}×" if times >= 10 else f"{times:.2g}×"
+
+
+def first_calls(run: dict[str, Any]) -> str:
+    """Return what a new process pays, as a Markdown table, or nothing if that was not measured."""
+    found = {e["extra_info"]["what"]: e["stats"]["min"] for e in run["benchmarks"] if "what" in e["extra_info"]}
+    rows = [f"| {what} | {seconds(least)} |" for what, least in found.items()]
+    return "\n".join(["| in a new process | |", "| --- | ---: |", *rows]) if rows else ""
+
+
+def machine(run: dict[str, Any]) -> str:
+    """Return a sentence about the machine."""
+    facts = run["machine_info"]
+    ours = facts["npconv"]
+    peak = run["peak_gflops"]
+    told = f"{facts['cpu'].get('brand_raw', 'a CPU')}, {ours.get('cpu', facts['machine'])}, {ours['threads']} threads"
+    if peak is not None:
+        told += f", which reach a peak of {peak:.3g} GFLOP/s (measured)"
+    versions = f"Python {facts['python_version']}, NumPy {ours['numpy']}, Numba {ours['numba']}"
+    return f"{told}; {versions}; {run['datetime'][:10]}."
+
+
+def plot(rows: list[Line], path: Path, about: str) -> None:
+    """Draw how many times faster Numba's versions are, and their share of the peak."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    problems = list(dict.fromkeys(line.name for line in rows))
+    algorithms = list(dict.fromkeys(line.algorithm for line in rows))
+    step = 0.8 / len(algorithms)
+    figure: Any = Figure(figsize=(13, 1.7 + 0.75 * len(problems)), facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
+    for number, algorithm in enumerate(algorithms):
+        color = COLORS.get(algorithm, OTHER_COLOR)
+        for line in (line for line in rows if line.algorithm == algorithm):
+            at = problems.index(line.name) + (number - (len(algorithms) - 1) / 2) * step
+            if math.isnan(line.times):
+                left.text(1.04, at, "NumPy's left out", va="center", fontsize=8, color="#888888", style="italic")
+            else:
+                wins = line.times >= 1
+                left.barh(at, line.times - 1, left=1, height=step * 0.9, color=color, alpha=1 if wins else 0.45)
+                left.annotate(
+                    faster(line.times), (line.times, at), (4 if wins else -4, 0), textcoords="offset points",
+                    va="center", ha="left" if wins else "right", fontsize=8.5, color="#222222",
+                )  # fmt: skip
+            if not math.isnan(line.share):
+                right.barh(at, 100 * line.share, height=step * 0.9, color=color)
+                label = f"{100 * line.share:.2g} %   {line.gflops:.3g} GFLOP/s"
+                right.annotate(
+                    label, (100 * line.share, at), (4, 0), textcoords="offset points", va="center", fontsize=8.5,
+                    color="#222222",
+                )  # fmt: skip
+        left.barh(0, 0, color=color, label=algorithm)
+    known = [line.times for line in rows if not math.isnan(line.times)] or [1.0]
+    left.set_xscale("log")
+    left.set_xlim(min(0.3, min(known) / 3), max(10, max(known) * 3))
+    left.axvline(1, color="#888888", linewidth=1)
+    left.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    left.set_title("times faster than NumPy's version", loc="left", fontsize=11)
+    right.set_title("Numba's share of this machine's peak", loc="left", fontsize=11)
+    right.set_xlim(0, 1.45 * max((100 * line.share for line in rows if not math.isnan(line.share)), default=100))
+    right.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    left.set_yticks(range(len(problems)), problems, fontsize=10)
+    left.set_ylim(len(problems) - 0.45, -0.55)
+    for axes in (left, right):
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", colors="#808080", labelsize=8.5)
+        axes.grid(axis="x", color="#e6e6e6")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color("#cccccc")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=len(algorithms), frameon=False)
+    figure.suptitle("The same algorithms in Numba and in NumPy", x=0.008, ha="left", fontsize=15, weight="bold")
+    figure.supxlabel(about, x=0.008, ha="left", fontsize=8.5, color="#808080")
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the run, draw the plot, put the table into the README."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path, metavar="BENCH.json", help="what pytest bench --benchmark-json wrote")
+    parser.add_argument("readme", type=Path, metavar="README.md", help="a file with the two markers")
+    parser.add_argument("--plot", type=Path, default=Path(__file__).with_name("jit_vs_numpy.png"), help="where to draw")
+    parsed = parser.parse_args(arguments)
+    run = json.loads(parsed.run.read_text(encoding="utf-8"))
+    rows = lines(run)
+    if not rows:
+        return complain(f"{parsed.run} has no times of Numba's algorithms; run pytest bench with --benchmark-json")
+    text = parsed.readme.read_text(encoding="utf-8")
+    if not 0 <= text.find(BEGIN) < text.find(END):
+        return complain(f"{parsed.readme} has no place for the table: {BEGIN} and behind it {END}")
+    plot(rows, parsed.plot, machine(run))
+    picture = os.path.relpath(parsed.plot.resolve(), parsed.readme.resolve().parent).replace(os.sep, "/")
+    parts = [
+        f"![Times faster than NumPy, and share of peak]({picture})",
+        machine(run),
+        table(rows),
+        first_calls(run),
+    ]
+    middle = "\n\n".join(part for part in parts if part)
+    before, after = text[: text.find(BEGIN) + len(BEGIN)], text[text.find(END) :]
+    parsed.readme.write_text(f"{before}\n{middle}\n{after}", encoding="utf-8")
+    return 0
+
+
+def complain(message: str) -> int:
+    print(f"report: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

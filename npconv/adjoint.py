@@ -1,0 +1,198 @@
+"""Gradients and transposed convolutions, each as convolutions.
+
+The gradient of a convolution's input, which is the transposed convolution of the gradient of its result, and the
+gradient of its weight are written down once, as forward convolutions of rearranged views. Whatever is fast for those
+is fast for these.
+
+Input, stride s and dilation d, per axis. The result's element o is made of input elements j = o s + t d (counted with
+the padding), so j gets contributions from the taps t with t d ≡ j (mod s). All j of one residue modulo s form a
+*phase*: their taps are t₀, t₀ + s/q, t₀ + 2 s/q, …, with q = gcd(s, d), and successive ones meet elements o that lie
+d/q apart. A phase is a convolution of stride 1 and dilation d/q with the flipped taps, whose channels change places;
+s phases fill the input. No product with a zero between elements is computed (Dumoulin and Visin, *A guide to
+convolution arithmetic for deep learning* (2016), §4.6, put these zeros in). At the borders, elements beyond the
+result count as zeros.
+
+Weight. Each tap t is the sum over the batch and all o of grad[o] · input[o s + t d]: a convolution whose batch are the
+channels, whose channels are the batch, whose stride is the dilation and whose dilation is the stride.
+
+Complex numbers follow torch: gradients are those with respect to the conjugate, so that input and weight enter
+conjugated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv.kernels import activation, host
+from npconv.plan import Choice, choose
+from npconv.problem import ConvProblem, compute_dtype
+
+
+class _Phase(NamedTuple):
+    """The input elements of one residue on one axis, and the convolution that makes them."""
+
+    elements: slice
+    length: int
+    taps: slice
+    number: int  # of taps
+    dilation: int
+    padding: tuple[int, int]
+
+
+def _phases(size: int, result: int, kernel: int, stride: int, dilation: int, before: int) -> Iterator[_Phase]:
+    """Yield the phases of an axis of ``size`` elements, ``before`` more padded in front, and ``result`` elements.
+
+    Only those that get a contribution: each begins with another tap, however large the stride is.
+    """
+    every, step = stride // math.gcd(stride, dilation), dilation // math.gcd(stride, dilation)
+    for tap in range(min(kernel, every)):
+        first = (tap * dilation - before) % stride
+        if first >= size:
+            continue
+        count = (size - 1 - first) // stride + 1
+        number = len(range(tap, kernel, every))
+        last = (first + before - tap * dilation) // stride  # the result's element that meets the first tap and element
+        start = last - (number - 1) * step
+        if start < result and last + count > 0:
+            elements = slice(first, first + (count - 1) * stride + 1, stride)
+            yield _Phase(elements, count, slice(tap, None, every), number, step, (-start, last + count - result))
+
+
+@np.errstate(all="ignore")  # as in `host.run`: overflow and NaN go through as IEEE arithmetic takes them
+def input_gradient(
+    problem: ConvProblem,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    bias: np.ndarray | None,
+    out: np.ndarray,
+    choice: Choice,
+    workspace: host.Workspace | None = None,
+) -> None:
+    """Fill ``out``, of the shape of the problem's input, with the transposed convolution of ``grad_output``.
+
+    Bias and activation of the problem are those of the transposed convolution. Arrays are the caller's; the weight of a
+    complex convolution enters as it is given.
+    """
+    weight, grad_output, out = problem.canonical_weight(weight), problem.canonical(grad_output), problem.canonical(out)
+    problem = problem.canonical_form()
+    if problem.padding_mode == "zeros":
+        _transposed(problem, weight, grad_output, bias, out, choice, workspace)
+        return
+    # The padding's elements are copies: their gradients belong to what they are copies of.
+    padded = replace(
+        problem,
+        input_size=problem.padded_size,
+        padding=((0, 0),) * 3,
+        padding_mode="zeros",
+        dtype=problem.compute_dtype.name,
+    )
+    gradient = np.empty(padded.input_shape, padded.dtype)
+    _transposed(padded, weight, grad_output, None, gradient, choice)
+    for axis, (n, pad) in enumerate(zip(problem.input_size, problem.padding, strict=True)):
+        gradient = np.moveaxis(gradient, 2 + axis, 0)
+        inside = gradient[pad[0] : pad[0] + n]
+        for at, source in enumerate(host.padded_indices(n, pad, problem.padding_mode)):
+            if not pad[0] <= at < pad[0] + n:
+                inside[source] += gradient[at]
+        gradient = np.moveaxis(inside, 0, 2 + axis)
+    out[...] = gradient
+
+
+def phases(problem: ConvProblem) -> Iterator[tuple[tuple[_Phase, ...], ConvProblem]]:
+    """Yield the phases of a canonical, zero-padded problem that get a contribution, each with its convolution."""
+    axes = map(
+        _phases, problem.input_size, problem.output_size, problem.kernel_size, problem.stride, problem.dilation,
+        (before for before, _ in problem.padding),
+    )  # fmt: skip
+    for parts in itertools.product(*axes):
+        yield (
+            parts,
+            replace(
+                problem,
+                in_channels=problem.out_channels,
+                out_channels=problem.in_channels,
+                input_size=problem.output_size,
+                kernel_size=tuple(part.number for part in parts),
+                stride=(1, 1, 1),
+                dilation=tuple(part.dilation for part in parts),
+                padding=tuple(part.padding for part in parts),
+            ),
+        )
+
+
+def _transposed(
+    problem: ConvProblem,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    bias: np.ndarray | None,
+    out: np.ndarray,
+    choice: Choice,
+    workspace: host.Workspace | None = None,
+) -> None:
+    """Fill the canonical ``out`` phase by phase."""
+    filters, channels = problem.out_channels // problem.groups, problem.in_channels // problem.groups
+    swapped = weight.reshape(problem.groups, filters, channels, *problem.kernel_size).swapaxes(1, 2)
+    swapped = swapped.reshape(problem.in_channels, filters, *problem.kernel_size)
+    found = list(phases(problem))
+    if sum(math.prod(part.length for part in parts) for parts, _ in found) < math.prod(problem.input_size):
+        # Where the stride is longer than the kernel, some elements meet no tap.
+        constant = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
+        if bias is not None:
+            constant += bias[:, None, None, None]
+        activation.apply(constant, problem.activation)
+        out[...] = constant
+    for parts, forward in found:
+        target = out[_last_axes(*(part.elements for part in parts))]
+        taps = swapped[_last_axes(*(part.taps for part in parts))][..., ::-1, ::-1, ::-1]
+        choose(forward, choice).run(grad_output, taps, bias, target, workspace)
+
+
+def _last_axes(*index: slice) -> tuple[Any, ...]:
+    return (..., *index)
+
+
+def weight_gradient(
+    problem: ConvProblem, input: np.ndarray, grad_output: np.ndarray, out: np.ndarray, choice: Choice
+) -> None:
+    """Fill ``out``, of the shape of the problem's weight, with the gradient. Arrays are the caller's."""
+    input, grad_output, out = problem.canonical(input), problem.canonical(grad_output), problem.canonical_weight(out)
+    problem = problem.canonical_form()
+    size, groups = grad_output.shape[2:], problem.groups
+    # Elements that no window reaches, where the stride does not divide, must not make more taps.
+    reached = tuple(
+        (o - 1) * s + (k - 1) * d + 1
+        for o, s, k, d in zip(size, problem.stride, problem.kernel_size, problem.dilation, strict=True)
+    )
+    x = host.padded(input, problem.padding, problem.padding_mode, np.dtype(problem.dtype))
+    x = x[_last_axes(*(slice(n) for n in reached))]
+    channels = problem.in_channels // groups
+    x = x.reshape(problem.batch, groups, channels, *reached).transpose(2, 1, 0, 3, 4, 5)
+    forward = replace(
+        problem,
+        batch=channels,
+        in_channels=groups * problem.batch,
+        input_size=reached,
+        kernel_size=size,
+        stride=problem.dilation,
+        dilation=problem.stride,
+        padding=((0, 0),) * 3,
+        padding_mode="zeros",
+        bias=False,
+        activation=(),
+    )
+    x = x.reshape(channels, groups * problem.batch, *reached)
+    choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+
+
+def bias_gradient(grad_output: np.ndarray, out: np.ndarray) -> None:
+    """Fill ``out`` (K,) with the sums of a gradient (K, ...) whose other axes are in any order."""
+    rows = grad_output.reshape(grad_output.shape[0], math.prod(grad_output.shape[1:]))
+    rows = np.ascontiguousarray(rows)  # NumPy adds neighbours in pairs, and long chains lose accuracy
+    with np.errstate(all="ignore"):
+        out[...] = np.sum(rows, axis=1, dtype=compute_dtype(out.dtype.name))

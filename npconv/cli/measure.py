@@ -1,0 +1,255 @@
+"""How ``compare`` and the benchmarks measure: each contestant's first call, and then all of them in turn.
+
+What it takes to get times that can be compared (each of these was seen to matter):
+
+- contestants take turns within one process, round by round; times of separate runs say nothing about each other;
+- before each turn a pause, so that the threads of the one before have stopped spinning, and a call that is not timed;
+- the least time counts: everything else that happens on a machine only adds to it;
+- what a first call costs, compiling above all, is told apart, and so is memory, which is measured in a call of its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import npconv
+from npconv import backends
+from npconv.cli import reference
+from npconv.cli.tasks import Task
+from npconv.registry import names
+from npconv.table import quantity, seconds
+
+PAUSE = 0.03
+"""Seconds before a contestant's turn, longer than threads spin after their work."""
+
+TURN = 0.05
+"""Seconds that a turn takes at least: a fast contestant is called again until then."""
+
+ENOUGH = 2.0
+"""Seconds of timed calls after which a contestant has no further turn."""
+
+MEMORY_LIMIT = 2**32
+"""Bytes of workspace over which a contestant is left out."""
+
+
+@dataclass
+class Row:
+    """An algorithm on a backend, and what was measured of it. Times are in seconds; NaN is what was not measured.
+
+    `compile` is what Numba compiled in the first call: 0 if it found the code on disk, None where it has no part.
+    """
+
+    backend: str
+    algorithm: str
+    skipped: str | None
+    expected: float
+    workspace: int
+    times: list[float] = field(default_factory=list)
+    first_call: float = float("nan")
+    compile: float | None = None
+    memory: int = 0
+    memory_is_planned: bool = False
+    error: float = float("nan")
+    error_of_bound: float = float("nan")
+
+    @property
+    def least(self) -> float:
+        """The least time of a call."""
+        return min(self.times, default=float("nan"))
+
+    @property
+    def median(self) -> float:
+        """The median time of a call."""
+        return statistics.median(self.times) if self.times else float("nan")
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether one call, that first one without its compilation, is enough of them."""
+        return self.first_call - (self.compile or 0.0) >= ENOUGH
+
+    @property
+    def accurate(self) -> bool:
+        """Whether each element of the result is as near the reference as npconv promises."""
+        return self.skipped is not None or self.error_of_bound <= 1
+
+
+def available(wanted: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
+    """Return the backends that run here, in order, and of the others why they do not, all in one line."""
+    reasons = {name: backends.missing(name) for name in backends.NAMES if wanted is None or name in wanted}
+    absent = {name: " ".join(reason.split()) for name, reason in reasons.items() if reason is not None}
+    return [name for name in reasons if name not in absent], absent
+
+
+def contestants(task: Task, on: Sequence[str], algorithms: Sequence[str] | None, budget: float) -> list[Row]:
+    """Return a row for each algorithm of each backend, the textbook's first; those that cannot run say why.
+
+    Parameters
+    ----------
+    task : Task
+        What is to be computed.
+    on : sequence of str
+        The backends.
+    algorithms : sequence of str or None
+        Only these algorithms; None is all.
+    budget : float
+        Seconds; an algorithm whose call should take longer is left out.
+    """
+    rows = []
+    for backend in on:
+        refusals = task.explain(backend).refusals
+        for entry in npconv.algorithms(backend):
+            if algorithms is not None and entry.name not in algorithms:
+                continue
+            skipped = refusals.get((backend, entry.name))
+            if skipped is None:
+                plan = task.explain(backend, entry.name)
+                if plan.seconds > budget:
+                    skipped = f"left out: about {seconds(plan.seconds)} a call"
+                elif plan.workspace > MEMORY_LIMIT:
+                    skipped = f"left out: {quantity(plan.workspace, 'B')} of workspace"
+                rows.append(Row(backend, entry.name, skipped, plan.seconds, plan.workspace))
+            else:
+                rows.append(Row(backend, entry.name, skipped, float("nan"), 0))
+    slow_first = names()[::-1]
+    return sorted(rows, key=lambda row: (slow_first.index(row.algorithm), backends.NAMES.index(row.backend)))
+
+
+def prepared(task: Task, row: Row) -> Callable[[], Any]:
+    """Return the call of a contestant. On a GPU the arrays are there already, and the call waits for the result."""
+    function = getattr(npconv, task.function)
+    options = {**task.options, "backend": row.backend, "algorithm": row.algorithm}
+    if row.backend != "cuda":
+        return lambda: function(task.input, task.weight, **options)
+    from numba import cuda
+
+    x, weight = cuda.to_device(task.input), cuda.to_device(task.weight)
+
+    def on_device() -> Any:
+        result = function(x, weight, **options)
+        cuda.synchronize()
+        return result
+
+    return on_device
+
+
+def first_call(row: Row, call: Callable[[], Any]) -> Any:
+    """Make the contestant's first call, note what it cost, and return its result.
+
+    A call that took long without compiling is a timed one: it will not be made again. CUDA kernels are not kept on
+    disk, and numba-cuda does not tell when it compiles: what the first call costs more than the second stands for it.
+    """
+    if row.backend == "numba":
+        from npconv.kernels.numba import jit
+
+        with jit.compile_clock() as clock:
+            result, row.first_call = _timed(call)
+        row.compile = clock.seconds
+    else:
+        result, row.first_call = _timed(call)
+        if row.backend == "cuda":
+            row.compile = max(0.0, row.first_call - _timed(call)[1])
+    if row.is_slow and not row.compile:
+        row.times.append(row.first_call)
+    return result if row.backend != "cuda" else result.copy_to_host()
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def take_turn(row: Row, call: Callable[[], Any]) -> None:
+    """Time a contestant for one turn, if it has not had enough of them."""
+    if sum(row.times) >= ENOUGH:
+        return
+    time.sleep(PAUSE)
+    if not row.is_slow:
+        call()
+    end = time.perf_counter() + TURN
+    while True:
+        row.times.append(_timed(call)[1])
+        if time.perf_counter() >= end:
+            return
+
+
+def memory(row: Row, call: Callable[[], Any], result_bytes: int) -> None:
+    """Note the most bytes that a call has allocated at a time, its result included.
+
+    Compiled code's own panels, some kB a thread, are not seen. On a GPU, and where a call takes too long to be made
+    again, the planned workspace stands in.
+    """
+    if row.backend == "cuda" or row.is_slow:
+        row.memory, row.memory_is_planned = row.workspace + result_bytes, True
+        return
+    tracemalloc.start()
+    try:
+        result = call()
+        row.memory = tracemalloc.get_traced_memory()[1]
+        del result
+    finally:
+        tracemalloc.stop()
+
+
+def check(row: Row, result: np.ndarray, exact: np.ndarray, bound: np.ndarray) -> None:
+    """Note the largest error of a result, and the largest share of its element's bound that an error takes up."""
+    if result.shape != exact.shape:
+        row.error = row.error_of_bound = float("inf")
+        return
+    error = np.abs(result - exact)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(error == 0, 0.0, error / bound)  # a NaN stays one
+    row.error, row.error_of_bound = float(error.max(initial=0.0)), float(share.max(initial=0.0))
+
+
+def race(
+    task: Task,
+    rows: Sequence[Row],
+    rounds: int,
+    between: Callable[[], object] = lambda: None,
+    done: Callable[[str], object] = lambda what: None,
+) -> np.ndarray | None:
+    """Measure the contestants that are not left out, check their results, and return one of these.
+
+    Parameters
+    ----------
+    task : Task
+        What is computed.
+    rows : sequence of Row
+        The contestants, which are filled in.
+    rounds : int
+        Turns that each has, at most.
+    between : callable, optional
+        Called before each round.
+    done : callable, optional
+        Called with the name of what comes next, before each of ``steps(rows, rounds)`` steps.
+    """
+    running = [(row, prepared(task, row)) for row in rows if row.skipped is None]
+    result = None
+    done("the reference in float64")
+    exact = reference.convolve(task.input, task.weight, **task.options)
+    bound = reference.error_bound(task.input, task.weight, **task.options)
+    for row, call in running:
+        about = f", about {seconds(row.expected)}" if row.expected > 1 else ""
+        done(f"{row.algorithm} on {row.backend}: first call{about}")
+        result = first_call(row, call)
+        check(row, result, exact, bound)
+        memory(row, call, result.nbytes)
+    for number in range(rounds):
+        between()
+        for row, call in running:
+            done(f"{row.algorithm} on {row.backend}: round {number + 1} of {rounds}")
+            take_turn(row, call)
+    return result
+
+
+def steps(rows: Sequence[Row], rounds: int) -> int:
+    """Return how many steps `race` takes."""
+    return 1 + (1 + rounds) * sum(row.skipped is None for row in rows)

@@ -1,0 +1,298 @@
+"""Gradients of convolutions and transposed convolutions, with the names and argument orders of `torch.nn.grad`.
+
+For each of conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d and conv_transpose3d there are three functions:
+``…_input``, ``…_weight`` and ``…_bias``. They take the gradient of a loss with respect to the function's result and
+return the gradient with respect to that argument; for complex numbers with respect to its conjugate, as torch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from npconv import adjoint, arguments, call
+from npconv.arguments import IntPerAxis, Padding
+from npconv.plan import choose
+
+
+@contextmanager
+def _given(**sized: Any) -> Iterator[None]:
+    """Name the size that stands for an array, in errors that speak of the array."""
+    try:
+        yield
+    except ValueError as error:
+        ((name, value),) = sized.items()
+        raise ValueError(f"with {name} {value!r}: {error}") from None
+
+
+def _check_gradient(named: dict[str, Any], expected: tuple[int, ...]) -> None:
+    call.on_host("npconv.grad", named)
+    if named["grad_output"].shape != expected:
+        raise ValueError(
+            f"grad_output must have the shape of the function's result, {expected}; got {named['grad_output'].shape}"
+        )
+
+
+def _conv_input(rank: int) -> Callable[..., np.ndarray]:
+    def gradient(
+        input_size: Any,
+        weight: Any,
+        grad_output: Any,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        dilation: IntPerAxis = 1,
+        groups: int = 1,
+        *,
+        padding_mode: str = "zeros",
+        data_format: str = "channels_first",
+        algorithm: str = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
+        out: Any = None,
+    ) -> np.ndarray:
+        named = call.arrays(grad_output=grad_output, weight=weight)
+        dtype = call.dtype(named)
+        with _given(input_size=input_size):
+            problem = arguments.conv_problem(
+                rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
+                padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode, data_format=data_format,
+            )  # fmt: skip
+        choice = call.choice(algorithm, backend, precision, named)
+        _check_gradient(named, problem.result_shape)
+        out = call.result(out, problem.input_shape, dtype, named)
+        adjoint.input_gradient(problem, named["weight"].conj(), named["grad_output"], None, out, choice)
+        return out  # type: ignore[no-any-return]
+
+    return gradient
+
+
+def _conv_weight(rank: int) -> Callable[..., np.ndarray]:
+    def gradient(
+        input: Any,
+        weight_size: Any,
+        grad_output: Any,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        dilation: IntPerAxis = 1,
+        groups: int = 1,
+        *,
+        padding_mode: str = "zeros",
+        data_format: str = "channels_first",
+        algorithm: str = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
+        out: Any = None,
+    ) -> np.ndarray:
+        named = call.arrays(input=input, grad_output=grad_output)
+        dtype = call.dtype(named)
+        with _given(weight_size=weight_size):
+            problem = arguments.conv_problem(
+                rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype, stride=stride,
+                padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode, data_format=data_format,
+            )  # fmt: skip
+        choice = call.choice(algorithm, backend, precision, named)
+        _check_gradient(named, problem.result_shape)
+        out = call.result(out, problem.weight_shape, dtype, named)
+        adjoint.weight_gradient(problem, named["input"].conj(), named["grad_output"], out, choice)
+        return out  # type: ignore[no-any-return]
+
+    return gradient
+
+
+def _transpose_input(rank: int) -> Callable[..., np.ndarray]:
+    def gradient(
+        input_size: Any,
+        weight: Any,
+        grad_output: Any,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        output_padding: IntPerAxis = 0,
+        groups: int = 1,
+        dilation: IntPerAxis = 1,
+        *,
+        data_format: str = "channels_first",
+        algorithm: str = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
+        out: Any = None,
+    ) -> np.ndarray:
+        named = call.arrays(grad_output=grad_output, weight=weight)
+        dtype = call.dtype(named)
+        with _given(input_size=input_size):
+            problem = arguments.transposed_problem(
+                rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
+                padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+                data_format=data_format,
+            )  # fmt: skip
+        choice = call.choice(algorithm, backend, precision, named)
+        _check_gradient(named, problem.input_shape)
+        out = call.result(out, problem.result_shape, dtype, named)
+        # The transposed of the transposed convolution is the convolution itself.
+        choose(problem, choice).run(named["grad_output"], named["weight"].conj(), None, out)
+        return out  # type: ignore[no-any-return]
+
+    return gradient
+
+
+def _transpose_weight(rank: int) -> Callable[..., np.ndarray]:
+    def gradient(
+        input: Any,
+        weight_size: Any,
+        grad_output: Any,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        output_padding: IntPerAxis = 0,
+        groups: int = 1,
+        dilation: IntPerAxis = 1,
+        *,
+        data_format: str = "channels_first",
+        algorithm: str = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
+        out: Any = None,
+    ) -> np.ndarray:
+        named = call.arrays(input=input, grad_output=grad_output)
+        dtype = call.dtype(named)
+        with _given(weight_size=weight_size):
+            problem = arguments.transposed_problem(
+                rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype, stride=stride,
+                padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+                data_format=data_format,
+            )  # fmt: skip
+        choice = call.choice(algorithm, backend, precision, named)
+        _check_gradient(named, problem.input_shape)
+        out = call.result(out, problem.weight_shape, dtype, named)
+        adjoint.weight_gradient(problem, named["grad_output"], named["input"].conj(), out, choice)
+        return out  # type: ignore[no-any-return]
+
+    return gradient
+
+
+def _bias(rank: int, images: bool) -> Callable[..., np.ndarray]:
+    def gradient(
+        grad_output: Any,
+        *,
+        data_format: str = "channels_first",
+        precision: str | None = None,
+        out: Any = None,
+    ) -> np.ndarray:
+        call.choice("auto", "auto", precision, {})  # the sum is as exact for either
+        named = call.arrays(grad_output=grad_output)
+        dtype = call.dtype(named)
+        arguments.choice("data_format", data_format, arguments.DATA_FORMATS)
+        call.on_host("npconv.grad", named)
+        gradient = named["grad_output"]
+        image = images and gradient.ndim == 2
+        if gradient.ndim not in (rank + 1, rank + 2) and not image:
+            raise ValueError(
+                f"grad_output must have {rank + 2} axes, or {rank + 1} without N; got shape {gradient.shape}"
+            )
+        last = data_format == "channels_last"
+        channel = gradient.ndim - 1 if last else gradient.ndim - rank - 1
+        rows = gradient[None] if image else np.moveaxis(gradient, channel, 0)
+        out = call.result(out, rows.shape[:1], dtype, named)
+        adjoint.bias_gradient(rows, out)
+        return out  # type: ignore[no-any-return]
+
+    return gradient
+
+
+_DOC = """Return the gradient of `npconv.{function}` with respect to its {what}.
+
+    Parameters
+    ----------
+    {parameters}
+    {options}
+        As for `npconv.{function}`.
+    out : ndarray, optional
+        Array of the gradient's shape and dtype to fill, sharing no memory with the arguments.
+
+    Returns
+    -------
+    ndarray, shape {result}, of the common dtype of the arrays given
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As for `npconv.{function}`; also if ``grad_output`` has not the shape of its result.
+
+    Notes
+    -----
+    Each element is within (8 + √n) · eps · Σ|a · b| of the exact sum of its n products a · b; see `npconv.conv2d`. It
+    is computed as convolutions, as `npconv.adjoint` tells.
+
+    Examples
+    --------
+    >>> import numpy as np, npconv
+    {example}
+    """
+
+_GRAD_OUTPUT = "grad_output : array_like\n        Gradient with respect to the function's result, whose shape it has."
+
+
+def _document(
+    gradient: Callable[..., np.ndarray], function: str, rank: int, argument: str
+) -> Callable[..., np.ndarray]:
+    """Give a gradient the name, documentation and example of its function, rank and argument."""
+    transposed = "transpose" in function
+    axes = {1: "L", 2: "H, W", 3: "D, H, W"}[rank]
+    kernel = {1: "k", 2: "kh, kw", 3: "kd, kh, kw"}[rank]
+    shapes = {
+        "input": f"(N, C, {axes})",
+        "weight": f"(C, K/groups, {kernel})" if transposed else f"(K, C/groups, {kernel})",
+        "bias": "(K,)",
+    }
+    x, w, size = (
+        (2, 3) + (8,) * rank,
+        ((3, 4) if transposed else (4, 3)) + (3,) * rank,
+        (10 if transposed else 6,) * rank,
+    )
+    y = (2, 4, *size)
+    if argument == "input":
+        given = [
+            f"input_size : tuple of int\n        Shape of the input, {shapes['input']} or without N.",
+            f"weight : array_like, shape {shapes['weight']}",
+            _GRAD_OUTPUT,
+        ]
+        example = f"npconv.grad.{function}_input({x}, np.ones({w}), np.ones({y})).shape\n    {x}"
+    elif argument == "weight":
+        given = [
+            f"input : array_like, shape {shapes['input']} or without N",
+            f"weight_size : tuple of int\n        Shape of the weight, {shapes['weight']}.",
+            _GRAD_OUTPUT,
+        ]
+        example = f"npconv.grad.{function}_weight(np.ones({x}), {w}, np.ones({y})).shape\n    {w}"
+    else:
+        given = [_GRAD_OUTPUT]
+        example = f"npconv.grad.{function}_bias(np.ones({y})).shape\n    (4,)"
+    options = [name for name in gradient.__kwdefaults__ or {} if name != "out"]
+    steps = gradient.__code__.co_varnames[len(given) : gradient.__code__.co_argcount]
+    gradient.__name__ = gradient.__qualname__ = f"{function}_{argument}"
+    gradient.__doc__ = _DOC.format(
+        function=function,
+        what=argument,
+        parameters="\n    ".join(given),
+        options=", ".join((*steps, *options)),
+        result=shapes[argument],
+        example=f">>> {example}",
+    )
+    return gradient
+
+
+conv1d_input, conv2d_input, conv3d_input = (_document(_conv_input(r), f"conv{r}d", r, "input") for r in (1, 2, 3))
+conv1d_weight, conv2d_weight, conv3d_weight = (_document(_conv_weight(r), f"conv{r}d", r, "weight") for r in (1, 2, 3))
+conv1d_bias, conv2d_bias, conv3d_bias = (_document(_bias(r, r == 2), f"conv{r}d", r, "bias") for r in (1, 2, 3))
+conv_transpose1d_input, conv_transpose2d_input, conv_transpose3d_input = (
+    _document(_transpose_input(r), f"conv_transpose{r}d", r, "input") for r in (1, 2, 3)
+)
+conv_transpose1d_weight, conv_transpose2d_weight, conv_transpose3d_weight = (
+    _document(_transpose_weight(r), f"conv_transpose{r}d", r, "weight") for r in (1, 2, 3)
+)
+conv_transpose1d_bias, conv_transpose2d_bias, conv_transpose3d_bias = (
+    _document(_bias(r, False), f"conv_transpose{r}d", r, "bias") for r in (1, 2, 3)
+)
+
+__all__ = [name for name in dir() if name.startswith("conv") and name.endswith(("_input", "_weight", "_bias"))]

@@ -1,0 +1,250 @@
+"""Seeing inside without computing: what exists (`algorithms`), and what would run (`explain`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from npconv import adjoint, arguments, backends, call, registry
+from npconv.plan import Choice, Plan, choose
+from npconv.problem import ConvProblem
+from npconv.registry import Algorithm
+from npconv.table import quantity, seconds, table
+
+_FUNCTIONS = tuple(f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3))
+
+
+class AlgorithmTable:
+    """The algorithms that exist: a sequence of `Algorithm` records that prints as a table."""
+
+    def __init__(self, entries: tuple[Algorithm, ...]) -> None:
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[Algorithm]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Algorithm:
+        return self._entries[index]
+
+    def __repr__(self) -> str:
+        rows = [
+            (a.name, a.backend, a.dtypes, a.ranks, "yes" if backends.missing(a.backend) is None else "no", a.summary)
+            for a in self._entries
+        ]
+        return table(("algorithm", "backend", "dtypes", "ranks", "here", "what it does"), rows)
+
+
+def algorithms(backend: str | None = None) -> AlgorithmTable:
+    """Return the table of the algorithms that exist.
+
+    Parameters
+    ----------
+    backend : {"numpy", "numba", "cuda"}, optional
+        Only this backend's.
+
+    Returns
+    -------
+    AlgorithmTable
+        A sequence of records with ``name``, ``backend``, ``dtypes``, ``ranks`` and ``summary``, which prints as a
+        table.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+
+    Examples
+    --------
+    >>> import npconv
+    >>> [entry.name for entry in npconv.algorithms("numpy")]
+    ['im2col', 'flatten', 'loop']
+    """
+    if backend is None:
+        return AlgorithmTable(registry.all_algorithms())
+    return AlgorithmTable(registry.candidates(arguments.choice("backend", backend, backends.NAMES)))
+
+
+class Explanation:
+    """What would run for a problem, and why: `npconv.explain` returns it, and it prints as a table.
+
+    Attributes
+    ----------
+    algorithm, backend : str
+        What was chosen.
+    reason : str
+        Why.
+    seconds : float
+        Rough expected time; only good for ranking and orders of magnitude.
+    flops, workspace, threads : int
+        Floating-point operations of the direct sum, bytes of workspace, and threads.
+    output_shape : tuple of int
+        Shape of the result.
+    refusals : dict
+        Reasons by (backend, algorithm), for the candidates that refuse the problem.
+
+    Examples
+    --------
+    >>> import npconv
+    >>> found = npconv.explain("conv1d", (1, 8, 100), (4, 8, 5), backend="numpy", algorithm="loop")
+    >>> found
+    <Explanation: numpy loop, named by the caller>
+    >>> print(str(found).splitlines()[0])
+    input   1 × 8 channels, 100, float32
+    """
+
+    def __init__(self, problem: ConvProblem, output_shape: tuple[int, ...], plans: Sequence[Plan]) -> None:
+        self._problem, self._plans = problem, plans
+        self._plan = plan = max(plans, key=lambda plan: plan.problem.flops)
+        chosen = [next(c for c in plan.candidates if c.algorithm is plan.algorithm) for plan in plans]
+        self.algorithm = plan.algorithm.name
+        self.backend = plan.algorithm.backend
+        self.reason = plan.reason
+        self.seconds = sum(c.seconds for c in chosen)
+        self.flops = sum(plan.problem.flops for plan in plans)
+        self.workspace = max(c.workspace for c in chosen)
+        self.threads = plan.threads
+        self.output_shape = output_shape
+        self.refusals = {
+            (c.algorithm.backend, c.algorithm.name): c.refusal for c in plan.candidates if c.refusal is not None
+        }
+
+    def __repr__(self) -> str:
+        return f"<Explanation: {self.backend} {self.algorithm}, {self.reason}>"
+
+    def __str__(self) -> str:
+        problem = self._plan.problem
+        facts = []
+        if self._plan.problem != self._problem:
+            number = "one convolution" if len(self._plans) == 1 else f"{len(self._plans)} convolutions, the largest:"
+            facts.append(("runs as", f"{number} of stride 1, as npconv.adjoint tells"))
+        facts += [
+            ("input", f"{problem.batch} × {problem.in_channels} channels, {_by(problem.input_size)}, {problem.dtype}"),
+            ("kernel", f"{problem.out_channels} filters of {_by(problem.kernel_size)}, groups {problem.groups}"),
+            ("steps", f"stride {_by(problem.stride)}, dilation {_by(problem.dilation)}"),
+            ("padding", f"{', '.join(f'{b}+{a}' for b, a in problem.padding)} ({problem.padding_mode})"),
+            ("result", f"shape {self.output_shape}, {self._problem.data_format}"),
+            ("work", quantity(self.flops, "FLOP")),
+            (
+                "memory",
+                f"input {quantity(problem.input_bytes, 'B')}, weight {quantity(problem.weight_bytes, 'B')}, "
+                f"result {quantity(problem.output_bytes, 'B')}",
+            ),
+            ("threads", str(self.threads)),
+            ("chosen", f"{self.algorithm} on {self.backend}: {self.reason}"),
+        ]
+        rows = [
+            (
+                ("→ " if c.algorithm is self._plan.algorithm else "  ") + c.algorithm.name,
+                c.algorithm.backend,
+                "-" if c.refusal else seconds(c.seconds),
+                "-" if c.refusal else quantity(c.workspace, "B"),
+                c.refusal or c.algorithm.summary,
+            )
+            for c in self._plan.candidates
+        ]
+        head = "\n".join(f"{name:<8}{text}" for name, text in facts)
+        return f"{head}\n\n{table(('algorithm', 'backend', 'expected', 'workspace', 'what it does, or why not'), rows)}"
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return " × ".join(map(str, sizes))
+
+
+def explain(
+    function: str,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    *,
+    bias: bool = False,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    padding_mode: str = "zeros",
+    output_padding: Any = 0,
+    data_format: str = "channels_first",
+    dtype: Any = "float32",
+    activation: Any = None,
+    algorithm: str = "auto",
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Explanation:
+    """Tell what would run for a problem, and why, without any array.
+
+    Parameters
+    ----------
+    function : {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+        The function that would be called.
+    input_shape, weight_shape : tuple of int
+        Shapes of its arrays.
+    bias : bool, default False
+        Whether there would be a bias.
+    dtype : dtype_like, default "float32"
+        Dtype of the result.
+    stride, padding, dilation, groups, padding_mode, output_padding, data_format, activation, algorithm, backend,
+    precision
+        As for the function; ``padding_mode`` is for convolutions, ``output_padding`` for transposed ones.
+
+    Returns
+    -------
+    Explanation
+        Prints as a table: the problem, its floating-point operations and bytes, the chosen algorithm and why, and every
+        candidate with its expected time and workspace, or why it refuses.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As the function would.
+
+    Examples
+    --------
+    >>> import npconv
+    >>> found = npconv.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, backend="numpy")
+    >>> found.algorithm, found.output_shape, found.flops
+    ('im2col', (1, 64, 56, 56), 231211008)
+    """
+    arguments.choice("function", function, _FUNCTIONS)
+    rank, transposed = int(function[-2]), "transpose" in function
+    choice = call.choice(algorithm, backend, precision, {})
+    input_shape, weight_shape = (
+        arguments.shape("input_shape", input_shape), arguments.shape("weight_shape", weight_shape)
+    )  # fmt: skip
+    bias_shape = None
+    if bias and len(weight_shape) > 1:
+        filters = weight_shape[1] * arguments.integer("groups", groups, 1) if transposed else weight_shape[0]
+        bias_shape = (1 if len(weight_shape) == 2 and not transposed else filters,)
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    options |= {"data_format": data_format, "activation": activation}
+    if transposed:
+        if padding_mode != "zeros":
+            raise ValueError(f"padding_mode of a transposed convolution is 'zeros'; got {padding_mode!r}")
+        options["output_padding"] = output_padding
+    else:
+        if output_padding != 0:
+            raise ValueError(f"output_padding is for transposed convolutions; got {output_padding!r} for {function}")
+        options["padding_mode"] = padding_mode
+    make = arguments.transposed_problem if transposed else arguments.conv_problem
+    problem = make(rank, input_shape, weight_shape, bias_shape, arguments.dtype_named("dtype", dtype), **options)
+    return explain_problem(problem, transposed, choice)
+
+
+def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> Explanation:
+    """Explain a convolution, or the transposed convolution that belongs to it."""
+    if not transposed:
+        return Explanation(problem, problem.result_shape, [choose(problem, choice)])
+    canonical = problem.canonical_form()
+    parts = [part for _, part in adjoint.phases(canonical)]
+    if not parts:  # no element meets a tap: the result is the bias, as of a convolution without input channels
+        one = (1, 1, 1)
+        parts = [
+            replace(
+                canonical, in_channels=0, out_channels=canonical.in_channels, groups=1, kernel_size=one, stride=one,
+                dilation=one, padding=((0, 0),) * 3,
+            )
+        ]  # fmt: skip
+    plans = [choose(part, choice) for part in parts]
+    return Explanation(problem, problem.input_shape, plans)

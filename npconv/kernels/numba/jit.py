@@ -1,0 +1,231 @@
+"""How npconv compiles for the CPU, in one place: when, with which flags, for how many threads, and where it is kept.
+
+A kernel is a function of a task's number and of arrays and integers, which computes some outputs that no other task
+touches. `Kernel` compiles the loop over the tasks, by the first call that needs it, and keeps it on disk, in up to
+two versions: over threads, and for one thread. The one-thread version serves
+
+- small work, for which waking the threads costs more than it gains (3 µs under OpenMP, 45 µs under Numba's workqueue);
+- a second Python thread that calls while the first has the threads: sharing them gains nothing, and workqueue
+  aborts the process on concurrent callers (numba#8563);
+- a forked child of a process whose threads had started, where GNU OpenMP aborts.
+
+Rejected: ``fastmath=True``, which lets the compiler assume that there is no NaN and no infinity. ``prange`` in every
+kernel: its index is unsigned, so that indices computed from it become floats, and one driver for all is simpler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import event
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.np.ufunc import parallel as numba_threads
+
+from npconv.errors import warn
+from npconv.threads import get_num_threads, max_threads
+
+_OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+
+SMALL_WORK = 50_000
+"""Products under which one thread is as fast as several."""
+
+inline = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+"""Decorator of functions that become part of the kernels which call them; they need no way in from Python or C."""
+
+
+def specialised(function: Callable[..., Any], *values: object) -> Any:
+    """Decorate a function like `inline`, one of several that differ in the values they have from around them.
+
+    Compiled functions are named by place, types and a count of the process. Two versions of one function that were kept
+    on disk by different processes can so bear one name, and a third process runs either for both, without a word.
+    """
+    function.__qualname__ = "-".join(map(str, (function.__qualname__, *values)))
+    return inline(function)
+
+
+def _digest() -> str:
+    """Return a fingerprint of this folder's sources.
+
+    Numba recompiles a cached kernel when its own file has changed, but does not see changes in the files whose
+    functions it calls (numba#1833). The fingerprint in a kernel's name does.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+_DIGEST = _digest()
+
+
+def _drive(tasks, arguments):  # type: ignore[no-untyped-def]
+    """Run every task; compiled with and without threads, ``task`` being the kernel's function."""
+    for index in numba.prange(tasks):
+        task(np.int64(index), *arguments)  # type: ignore[name-defined]  # noqa: F821
+
+
+class Kernel:
+    """A function ``task(index, *arguments)``, to be run for every index, over threads or in one."""
+
+    def __init__(self, task: Callable[..., None]) -> None:
+        self._task = inline(task)
+        self._compiled: dict[bool, Any] = {}
+
+    def run(self, tasks: int, work: int, *arguments: Any) -> None:
+        """Run all tasks with the given arrays and integers; ``work`` is the number of products that they ask for."""
+        arguments = tuple(_as_writeable(a) if isinstance(a, np.ndarray) else a for a in arguments)
+        threads = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS) if tasks > 1 and work >= SMALL_WORK else 1
+        if threads > 1 and _threads.acquire():
+            try:
+                callers = numba.get_num_threads()  # a setting of this thread, which its other Numba code relies on
+                try:
+                    numba.set_num_threads(threads)
+                    self._call(True, tasks, arguments)
+                finally:
+                    numba.set_num_threads(callers)
+            finally:
+                _threads.release()
+        else:
+            self._call(False, tasks, arguments)
+
+    def _call(self, parallel: bool, tasks: int, arguments: tuple[Any, ...]) -> None:
+        compiled = self._compiled.get(parallel)
+        if compiled is None:
+            compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=True)
+        try:
+            compiled(tasks, arguments)
+        except (EOFError, pickle.UnpicklingError) as error:
+            folder = compiled.stats.cache_path
+            warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
+            compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=False)
+            compiled(tasks, arguments)
+
+
+class _Memory:
+    """The memory of a read-only array, without the flag."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+        self._array = array  # keeps the memory alive
+
+
+def _as_writeable(array: np.ndarray) -> np.ndarray:
+    """View a read-only array as an ordinary one: Numba would compile the kernel again for the flag alone."""
+    return array if array.flags.writeable else np.asarray(_Memory(array))
+
+
+def _compile(task: Any, parallel: bool, cached: bool) -> Any:
+    """Return the loop over the tasks of a kernel, to be compiled at its first call, and kept on disk if possible."""
+    function = types.FunctionType(_drive.__code__, {"np": np, "numba": numba, "task": task}, _drive.__name__)
+    function.__module__ = __name__
+    # Numba's cache tells functions apart by name and place, not by flags or globals: each loop needs a name of its own.
+    name = f"{task.py_func.__module__}.{task.py_func.__qualname__}"
+    function.__qualname__ = f"{name}-{'threads' if parallel else 'serial'}-{_DIGEST}"
+    try:
+        return numba.njit(parallel=parallel, cache=cached, **_OPTIONS)(function)
+    except RuntimeError as error:
+        if "locator" not in str(error):
+            raise
+        _warn_uncached()
+        return numba.njit(parallel=parallel, **_OPTIONS)(function)
+
+
+_warned = False
+
+
+def _warn_uncached() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warn(
+            "compiled kernels cannot be kept on disk, so each process compiles its own; set NUMBA_CACHE_DIR "
+            "to a folder that can be written to"
+        )
+
+
+class _Threads:
+    """Who may run over threads: one caller at a time, and nobody in a child whose parent had started them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lost = False
+
+    def acquire(self) -> bool:
+        return not self._lost and self._lock.acquire(blocking=False)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._lost = self._lost or numba_threads._is_initialized
+
+
+_threads = _Threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.after_fork)
+    # A child forked while another thread compiles would wait for that thread, which it does not have.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
+class CompileClock(event.Listener):
+    """Adds up the seconds that Numba spends compiling."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+        self._start = 0.0
+
+    def on_start(self, event: Any) -> None:
+        """Take the time at the outermost start; compilations nest."""
+        if self._depth == 0:
+            self._start = time.perf_counter()
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        """Add the time since then at the outermost end."""
+        self._depth -= 1
+        if self._depth == 0:
+            self.seconds += time.perf_counter() - self._start
+
+
+@contextmanager
+def compile_clock() -> Iterator[CompileClock]:
+    """Measure the seconds that Numba spends compiling within a ``with`` block."""
+    clock = CompileClock()
+    with event.install_listener("numba:compile", clock):
+        yield clock
+
+
+def facts() -> dict[str, str]:
+    """Return what `npconv.show_config` tells of Numba."""
+    from npconv.kernels.numba import vector
+
+    _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    told = ("sse2", "avx", "avx2", "fma", "avx512f", "neon")
+    present = [name for name in told if f"+{name}" in features.split(",")]
+    try:
+        layer = numba.threading_layer()
+    except ValueError:
+        layer = f"{numba.config.THREADING_LAYER} (none started yet)"
+    return {
+        "cpu": f"{cpu} ({' '.join(present)})",
+        "vectors": f"{vector.VECTOR_BYTES} bytes",
+        "threading layer": layer,
+        "most threads": str(max_threads()),
+    }

@@ -1,0 +1,1 @@
+"""The textbook algorithms in plain NumPy, to be read."""

@@ -1,0 +1,293 @@
+"""Layers: weights packed once, one plan for each input shape, workspace kept between calls."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import numpy as np
+
+from npconv import adjoint, arguments, backends, call
+from npconv.arguments import IntPerAxis, Padding
+from npconv.inspection import Explanation, explain_problem
+from npconv.kernels.host import Workspace, contiguous
+from npconv.plan import choose
+from npconv.problem import ConvProblem, compute_dtype
+
+
+class _Layer:
+    """What all layers share: the packed weight, the problem of each input shape, the workspace."""
+
+    rank: ClassVar[int]
+    transposed: ClassVar[bool]
+
+    def __init__(self, weight: Any, bias: Any, options: dict[str, Any], choice: tuple[Any, Any, Any]) -> None:
+        named = call.arrays(weight=weight, bias=bias)
+        call.on_host(type(self).__name__, named)
+        self._dtype = call.dtype(named)
+        self._options, self._choice = copy.deepcopy(options), choice  # the caller's lists may change
+        self._weight = contiguous(named["weight"], self._dtype).copy()
+        self._bias = contiguous(named["bias"], self._dtype).copy() if "bias" in named else None
+        self._packed = {name: contiguous(array, compute_dtype(self._dtype.name)) for name, array in self._arrays()}
+        self._problems: dict[Any, ConvProblem] = {}
+        self._workspace = Workspace()
+        if call.choice(*choice, {}).backend != "auto":
+            backends.require(choice[1])
+        self._problem_of(self._fitting_shape(), self._dtype)  # whatever is wrong, is said now
+
+    def __call__(self, input: Any, out: Any = None) -> Any:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        input : array_like
+            As for the function of the layer's name. May be called from many threads at once.
+        out : ndarray, optional
+            As for the function.
+
+        Returns
+        -------
+        ndarray
+            Of the common dtype of input, weight and bias.
+
+        Raises
+        ------
+        ValueError, TypeError, MemoryError
+            As for the function.
+        """
+        named = call.arrays(input=input) | dict(self._arrays())
+        call.on_host(type(self).__name__, named)
+        dtype = call.dtype(named)
+        problem = self._problem_of(tuple(named["input"].shape), dtype)
+        choice = call.choice(*self._choice, named)
+        arrays = self._packed if dtype == self._dtype else dict(self._arrays())
+        weight, bias = arrays["weight"], arrays.get("bias")
+        out = call.result(out, problem.input_shape if self.transposed else problem.result_shape, dtype, named)
+        if self.transposed:
+            adjoint.input_gradient(problem, weight, named["input"], bias, out, choice, self._workspace)
+        else:
+            choose(problem, choice).run(named["input"], weight, bias, out, self._workspace)
+        return out
+
+    def explain(self, input_shape: tuple[int, ...]) -> Explanation:
+        """Tell what would run for an input of this shape, of the layer's dtype, and why.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+
+        Returns
+        -------
+        Explanation
+            As `npconv.explain` returns it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the shape does not fit the layer.
+        """
+        problem = self._problem_of(arguments.shape("input_shape", input_shape), self._dtype)
+        return explain_problem(problem, self.transposed, call.choice(*self._choice, {}))
+
+    def _arrays(self) -> list[tuple[str, np.ndarray]]:
+        return [("weight", self._weight)] + ([] if self._bias is None else [("bias", self._bias)])
+
+    def _problem_of(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ConvProblem:
+        problem = self._problems.get((shape, dtype))
+        if problem is None:
+            make = arguments.transposed_problem if self.transposed else arguments.conv_problem
+            bias_shape = None if self._bias is None else self._bias.shape
+            problem = make(self.rank, shape, self._weight.shape, bias_shape, dtype, **self._options)
+            if len(self._problems) >= 256:
+                self._problems.clear()
+            self._problems[shape, dtype] = problem
+        return problem
+
+    def _fitting_shape(self) -> tuple[int, ...]:
+        """Return the shape of the smallest input that the kernel and any padding mode allow."""
+        if self._weight.ndim != self.rank + 2:
+            raise ValueError(
+                f"weight of {type(self).__name__} must have {self.rank + 2} axes; got shape {self._weight.shape}"
+            )
+        padding = self._options["padding"]
+        pads = ((0, 0),) * self.rank if isinstance(padding, str) else arguments.explicit_padding(padding, self.rank)
+        dilation = arguments.per_axis("dilation", self._options["dilation"], self.rank)
+        span = ((k - 1) * d + 1 for k, d in zip(self._weight.shape[2:], dilation, strict=True))
+        if self.transposed:
+            stride = arguments.per_axis("stride", self._options["stride"], self.rank)
+            size = tuple(
+                1 + max(0, -((window - sum(pad) - 1) // s)) for window, pad, s in zip(span, pads, stride, strict=True)
+            )
+        else:
+            size = tuple(max(window - sum(pad), max(pad) + 1) for window, pad in zip(span, pads, strict=True))
+        groups = arguments.integer("groups", self._options["groups"], 1)
+        channels = self._weight.shape[0] if self.transposed else self._weight.shape[1] * groups
+        last = self._options["data_format"] == "channels_last"
+        return (1, *size, channels) if last else (1, channels, *size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_workspace": None, "_problems": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._workspace = Workspace()
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+        return f"{type(self).__name__}(weight {self._weight.shape} {self._dtype}, {options})"
+
+
+class Conv2d(_Layer):
+    """A `conv2d` with its weight: packed when the layer is built, planned once for each input shape.
+
+    Parameters
+    ----------
+    weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm, backend,
+    precision
+        As for `conv2d`. Weight and bias are copied.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `conv2d`, when the layer is built wherever the input is not to blame.
+
+    Notes
+    -----
+    A layer may be called from many threads at once, pickled, and used in a forked child. It keeps the memory it works
+    in for the last shapes that it met. Accuracy is that of `conv2d`. Inputs on a CUDA device are not taken.
+
+    Examples
+    --------
+    >>> import numpy as np, npconv
+    >>> layer = npconv.Conv2d(np.ones((4, 3, 3, 3), np.float32), padding="same", activation="relu")
+    >>> layer(np.ones((1, 3, 8, 8), np.float32)).shape
+    (1, 4, 8, 8)
+    >>> layer.explain((1, 3, 8, 8)).output_shape
+    (1, 4, 8, 8)
+    """
+
+    rank, transposed = 2, False
+
+    def __init__(
+        self,
+        weight: Any,
+        bias: Any = None,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        dilation: IntPerAxis = 1,
+        groups: int = 1,
+        *,
+        padding_mode: str = "zeros",
+        data_format: str = "channels_first",
+        activation: Any = None,
+        algorithm: str = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
+    ) -> None:
+        options = {
+            "stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": padding_mode,
+            "data_format": data_format, "activation": activation,
+        }  # fmt: skip
+        super().__init__(weight, bias, options, (algorithm, backend, precision))
+
+
+class Conv1d(Conv2d):
+    """A `conv1d` with its weight; everything else is as for `Conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, npconv
+    >>> npconv.Conv1d(np.ones((4, 3, 5)), stride=2)(np.ones((1, 3, 9))).shape
+    (1, 4, 3)
+    """
+
+    rank = 1
+
+
+class Conv3d(Conv2d):
+    """A `conv3d` with its weight; everything else is as for `Conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, npconv
+    >>> npconv.Conv3d(np.ones((4, 3, 3, 3, 3)), padding=1)(np.ones((1, 3, 4, 4, 4))).shape
+    (1, 4, 4, 4, 4)
+    """
+
+    rank = 3
+
+
+class ConvTranspose2d(_Layer):
+    """A `conv_transpose2d` with its weight: packed when the layer is built, planned once for each input shape.
+
+    Parameters
+    ----------
+    weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation, algorithm, backend,
+    precision
+        As for `conv_transpose2d`. Weight and bias are copied.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `conv_transpose2d`, when the layer is built wherever the input is not to blame.
+
+    Notes
+    -----
+    As for `Conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, npconv
+    >>> npconv.ConvTranspose2d(np.ones((3, 4, 2, 2)), stride=2)(np.ones((1, 3, 8, 8))).shape
+    (1, 4, 16, 16)
+    """
+
+    rank, transposed = 2, True
+
+    def __init__(
+        self,
+        weight: Any,
+        bias: Any = None,
+        stride: IntPerAxis = 1,
+        padding: Padding = 0,
+        output_padding: IntPerAxis = 0,
+        groups: int = 1,
+        dilation: IntPerAxis = 1,
+        *,
+        data_format: str = "channels_first",
+        activation: Any = None,
+        algorithm: str = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
+    ) -> None:
+        options = {
+            "stride": stride, "padding": padding, "output_padding": output_padding, "groups": groups,
+            "dilation": dilation, "data_format": data_format, "activation": activation,
+        }  # fmt: skip
+        super().__init__(weight, bias, options, (algorithm, backend, precision))
+
+
+class ConvTranspose1d(ConvTranspose2d):
+    """A `conv_transpose1d` with its weight; everything else is as for `ConvTranspose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, npconv
+    >>> npconv.ConvTranspose1d(np.ones((3, 4, 2)), stride=2)(np.ones((1, 3, 8))).shape
+    (1, 4, 16)
+    """
+
+    rank = 1
+
+
+class ConvTranspose3d(ConvTranspose2d):
+    """A `conv_transpose3d` with its weight; everything else is as for `ConvTranspose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, npconv
+    >>> npconv.ConvTranspose3d(np.ones((3, 4, 2, 2, 2)), stride=2)(np.ones((1, 3, 4, 4, 4))).shape
+    (1, 4, 8, 8, 8)
+    """
+
+    rank = 3

@@ -1,0 +1,115 @@
+"""Choosing: which algorithm on which backend for a problem, and why.
+
+`choose` is the only place where that is decided. It needs no array, is cached, and what it returns prints itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from npconv import backends, loading, registry
+from npconv.problem import ConvProblem
+from npconv.registry import Algorithm
+from npconv.table import quantity
+
+WORKSPACE_LIMIT = 2**30
+"""Bytes of workspace over which ``"auto"`` passes an algorithm by while another takes the problem with less."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An algorithm and how it stands to a problem."""
+
+    algorithm: Algorithm
+    refusal: str | None
+    seconds: float
+    workspace: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the caller leaves to be chosen and what not."""
+
+    algorithm: str
+    backend: str
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen algorithm for a problem, and what else was considered."""
+
+    problem: ConvProblem
+    algorithm: Algorithm
+    reason: str
+    candidates: tuple[Candidate, ...]
+    threads: int
+
+    def run(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any = None) -> Any:
+        """Compute the convolution into ``out`` (made by the backend where it is None) and return it."""
+        backend = self.algorithm.backend
+        if backend == "cuda":
+            from npconv.kernels.cuda import device
+
+            return device.run(self.algorithm.name, self.problem, input, weight, bias, out)
+        from npconv.kernels import host
+
+        if out is None:
+            out = np.empty(self.problem.result_shape, self.problem.dtype)
+        module = loading.module(f"npconv.kernels.{backend}.{self.algorithm.name}")
+        host.run(module.conv, self.problem, input, weight, bias, out, workspace)
+        return out
+
+
+def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:
+    if precision == "strict" and not algorithm.direct:
+        return "it transforms its data, which precision 'strict' rules out"
+    return algorithm.refuse(problem)
+
+
+@lru_cache(maxsize=4096)
+def choose(problem: ConvProblem, choice: Choice) -> Plan:
+    """Return the plan for a problem: the named algorithm and backend, or the fastest there is for ``"auto"``.
+
+    Raises
+    ------
+    ValueError
+        If the named algorithm does not exist on the backend, or cannot do the problem.
+    CudaUnavailableError
+        If the CUDA backend was named and cannot run here.
+    """
+    algorithm, backend, threads = choice.algorithm, choice.backend, choice.threads
+    if backend == "auto":
+        considered = backends.cpu_backends()
+    else:
+        backends.require(backend)
+        considered = (backend,)
+    found = [
+        Candidate(a, _refusal(a, problem, choice.precision), a.rate.seconds(problem, threads), a.workspace(problem))
+        for name in considered
+        for a in registry.candidates(name)
+    ]
+    named = [c for c in found if algorithm in ("auto", c.algorithm.name)]
+    if not named:
+        exists = ", ".join(dict.fromkeys(c.algorithm.name for c in found))
+        raise ValueError(f"algorithm {algorithm!r} does not exist on backend {backend!r}, which has {exists}")
+    able = [c for c in named if c.refusal is None]
+    if not able:
+        others = ", ".join(dict.fromkeys(c.algorithm.name for c in found if c.refusal is None))
+        raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {named[0].refusal}; {others} can")
+    small = [c for c in able if c.workspace <= WORKSPACE_LIMIT] or [min(able, key=lambda c: c.workspace)]
+    best = min(small, key=lambda c: c.seconds)
+    if algorithm != "auto":
+        reason = "named by the caller"
+    elif len(able) == 1:
+        reason = "the only one that takes this problem"
+    elif len(small) < len(able):
+        reason = f"the fastest expected of those with at most {quantity(WORKSPACE_LIMIT, 'B')} of workspace"
+    else:
+        reason = "the fastest expected of all that take this problem"
+    return Plan(problem, best.algorithm, reason, tuple(found), threads)

@@ -1,0 +1,44 @@
+"""Settings for all tests: hypothesis's profiles, and the count of PyTorch's samples at the end."""
+
+import os
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile(
+    "npconv", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+# The same examples on every run, and no database of failures to remember.
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("npconv"), derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "npconv")
+
+SAMPLES = pytest.StashKey[dict[tuple[str, str], dict[str, tuple[int, int]]]]()
+
+
+def pytest_configure(config):
+    config.stash[SAMPLES] = {}
+
+
+@pytest.fixture
+def count_samples(request):
+    """Note how many of how many samples an engine passed, for the summary."""
+
+    def count(function, dtype, engine, passed, total):
+        request.config.stash[SAMPLES].setdefault((function, dtype), {})[engine] = (passed, total)
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print, per function, in how many dtypes how many of PyTorch's samples passed on every engine."""
+    functions: dict[str, list[tuple[str, int, int, int]]] = {}
+    for (function, dtype), engines in config.stash[SAMPLES].items():
+        passed = min(passed for passed, _ in engines.values())
+        total = max(total for _, total in engines.values())
+        functions.setdefault(function, []).append((dtype, passed, total, len(engines)))
+    if functions:
+        terminalreporter.section("PyTorch's samples passed on every engine tested")
+    for function, rows in functions.items():
+        passed, total, engines = sum(row[1] for row in rows), sum(row[2] for row in rows), min(row[3] for row in rows)
+        each = ", ".join(f"{dtype} {passed}/{total}" for dtype, passed, total, _ in rows)
+        terminalreporter.line(f"{function}: {passed} of {total}, on {engines} engines ({each})")

@@ -1,0 +1,173 @@
+"""The textbook algorithms keep the documented bound for each element, whatever the data.
+
+|y − exact| ≤ (8 + √n) · eps · Σ|x||w|, with n products an element and eps of the dtype summed in; a bias counts as one
+more product. The exact results are sums by `math.fsum` of products split into parts that float64 holds exactly.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from checks import BACKENDS, ENGINES, accuracy_bound, assert_within, call, eps, named, seed_of, summed_in
+from corpus import parse
+
+SHAPES = (
+    "ic3oc2ih6kh3ph1",
+    "ic32oc2ih2",
+    "ic128oc2ih2",
+    "g2ic8oc4iw40kw30+bias",
+    "ic16oc2id4kd3",  # 432 products
+    "ic64oc2ih4kh3",  # 576
+    "ih34iw33kh31",  # 961, a box blur of one channel
+    "iw1003kw1000",
+    "ic2048oc3ih2",  # a fully connected layer
+    "ic512oc1ih3kh3",  # 4608
+)
+
+
+def constants(rng, shape, dtype):
+    """The textbook's box blur: every product is the same, so that rounding errors add up instead of averaging out."""
+    return np.full(shape, 0.1)
+
+
+def thirds(rng, shape, dtype):
+    return np.full(shape, 1 / 3)
+
+
+def a_constant(rng, shape, dtype):
+    return np.full(shape, rng.uniform(0.5, 1))
+
+
+def positive(rng, shape, dtype):
+    return rng.uniform(0, 1, shape)
+
+
+def normal(rng, shape, dtype):
+    return rng.standard_normal(shape)
+
+
+def alternating(rng, shape, dtype):
+    """Sums that cancel to nearly nothing."""
+    signs = np.resize([1.0, -1.0], math.prod(shape)).reshape(shape)
+    return signs * (1 + 1e-3 * rng.uniform(0, 1, shape))
+
+
+def wide_range(rng, shape, dtype):
+    """Magnitudes over most of what the dtype holds, without overflow of products or their underflow."""
+    decades = {"float16": 1.5, "bfloat16": 9, "float32": 9, "complex64": 9}.get(dtype.name, 100)
+    return 10 ** rng.uniform(-decades, decades, shape) * rng.choice([-1.0, 1.0], shape)
+
+
+def dust(rng, shape, dtype):
+    """A one first, then numbers that each lose half of an eps when added to it, all in the same direction."""
+    values = np.full(shape, eps(summed_in(dtype)) / 2 * (1 + 2**-5))
+    values[:, 0, *(0 for _ in shape[2:])] = 1
+    return values
+
+
+def ones(rng, shape, dtype):
+    return np.ones(shape)
+
+
+DATA = [
+    (constants, constants), (thirds, a_constant), (a_constant, a_constant), (positive, positive), (normal, normal),
+    (normal, constants), (ones, alternating), (alternating, positive), (wide_range, wide_range), (ones, dust),
+]  # fmt: skip
+
+
+def split(values):
+    """Each number as the sum of two of at most 26 bits (Veltkamp)."""
+    scaled = values * (2.0**27 + 1)
+    high = scaled - (scaled - values)
+    return high, values - high
+
+
+def exact_sums(a, b):
+    """The sums of ``a · b`` over the last axis, rounded once."""
+    (a1, a2), (b1, b2) = split(a), split(b)
+    terms = np.concatenate([a1 * b1, a1 * b2, a2 * b1, a2 * b2], axis=-1)
+    rows = terms.reshape(-1, terms.shape[-1]).tolist()
+    return np.array([math.fsum(row) for row in rows]).reshape(terms.shape[:-1])
+
+
+def factors(case, x, w, b):
+    """All pairs (value, weight) of each element of the result, along the last axis; the bias goes with a one."""
+    x = np.pad(x, [(0, 0), (0, 0), *case.padding])
+    spatial = range(2, x.ndim)
+    regions = np.lib.stride_tricks.sliding_window_view(x, case.kernel, tuple(spatial))[0]
+    size = regions.shape[1 : case.rank + 1]
+    regions = np.moveaxis(regions.reshape(case.groups, -1, math.prod(size), math.prod(case.kernel)), 1, 2)
+    regions = regions.reshape(case.groups, 1, -1, case.products)  # (group, filter, position, product)
+    filters = w.reshape(case.groups, -1, 1, case.products)
+    if b is not None:
+        regions = np.concatenate([regions, np.ones_like(regions[..., :1])], -1)
+        filters = np.concatenate([filters, b.reshape(case.groups, -1, 1, 1)], -1)
+    return *np.broadcast_arrays(regions, filters), (1, case.filters, *size)
+
+
+def reference(case, x, w, b):
+    """The exact result, rounded to float64 or complex128, and Σ|x||w|."""
+    values, weights, shape = factors(case, x, w, b)
+    if np.iscomplexobj(x):
+        parts = np.concatenate([values.real, values.imag], -1)
+        real = exact_sums(parts, np.concatenate([weights.real, -weights.imag], -1))
+        want = real + 1j * exact_sums(parts, np.concatenate([weights.imag, weights.real], -1))
+    else:
+        want = exact_sums(values, weights)
+    return want.reshape(shape), (np.abs(values) * np.abs(weights)).sum(-1).reshape(shape)
+
+
+@cache
+def problem(text, dtype, data):
+    """Arrays in a dtype, and the exact result for just these arrays with its bound."""
+    case, to, (make_x, make_w) = parse(text), named(dtype), DATA[data]
+    rng = np.random.default_rng(seed_of(text) + data)
+
+    def draw(make, shape, turn):
+        values = make(rng, shape, to)
+        return (values * turn if to.kind == "c" else values).astype(to)
+
+    # Turned by ±45°, a complex product's parts are each as large as its modulus allows.
+    x, w = draw(make_x, case.input_shape, 1 + 1j), draw(make_w, case.weight_shape, 1 - 1j)
+    b = draw(make_w, (case.filters, 1), 1)[:, 0] if case.bias else None
+    wide = np.complex128 if to.kind == "c" else np.float64
+    want, magnitude = reference(case, *(None if array is None else array.astype(wide) for array in (x, w, b)))
+    return (x, w, b), want, accuracy_bound(case.products, magnitude, want, to)
+
+
+def about_data(data):
+    return " and ".join(make.__name__ for make in DATA[data])
+
+
+@pytest.mark.parametrize(("backend", "algorithm"), ENGINES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("text", SHAPES)
+@pytest.mark.parametrize("data", range(len(DATA)), ids=about_data)
+def test_bound(text, dtype, data, backend, algorithm):
+    arrays, want, bound = problem(text, dtype, data)
+    got = call(parse(text), arrays, backend=backend, algorithm=algorithm)
+    assert got.dtype == named(dtype)
+    assert_within(got, want, bound, f"{text} {dtype} {about_data(data)}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("text", ["ic24oc14ih13iw17kh3ph1", "ic300oc7ih12", "g3ic9oc6ih40kh5"])
+def test_bound_over_threads_and_tiles(text, backend):
+    """Results wide enough for whole register tiles, panels and several threads."""
+    case, rng = parse(text), np.random.default_rng(11)
+    x = rng.standard_normal(case.input_shape).astype(np.float32)
+    w = rng.standard_normal(case.weight_shape).astype(np.float32)
+    values, weights, shape = factors(case, x.astype(float), w.astype(float), None)
+    want, magnitude = (values * weights).sum(-1), np.abs(values * weights).sum(-1)  # float64 is exact enough
+    for algorithm in ("flatten", "im2col"):
+        got = call(case, (x, w, None), backend=backend, algorithm=algorithm)
+        bound = accuracy_bound(case.products, magnitude, want, got.dtype)
+        assert_within(got, want.reshape(shape), bound.reshape(shape), f"{text} {algorithm} seed 11")
+
+
+def test_exact_sums_are_exact():
+    """1e16 + 1 - 1e16 is 1, and (1 + e)(1 - e) - 1 is -e²."""
+    assert exact_sums(np.array([1e16, 1.0, 1e16]), np.array([1.0, 1.0, -1.0])) == 1
+    e = 2.0**-30
+    assert exact_sums(np.array([1 + e, 1.0]), np.array([1 - e, -1.0])) == -(e**2)

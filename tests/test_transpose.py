@@ -1,0 +1,230 @@
+"""Transposed convolutions give exactly torch's results, in every form of their arguments and every dtype."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from checks import BACKENDS, DTYPES, ENGINES, assert_same, cast, named, poison
+from transposed import PROBLEMS, SPECIAL, Problem, arrays_of, call, exact, exact_problem, scatter, torch_answer
+
+import npconv
+
+SOME = [name for number, name in enumerate(PROBLEMS) if name in SPECIAL or number % 4 == 0]
+
+
+@pytest.mark.parametrize("name", [name for name, problem in PROBLEMS.items() if np.prod(problem.whole) < 700])
+def test_two_oracles_agree(name):
+    for complex_ in (False, True):
+        arrays = arrays_of(PROBLEMS[name], complex_)
+        assert_same(scatter(PROBLEMS[name], *arrays), torch_answer(PROBLEMS[name], *arrays), PROBLEMS[name])
+
+
+def test_problems_cover_what_is_hard():
+    """Padding that torch has no word for, tapless phases, common factors, output padding of the stride or more."""
+    axes = [
+        axis
+        for problem in PROBLEMS.values()
+        for axis in zip(
+            problem.kernel, problem.stride, problem.dilation, problem.output_padding, problem.padding, strict=True
+        )
+    ]
+    assert sum(before != after for *_, (before, after) in axes) > 30
+    assert sum(stride > kernel for kernel, stride, *_ in axes) > 30
+    assert sum(np.gcd(s, d) > 1 and s != d and k > 1 for k, s, d, *_ in axes) > 10
+    assert sum(more >= s for _, s, _, more, _ in axes) > 10
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_all_dtypes(name, dtype):
+    problem, (arrays, want) = PROBLEMS[name], exact(PROBLEMS[name], dtype)
+    before = [None if array is None else array.tobytes() for array in arrays]
+    assert_same(call(problem, arrays, backend="numpy"), want, f"{problem} {dtype}")
+    assert [None if array is None else array.tobytes() for array in arrays] == before, "an argument was changed"
+
+
+@pytest.mark.parametrize(("backend", "algorithm"), ENGINES)
+@pytest.mark.parametrize("dtype", ["float32", "complex128", "int16", "float16"])
+def test_every_engine(dtype, backend, algorithm):
+    for name in SOME:
+        arrays, want = exact(PROBLEMS[name], dtype)
+        got = call(PROBLEMS[name], arrays, backend=backend, algorithm=algorithm)
+        assert_same(got, want, f"{PROBLEMS[name]} {dtype}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "complex64"])
+def test_out_of_any_strides(dtype, backend):
+    for name in SOME:
+        arrays, want = exact(PROBLEMS[name], dtype)
+        flip = (slice(None, None, -1),) * want.ndim
+        larger = poison(np.empty([2 * n + 1 for n in want.shape], named(dtype)))
+        kept = larger.copy()
+        spread = larger[(slice(1, None, 2),) * want.ndim]
+        kept[(slice(1, None, 2),) * want.ndim] = want
+        outs = [np.empty(want.shape, named(dtype)), np.empty(want.shape, named(dtype), order="F"), spread]
+        for out in (*outs, np.empty(want.shape, named(dtype))[flip]):
+            got = call(PROBLEMS[name], arrays, backend=backend, out=poison(out))
+            assert got is out
+            assert_same(got, want, f"{PROBLEMS[name]} strides {out.strides}")
+        assert_same(larger, kept, "what lies between the elements of out")
+
+
+def test_views_and_byte_order():
+    problem = PROBLEMS["pairs"]
+    arrays, want = exact(problem, "float64")
+    flip = (slice(None, None, -1),) * 4
+    made = [arrays[0][flip].copy()[flip], np.asfortranarray(arrays[1]), arrays[2].astype(">f8")]
+    for some in itertools.product(*zip(arrays, made, strict=True)):
+        assert_same(call(problem, some, backend="numpy"), want, problem)
+    same = np.broadcast_to(np.float64(2), problem.seen(np.empty((2, 2, 4, 5))).shape)
+    assert_same(call(problem, (same, *arrays[1:])), call(problem, (same.copy(), *arrays[1:])), "zero strides")
+
+
+def test_torchs_order_of_arguments():
+    x, w, b = (torch.from_numpy(a) for a in arrays_of(Problem((4, 5), (3, 2), *[(1, 1)] * 4, 2, 2, 2, 2, bias=True), 0))
+    for rest in [(3, 1, 2, 2, 1), ((3, 2), (1, 0), (1, 0), 2, (1, 2)), (2,), (2, 1)]:
+        groups = rest[3] if len(rest) > 3 else 1
+        bias, weight = (b, w) if groups == 2 else (b[:2], w)
+        want = torch.nn.functional.conv_transpose2d(x, weight, bias, *rest).numpy()
+        assert_same(npconv.conv_transpose2d(x, weight, bias, *rest), want, rest)
+
+
+@pytest.mark.parametrize(
+    ("padding", "pairs"),
+    [(1, ((1, 1), (1, 1))), ([2, 1], ((2, 2), (1, 1))), ((1, (0, 2)), ((1, 1), (0, 2))), (((1, 2),), ((1, 2), (1, 2)))],
+)
+def test_forms_of_padding(padding, pairs):
+    problem = Problem((4, 5), (3, 3), (2, 2), pairs, (1, 1), (1, 1), 2, 1, 2, 2)
+    arrays, want = exact_problem(problem, False)
+    assert_same(call(problem, arrays, padding=padding), want, padding)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_transposed_is_the_adjoint(backend):
+    """⟨conv(x), y⟩ = ⟨x, conv_transpose(y)⟩, with the size that output_padding says."""
+    rng = np.random.default_rng(5)
+    for n, k, s, d, p in itertools.product((5, 8, 9), (1, 3), (1, 2, 4), (1, 2, 3), (0, 2)):
+        if n + 2 * p < (k - 1) * d + 1:
+            continue
+        x, w = rng.integers(-4, 5, (2, 4, n)).astype(float), rng.integers(-4, 5, (6, 2, k)).astype(float)
+        forward = npconv.conv1d(x, w, None, s, p, d, 2, backend=backend)
+        y = rng.integers(-4, 5, forward.shape).astype(float)
+        more = (n + 2 * p - (k - 1) * d - 1) % s
+        back = npconv.conv_transpose1d(y, w, None, s, p, more, 2, d, backend=backend)
+        assert back.shape == x.shape
+        assert np.vdot(forward, y) == np.vdot(x, back), (n, k, s, d, p)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nan_and_infinity_stay_where_they_belong(backend):
+    x = np.array([[[1.0, np.nan, 1.0, np.inf]]])
+    got = npconv.conv_transpose1d(x, np.ones((1, 1, 1)), np.ones(1), stride=2, backend=backend)
+    assert_same(got, np.array([[[2, 1, np.nan, 1, 2, 1, np.inf]]]), "stride 2")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_warning_is_nobodys_result(backend):
+    """Overflow goes through silently, in elements that meet a tap and in those that meet none."""
+    x, w = np.full((1, 1, 2), -1e30, "f4"), np.full((1, 1, 1), 1e30, "f4")
+    got = npconv.conv_transpose1d(x, w, np.float32([-1e30]), stride=2, activation=("leaky_relu", 1e20), backend=backend)
+    assert_same(got, np.full((1, 1, 3), -np.inf, "f4"), "leaky_relu")
+    small = np.ones((1, 1, 2), "f2"), np.ones((1, 1, 1), "f2"), np.float16([-60000])
+    got = npconv.conv_transpose1d(*small, stride=2, activation=("leaky_relu", 10), backend=backend)
+    assert_same(got, np.full((1, 1, 3), -np.inf, "f2"), "float16")
+    got = npconv.conv_transpose1d(x, w, np.float32([-1000]), stride=2, activation="silu", backend=backend)
+    assert got[0, 0, 1] == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["stride beyond kernel", "no element meets a tap", "doubling", "channels last"])
+def test_activation(name, backend):
+    arrays, want = exact(PROBLEMS[name], "float32")
+    got = call(PROBLEMS[name], arrays, activation=("clip", -3, 5), backend=backend)
+    assert_same(got, np.clip(want, np.float32(-3), np.float32(5)), name)
+    got = call(PROBLEMS[name], tuple(cast(array, np.dtype("int8")) for array in arrays), activation="relu")
+    assert_same(got, np.maximum(cast(want, np.dtype("int8")), np.int8(0)), name)
+
+
+def test_promotion():
+    x, w = np.ones((1, 1, 2), "i2"), np.ones((1, 1, 2), "f4")
+    assert npconv.conv_transpose1d(x, w).dtype == np.float32
+    assert npconv.conv_transpose1d(x, w, np.ones(1, "c8")).dtype == np.complex64
+    assert npconv.conv_transpose1d(x.astype("u1"), w.astype("i1")).dtype == np.int16
+
+
+@pytest.mark.parametrize("name", [name for name, problem in PROBLEMS.items() if problem.filters and problem.channels])
+def test_explain(name):
+    problem = PROBLEMS[name]
+    arrays, want = exact_problem(problem, False)
+    found = npconv.explain(
+        f"conv_transpose{problem.rank}d", arrays[0].shape, arrays[1].shape, bias=problem.bias, **problem.options
+    )
+    assert found.output_shape == want.shape
+    assert f"result  shape {want.shape}" in str(found)
+
+
+GOOD = {"input": np.ones((2, 4, 5, 6)), "weight": np.ones((4, 3, 3, 3))}
+BAD = {
+    "input of 2 axes": ({"input": np.ones((5, 6))}, "input.*4 axes"),
+    "weight of 2 axes": ({"weight": np.ones((3, 3))}, r"weight.*\(C, K/groups"),
+    "a convolution's weight": ({"weight": np.ones((3, 4, 3, 3))}, "weight.*4"),
+    "groups that do not divide": ({"groups": 3}, "groups is 3"),
+    "groups 0": ({"groups": 0}, "groups"),
+    "bias of another length": ({"bias": np.ones(4)}, r"bias.*\(3,\)"),
+    "bias of one group": ({"bias": np.ones(3), "groups": 2}, r"bias.*\(6,\)"),
+    "padding by name": ({"padding": "same"}, "padding.*numbers"),
+    "negative padding": ({"padding": -1}, "padding"),
+    "negative output padding": ({"output_padding": -1}, "output_padding"),
+    "output padding of the stride": ({"output_padding": 1}, "output_padding.*smaller"),
+    "output padding on one axis": ({"output_padding": (2, 3), "stride": (3, 1), "dilation": (1, 3)}, "output_padding"),
+    "three output paddings": ({"output_padding": (0, 0, 0)}, "output_padding"),
+    "nothing left": ({"padding": ((4, 3), (0, 0))}, "at least one element"),
+    "an empty image": ({"input": np.ones((2, 4, 0, 6))}, "at least one element"),
+    "an empty kernel": ({"weight": np.ones((4, 3, 0, 3))}, "weight.*at least one element"),
+    "stride 0": ({"stride": 0}, "stride"),
+    "an unknown format": ({"data_format": "NCHW"}, "data_format.*channels_last"),
+    "an unknown algorithm": ({"algorithm": "fft2000"}, "algorithm.*im2col"),
+    "an unknown backend": ({"backend": "torch"}, "backend.*numba"),
+    "an unknown precision": ({"precision": "exact"}, "precision.*strict"),
+    "out of another shape": ({"out": np.ones((2, 3, 7, 7))}, r"out.*\(2, 3, 7, 8\)"),
+    "out of the input": ({"weight": np.ones((4, 4, 1, 1)), "out": "input"}, "out shares"),
+    "a size beyond addresses": ({"stride": 2**61}, "addressed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_errors(name):
+    changes, message = BAD[name]
+    arguments = GOOD | changes
+    if changes.get("out") is not None:
+        arguments["out"] = arguments["input"] if isinstance(changes["out"], str) else changes["out"]
+    with pytest.raises(ValueError, match=message):
+        npconv.conv_transpose2d(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stride": 2.0}, "stride"),
+        ({"output_padding": True}, "output_padding"),
+        ({"groups": "2"}, "groups"),
+        ({"padding": 1.5}, "padding"),
+        ({"weight": np.ones((4, 3, 3, 3), bool)}, "weight has dtype bool"),
+        ({"out": np.ones((2, 3, 7, 8), "f4")}, "out must have.*float64"),
+        ({"out": [0.0]}, "out must be"),
+        ({"activation": 3}, "activation"),
+    ],
+)
+def test_type_errors(changes, message):
+    with pytest.raises(TypeError, match=message):
+        npconv.conv_transpose2d(**GOOD | changes)
+
+
+def test_an_error_comes_before_out_is_filled():
+    out = np.full((2, 3, 7, 8), 7.0)
+    for changes in ({"bias": np.ones(2)}, {"algorithm": "fft2000"}, {"output_padding": 1}, {"precision": 1}):
+        with pytest.raises((ValueError, TypeError)):
+            npconv.conv_transpose2d(**GOOD | changes, out=out)
+    assert (out == 7).all()
