@@ -33,6 +33,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.np.ufunc import parallel as numba_threads
 
+from npconv import loading
 from npconv.errors import warn
 from npconv.threads import get_num_threads, max_threads
 
@@ -159,28 +160,28 @@ class _Threads:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lost = False
+        self._started = self._lost = False
 
     def acquire(self) -> bool:
-        return not self._lost and self._lock.acquire(blocking=False)
+        if self._lost or not self._lock.acquire(blocking=False):
+            return False
+        self._started = True  # said before Numba starts them, which takes a while, and locks, in which a fork can come
+        return True
 
     def release(self) -> None:
         self._lock.release()
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._lost = self._lost or numba_threads._is_initialized
+        self._lost = self._lost or self._started or numba_threads._is_initialized
 
 
 _threads = _Threads()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_threads.after_fork)
-    # A child forked while another thread compiles would wait for that thread, which it does not have.
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+    loading.hold_across_fork(global_compiler_lock)
+    # Typing an array imports a part of NumPy the first time, and no lock is held then: better now, within an import.
+    numba.typeof((np.empty(0), 0))
 
 
 class CompileClock(event.Listener):
