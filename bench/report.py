@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,10 +182,6 @@ def main(arguments: list[str] | None = None) -> int:
     rows = lines(run)
     if not rows:
         return complain(f"{parsed.run} has no times of Numba's algorithms; run pytest bench with --benchmark-json")
-    text = parsed.readme.read_text(encoding="utf-8")
-    if not 0 <= text.find(BEGIN) < text.find(END):
-        return complain(f"{parsed.readme} has no place for the table: {BEGIN} and behind it {END}")
-    plot(rows, parsed.plot, machine(run))
     picture = os.path.relpath(parsed.plot.resolve(), parsed.readme.resolve().parent).replace(os.sep, "/")
     parts = [
         f"![Times faster than NumPy, and share of peak]({picture})",
@@ -192,13 +189,25 @@ def main(arguments: list[str] | None = None) -> int:
         table(rows),
         first_calls(run),
     ]
-    middle = "\n\n".join(part for part in parts if part)
-    before, after = text[: text.find(BEGIN) + len(BEGIN)], text[text.find(END) :]
-    parsed.readme.write_text(f"{before}\n{middle}\n{after}", encoding="utf-8")
+    if not put(parsed.readme, BEGIN, END, parts):
+        return complain(f"{parsed.readme} has no place for the table: {BEGIN} and behind it {END}")
+    plot(rows, parsed.plot, machine(run))
     return 0
 
 
+def put(path: Path, begin: str, end: str, parts: Sequence[str]) -> bool:
+    """Write paragraphs, the empty ones left out, between a file's two markers; tell whether it has them."""
+    text = path.read_text(encoding="utf-8")
+    if not 0 <= text.find(begin) < text.find(end):
+        return False
+    middle = "\n\n".join(part for part in parts if part)
+    before, after = text[: text.find(begin) + len(begin)], text[text.find(end) :]
+    path.write_text(f"{before}\n{middle}\n{after}", encoding="utf-8")
+    return True
+
+
 def complain(message: str) -> int:
+    """Say on the error output what is wrong; return the exit status that goes with it."""
     print(f"report: {message}", file=sys.stderr)
     return 2
 

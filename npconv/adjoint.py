@@ -150,7 +150,8 @@ def _transposed(
     for parts, forward in found:
         target = out[_last_axes(*(part.elements for part in parts))]
         taps = swapped[_last_axes(*(part.taps for part in parts))][..., ::-1, ::-1, ::-1]
-        choose(forward, choice).run(grad_output, taps, bias, target, workspace)
+        begins = tuple(part.taps.start for part in parts)
+        choose(forward, choice).run(grad_output, taps, bias, target, workspace, begins)
 
 
 def _last_axes(*index: slice) -> tuple[Any, ...]:

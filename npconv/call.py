@@ -29,7 +29,9 @@ def shape(named: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
     return tuple(named[name].shape) if name in named else None
 
 
-def choice(algorithm: Any, backend: Any, chosen_precision: Any, named: Mapping[str, Any]) -> Choice:
+def choice(
+    algorithm: Any, backend: Any, chosen_precision: Any, named: Mapping[str, Any], packed: bool = False
+) -> Choice:
     """Check the names of algorithm, backend and precision; let the backend follow the first array."""
     arguments.choice("algorithm", algorithm, ("auto", *names()))
     arguments.choice("backend", backend, arguments.BACKENDS)
@@ -40,7 +42,7 @@ def choice(algorithm: Any, backend: Any, chosen_precision: Any, named: Mapping[s
         raise TypeError(
             f"{on_device[0]} is on a CUDA device, but backend {backend!r} runs on the CPU: copy it over first"
         )
-    return Choice(algorithm, backend, precision.named(chosen_precision), get_num_threads())
+    return Choice(algorithm, backend, precision.named(chosen_precision), get_num_threads(), packed)
 
 
 def on_host(function: str, named: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ class _Layer:
         call.on_host(type(self).__name__, named)
         dtype = call.dtype(named)
         problem = self._problem_of(tuple(named["input"].shape), dtype)
-        choice = call.choice(*self._choice, named)
+        choice = call.choice(*self._choice, named, packed=True)
         arrays = self._packed if dtype == self._dtype else dict(self._arrays())
         weight, bias = arrays["weight"], arrays.get("bias")
         out = call.result(out, problem.input_shape if self.transposed else problem.result_shape, dtype, named)
@@ -87,7 +87,7 @@ class _Layer:
             If the shape does not fit the layer.
         """
         problem = self._problem_of(arguments.shape("input_shape", input_shape), self._dtype)
-        return explain_problem(problem, self.transposed, call.choice(*self._choice, {}))
+        return explain_problem(problem, self.transposed, call.choice(*self._choice, {}, packed=True))
 
     def _arrays(self) -> list[tuple[str, np.ndarray]]:
         return [("weight", self._weight)] + ([] if self._bias is None else [("bias", self._bias)])

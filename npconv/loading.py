@@ -33,9 +33,9 @@ def _release() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # Python runs the hooks before a fork in reverse order. `logging` holds its own lock across forks, which importing and
-    # compiling need for a moment: were its hook registered after this one, the fork would take that lock first and
-    # then wait for a thread that waits for it.
+    # Python runs the hooks before a fork in reverse order. `logging` holds its own lock across forks, which importing
+    # and compiling need for a moment: were its hook registered after this one, the fork would take that lock first
+    # and then wait for a thread that waits for it.
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)
 
 

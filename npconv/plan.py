@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Choice:
     backend: str
     precision: str
     threads: int
+    packed: bool = False
+    """Whether the weights are packed already, as a layer's."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ class Plan:
     candidates: tuple[Candidate, ...]
     threads: int
 
-    def run(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any = None) -> Any:
-        """Compute the convolution into ``out`` (made by the backend where it is None) and return it."""
+    def run(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any = None, part: Any = None) -> Any:
+        """Compute the convolution into ``out`` (made by the backend where it is None) and return it.
+
+        A ``workspace`` belongs to one weight and bias, of which ``part`` says which piece is used here.
+        """
         backend = self.algorithm.backend
         if backend == "cuda":
             from npconv.kernels.cuda import device
@@ -61,9 +66,29 @@ class Plan:
 
         if out is None:
             out = np.empty(self.problem.result_shape, self.problem.dtype)
+        if self.algorithm.engine is not None:
+            self._run_packed(input, weight, bias, out, workspace, part)
+            return out
         module = loading.module(f"npconv.kernels.{backend}.{self.algorithm.name}")
         host.run(module.conv, self.problem, input, weight, bias, out, workspace)
         return out
+
+    def _run_packed(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any, part: Any) -> None:
+        from npconv.kernels import packed
+
+        def pack() -> packed.Packed:
+            return packed.Packed(self._run.engine, self.problem, weight, bias)
+
+        key = self.algorithm.name, self.problem.compute_dtype, part
+        self._run(input, pack() if workspace is None else workspace.packed(key, pack), out)
+
+    @cached_property
+    def _run(self) -> Any:
+        from npconv.kernels import packed
+
+        name, _, attribute = str(self.algorithm.engine).partition(".")
+        engine: Any = loading.module(f"npconv.kernels.{self.algorithm.backend}.{name}")
+        return packed.Run(getattr(engine, attribute) if attribute else engine, self.problem, self.threads)
 
 
 def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:
@@ -90,7 +115,9 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
         backends.require(backend)
         considered = (backend,)
     found = [
-        Candidate(a, _refusal(a, problem, choice.precision), a.rate.seconds(problem, threads), a.workspace(problem))
+        Candidate(
+            a, _refusal(a, problem, choice.precision), a.seconds(problem, threads, choice.packed), a.workspace(problem)
+        )
         for name in considered
         for a in registry.candidates(name)
     ]

@@ -7,6 +7,7 @@ of CUDA's, are guesses from them. They serve to rank candidates and to tell mill
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ class Rate:
     integer: float
     complex: float
     threaded: bool = True
+    region: float = 0
+    """Seconds for an element of a region matrix."""
 
     def seconds(self, problem: ConvProblem, threads: int) -> float:
         """Return the time that a problem should take."""
@@ -33,8 +36,53 @@ class Rate:
             speed = self.float32 if dtype.itemsize == 4 else self.float64
         results = problem.batch * problem.out_channels * problem.positions
         windows = results * (problem.in_channels // problem.groups)
-        work = windows * self.window + results * problem.products / speed
-        return self.call + work / (threads if self.threaded else 1)
+        regions = problem.batch * problem.in_channels * problem.positions * problem.taps
+        work = windows * self.window + results * problem.products / speed + regions * self.region
+        return float(self.call + work / (threads if self.threaded else 1))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Rough speed of an engine, by what it does: products, copies of input and result, weights packed and streamed.
+
+    ``products`` a second and thread in float32; ``panel`` bytes of filters that are computed together, ``tile`` results
+    along an axis; ``saving`` is how many times fewer products there are than in the direct sum, ``points`` the packed
+    numbers for each tap. ``pack`` is the cost of packing a number of the weight, in nanoseconds, which calls that bring
+    packed weights do not pay.
+    """
+
+    call: float
+    products: float
+    pack: float
+    panel: int = 0
+    tile: int = 1
+    saving: float = 1
+    points: float = 1
+
+    COPY = 0.3e-9
+    """Seconds to load or store a number."""
+
+    STREAM = 40e9
+    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads."""
+
+    def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
+        """Return the time that a problem should take."""
+        itemsize = problem.compute_dtype.itemsize
+        filters = problem.out_channels // problem.groups
+        rate = self.products * 4 / itemsize
+        if self.panel:
+            filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
+        else:
+            rate *= min(0.3 + 0.15 * filters, 1)  # of so few filters that loads take longer than products
+        filters *= problem.groups
+        *depth, height, width = (1, *problem.output_size)
+        pixels = problem.batch * math.prod(depth) * math.prod(-(-n // self.tile) * self.tile for n in (height, width))
+        weights = problem.out_channels * problem.products
+        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) + pixels * filters
+        work = pixels * filters * problem.products / self.saving / rate + copied * itemsize / 4 * self.COPY
+        if not packed:
+            work += weights * self.pack * 1e-9
+        return self.call + max(work / (threads if work > 2e-5 else 1), weights * self.points * itemsize / self.STREAM)
 
 
 def _takes_all(problem: ConvProblem) -> str | None:
@@ -56,16 +104,26 @@ class Algorithm:
     name: str
     backend: str
     summary: str
-    rate: Rate
+    rate: Rate | Effort
     refuse: Callable[[ConvProblem], str | None] = field(default=_takes_all, repr=False)
     own_workspace: Callable[[ConvProblem], int] = field(default=_no_workspace, repr=False)
     direct: bool = True
     dtypes: str = "all"
     ranks: str = "1, 2, 3"
+    engine: str | None = None
+    """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
     def workspace(self, problem: ConvProblem) -> int:
         """Return the bytes of memory that the algorithm needs besides input, weight and result."""
+        if self.engine is not None:
+            return self.own_workspace(problem)
         return prepared_bytes(problem) + self.own_workspace(problem)
+
+    def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
+        """Return the time that a problem should take; ``packed`` if the weights are so already."""
+        if isinstance(self.rate, Effort):
+            return self.rate.seconds(problem, threads, packed)
+        return self.rate.seconds(problem, threads)
 
 
 def prepared_bytes(problem: ConvProblem) -> int:
@@ -91,15 +149,82 @@ def _region_matrix(problem: ConvProblem) -> int:
     return elements * problem.compute_dtype.itemsize
 
 
+def _direct_refuses(problem: ConvProblem) -> str | None:
+    if problem.compute_dtype.kind != "f":
+        return f"it computes in float32 and float64, not in {problem.compute_dtype}"
+    if 0 in (problem.products, problem.batch, problem.out_channels):
+        return "there is nothing to compute"
+    return None
+
+
+def _winograd_refuses(problem: ConvProblem) -> str | None:
+    if set(problem.kernel_size[-2:]) != {3} or math.prod(problem.kernel_size) != 9 or problem.rank == 1:
+        return f"it is for kernels of 3 × 3, not {' × '.join(map(str, problem.kernel_size))}"
+    if set(problem.stride) != {1} or set(problem.dilation) != {1}:
+        return "it is for stride 1 and dilation 1"
+    if problem.groups != 1:
+        return "it takes one group only"
+    least = 128 // problem.compute_dtype.itemsize
+    if problem.in_channels < least:
+        return f"it needs {least} input channels or more, and there are {problem.in_channels}"
+    return _direct_refuses(problem)
+
+
 _LOOP = "slide the kernel; at each position, for each output and input channel, multiply and add"
 _FLATTEN = "one channel plane at a time: its regions as rows of a matrix, times the flattened kernel"
 _IM2COL = "batch and channels at once: one region matrix, one matrix product"
 
+_DIRECT = "the direct sum, filters in vectors, no region matrix"
+_PLANES = "the direct sum, pixels in vectors, no region matrix; for few channels a group"
+_WINOGRAD = "3 × 3 with {} times fewer products, by transforms of {} × {} tiles"
+
 _TABLE = (
-    Algorithm("im2col", "numba", _IM2COL, Rate(20e-6, 0, 25e9, 12e9, 3e9, 5e9)),
+    Algorithm(
+        "winograd4",
+        "numba",
+        _WINOGRAD.format(4, 6, 6),
+        Effort(30e-6, 52e9, 1.5, panel=128, tile=4, saving=4, points=4),
+        refuse=_winograd_refuses,
+        direct=False,
+        dtypes="float",
+        ranks="2, 3",
+        engine="winograd.four",
+    ),
+    Algorithm(
+        "winograd2",
+        "numba",
+        _WINOGRAD.format(2.25, 4, 4),
+        Effort(30e-6, 50e9, 1, panel=128, tile=2, saving=2.25, points=16 / 9),
+        refuse=_winograd_refuses,
+        direct=False,
+        dtypes="float",
+        ranks="2, 3",
+        engine="winograd.two",
+    ),
+    Algorithm(
+        "direct",
+        "numba",
+        _DIRECT,
+        Effort(25e-6, 52e9, 0.3, panel=128),
+        refuse=_direct_refuses,
+        dtypes="float",
+        engine="direct",
+    ),
+    Algorithm(
+        "planes",
+        "numba",
+        _PLANES,
+        Effort(25e-6, 48e9, 0),
+        refuse=_direct_refuses,
+        dtypes="float",
+        engine="planes",
+    ),
+    Algorithm("im2col", "numba", _IM2COL, Rate(20e-6, 0, 45e9, 22e9, 3e9, 5e9, region=4e-10)),
     Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9)),
     Algorithm("loop", "numba", _LOOP, Rate(10e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
-    Algorithm("im2col", "numpy", _IM2COL, Rate(60e-6, 0, 20e9, 10e9, 0.5e9, 4e9), own_workspace=_region_matrix),
+    Algorithm(
+        "im2col", "numpy", _IM2COL, Rate(60e-6, 0, 40e9, 20e9, 0.5e9, 4e9, region=1e-9), own_workspace=_region_matrix
+    ),
     Algorithm("flatten", "numpy", _FLATTEN, Rate(90e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9), own_workspace=_plane_matrix),
     Algorithm("loop", "numpy", _LOOP, Rate(10e-6, 4e-6, 1e9, 1e9, 1e9, 1e9, False)),
     Algorithm(

@@ -58,13 +58,19 @@ def contiguous(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 class Workspace:
-    """Buffers that a layer keeps between calls; each call, in any thread, has its own."""
+    """What a layer keeps between calls: packed weights, and buffers, of which each call, in any thread, has its own."""
 
     KEPT = 8
     """Shapes for which buffers are kept."""
 
     def __init__(self) -> None:
         self._free: dict[Any, list[np.ndarray]] = {}
+        self._packed: dict[Any, Any] = {}
+
+    def packed(self, key: Any, pack: Callable[[], Any]) -> Any:
+        """Return what ``pack`` returned for the first call with this key."""
+        found = self._packed.get(key)
+        return self._packed.setdefault(key, pack()) if found is None else found
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: Any) -> np.ndarray:
         """Return a buffer as the last call with the same shape, dtype and use left it, or a new one of zeros."""

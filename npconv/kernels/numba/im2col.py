@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.vector import COLUMNS, ROWS, VECTOR_BYTES, add_to, copy, multiply_add, zeros
+from npconv.kernels.numba.vector import COLUMNS, ROWS, VECTOR_BYTES, add_to, copy, multiply_add, starts_from, zeros
 from npconv.kernels.summation import chain_length
 
 
@@ -166,11 +166,12 @@ def _height(rows):  # type: ignore[no-untyped-def]
         width = len(product) // ROWS
         for at in range(len(product)):
             product[at] = 0
+        filters = starts_from(row * elements, elements, rows)
         for start in range(0, elements, chain):
             tile = zeros(product, rows, COLUMNS)
             for element in range(start, min(start + chain, elements)):
                 at = (panel * elements + element) * width
-                tile = multiply_add(tile, coefficients, row * elements + element, elements, columns, at)
+                tile = multiply_add(tile, coefficients, filters, element, columns, at)
             add_to(tile, product, 0, width)
 
     return jit.specialised(multiply, rows)

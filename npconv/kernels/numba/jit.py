@@ -35,6 +35,7 @@ from numba.np.ufunc import parallel as numba_threads
 
 from npconv import loading
 from npconv.errors import warn
+from npconv.kernels.numba.vector import VECTOR_BYTES, next_task
 from npconv.threads import get_num_threads, max_threads
 
 _OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
@@ -69,21 +70,100 @@ def _digest() -> str:
 _DIGEST = _digest()
 
 
-def _drive(tasks, arguments):  # type: ignore[no-untyped-def]
-    """Run every task; compiled with and without threads, ``task`` being the kernel's function."""
-    for index in numba.prange(tasks):
-        task(np.int64(index), *arguments)  # type: ignore[name-defined]  # noqa: F821
+def _over_threads(workers, counter, tasks, scratch, arguments):  # type: ignore[no-untyped-def]
+    """Run every task, ``run`` being the kernel's function: each thread takes the next one until there is none.
+
+    Equal shares, given out beforehand, made all threads wait for one that the system had put aside: on two cores
+    beside a busy program that cost up to a half.
+    """
+    for worker in numba.prange(workers):
+        index = next_task(counter)
+        while index < tasks:
+            run(index, scratch[worker], arguments)  # type: ignore[name-defined]  # noqa: F821
+            index = next_task(counter)
+
+
+def _in_one(workers, counter, tasks, scratch, arguments):  # type: ignore[no-untyped-def]
+    """Run every task in order."""
+    for index in range(tasks):
+        run(index, scratch[0], arguments)  # type: ignore[name-defined]  # noqa: F821
+
+
+def _without_scratch(task: Any) -> Any:
+    def run(index, scratch, arguments):  # type: ignore[no-untyped-def]
+        task(index, *arguments)
+
+    return specialised(run, task.py_func.__module__, task.py_func.__qualname__)
+
+
+def _with_scratch(task: Any) -> Any:
+    def run(index, scratch, arguments):  # type: ignore[no-untyped-def]
+        task(index, scratch, *arguments)
+
+    return specialised(run, task.py_func.__module__, task.py_func.__qualname__)
+
+
+class _Pool:
+    """Memory that kernels work in, kept from call to call: new memory is cleared by the system, page by page.
+
+    A megabyte so costs 80 µs; and what tasks allocate and free themselves, glibc gives back to the system each time,
+    which made depthwise kernels three times slower.
+    """
+
+    KEPT = 4
+    """Buffers kept, one for each Python thread that computes at a time."""
+
+    LARGEST = 2**24
+    """Bytes of a buffer that is kept."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def take(self, size: int) -> np.ndarray:
+        """Return at least ``size`` bytes, at the beginning of a line of the cache."""
+        try:
+            found = self._free.pop()
+        except IndexError:
+            return aligned(size)
+        return found if len(found) >= size else aligned(size)
+
+    def give(self, buffer: np.ndarray) -> None:
+        """Take a buffer back."""
+        if len(self._free) < self.KEPT and len(buffer) <= self.LARGEST:
+            self._free.append(buffer)
+
+
+LINE = 64
+"""Bytes of a line of the cache: vectors that begin with one are loaded at once, others may take two lines."""
+
+
+def aligned(size: int) -> np.ndarray:
+    """Return ``size`` new bytes, at the beginning of a line of the cache."""
+    buffer = np.empty(size + LINE, np.uint8)
+    start = -buffer.ctypes.data % LINE
+    return buffer[start : start + size]
+
+
+_pool = _Pool()
+_NOTHING = np.empty((max(64, os.cpu_count() or 1), 0), np.uint8)
 
 
 class Kernel:
-    """A function ``task(index, *arguments)``, to be run for every index, over threads or in one."""
+    """A function ``task(index, *arguments)``, to be run for every index, over threads or in one.
 
-    def __init__(self, task: Callable[..., None]) -> None:
-        self._task = inline(task)
+    With ``scratch``, it is ``task(index, scratch, *arguments)``, where scratch are numbers to work in, as many as `run`
+    is told.
+    """
+
+    def __init__(self, task: Callable[..., None], scratch: bool = False) -> None:
+        self._task = (_with_scratch if scratch else _without_scratch)(inline(task))
         self._compiled: dict[bool, Any] = {}
 
-    def run(self, tasks: int, work: int, *arguments: Any) -> None:
-        """Run all tasks with the given arrays and integers; ``work`` is the number of products that they ask for."""
+    def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, Any] | None = None) -> None:
+        """Run all tasks with the given arrays and integers; ``work`` is the number of products that they ask for.
+
+        ``scratch`` says how many numbers each task has to work in, and of which dtype.
+        """
         arguments = tuple(_as_writeable(a) if isinstance(a, np.ndarray) else a for a in arguments)
         threads = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS) if tasks > 1 and work >= SMALL_WORK else 1
         if threads > 1 and _threads.acquire():
@@ -91,25 +171,45 @@ class Kernel:
                 callers = numba.get_num_threads()  # a setting of this thread, which its other Numba code relies on
                 try:
                     numba.set_num_threads(threads)
-                    self._call(True, tasks, arguments)
+                    self._call(min(threads, tasks), tasks, arguments, scratch)
                 finally:
                     numba.set_num_threads(callers)
             finally:
                 _threads.release()
         else:
-            self._call(False, tasks, arguments)
+            self._call(1, tasks, arguments, scratch)
 
-    def _call(self, parallel: bool, tasks: int, arguments: tuple[Any, ...]) -> None:
+    def _call(self, workers: int, tasks: int, arguments: tuple[Any, ...], scratch: tuple[int, Any] | None) -> None:
+        if scratch is None:
+            self._drive(workers, tasks, _NOTHING, arguments)
+            return
+        dtype = np.dtype(scratch[1])
+        size = -(-scratch[0] * dtype.itemsize // LINE) * LINE
+        buffer = _pool.take(workers * size)
+        try:
+            rows = buffer[: workers * size].view(dtype).reshape(workers, size // dtype.itemsize)
+            self._drive(workers, tasks, rows, arguments)
+        finally:
+            _pool.give(buffer)
+
+    def _drive(self, workers: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
+        parallel = workers > 1
         compiled = self._compiled.get(parallel)
         if compiled is None:
             compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=True)
+        counter = np.zeros(1, np.int64)
         try:
-            compiled(tasks, arguments)
+            compiled(workers, counter, tasks, scratch, arguments)
         except (EOFError, pickle.UnpicklingError) as error:
             folder = compiled.stats.cache_path
             warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
             compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=False)
-            compiled(tasks, arguments)
+            compiled(workers, counter, tasks, scratch, arguments)
+
+
+def scratch_kernel(task: Callable[..., None]) -> Kernel:
+    """Decorate a function ``task(index, scratch, *arguments)`` as a kernel."""
+    return Kernel(task, scratch=True)
 
 
 class _Memory:
@@ -128,7 +228,10 @@ def _as_writeable(array: np.ndarray) -> np.ndarray:
 
 def _compile(task: Any, parallel: bool, cached: bool) -> Any:
     """Return the loop over the tasks of a kernel, to be compiled at its first call, and kept on disk if possible."""
-    function = types.FunctionType(_drive.__code__, {"np": np, "numba": numba, "task": task}, _drive.__name__)
+    driver = _over_threads if parallel else _in_one
+    function = types.FunctionType(
+        driver.__code__, {"numba": numba, "next_task": next_task, "run": task}, driver.__name__
+    )
     function.__module__ = __name__
     # Numba's cache tells functions apart by name and place, not by flags or globals: each loop needs a name of its own.
     name = f"{task.py_func.__module__}.{task.py_func.__qualname__}"
@@ -215,8 +318,6 @@ def compile_clock() -> Iterator[CompileClock]:
 
 def facts() -> dict[str, str]:
     """Return what `npconv.show_config` tells of Numba."""
-    from npconv.kernels.numba import vector
-
     _, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     told = ("sse2", "avx", "avx2", "fma", "avx512f", "neon")
     present = [name for name in told if f"+{name}" in features.split(",")]
@@ -226,7 +327,7 @@ def facts() -> dict[str, str]:
         layer = f"{numba.config.THREADING_LAYER} (none started yet)"
     return {
         "cpu": f"{cpu} ({' '.join(present)})",
-        "vectors": f"{vector.VECTOR_BYTES} bytes",
+        "vectors": f"{VECTOR_BYTES} bytes",
         "threading layer": layer,
         "most threads": str(max_threads()),
     }

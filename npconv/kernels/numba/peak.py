@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.vector import COLUMNS, ROWS, VECTOR_BYTES, add_to, multiply_add, zeros
+from npconv.kernels.numba.vector import COLUMNS, ROWS, VECTOR_BYTES, add_to, multiply_add, starts_from, zeros
 from npconv.threads import get_num_threads
 
 _DEPTH = 64
@@ -59,7 +59,8 @@ def _tiles(task, rows, columns, out, repeats):  # type: ignore[no-untyped-def]
     result = out[task]
     width = len(result) // ROWS
     tile = zeros(result, ROWS, COLUMNS)
+    starts = starts_from(0, len(rows) // ROWS, ROWS)
     for _ in range(repeats):
         for element in range(len(rows) // ROWS):
-            tile = multiply_add(tile, rows, element, len(rows) // ROWS, columns, element * width)
+            tile = multiply_add(tile, rows, starts, element, columns, element * width)
     add_to(tile, result, 0, width)

@@ -1,0 +1,156 @@
+"""The direct sum, with filters in the vectors and nothing gathered.
+
+With the channels last, as a slab has them, the elements that a filter meets in one row of its window lie side by side:
+a window is one run of kw · C numbers for each row of the kernel (of C for each tap where it is dilated), and windows
+overlap without being copied. So the slab itself is the matrix that meets the packed filters; no region matrix is made.
+
+A task is a rectangle of one plane of the result, of several images where they are tiny, and some panels of filters. It
+loads its slab, padding and all, which stays in the second-level cache, and streams the weights past it. Where the
+kernel has one element along an axis, only the input that the stride meets is loaded.
+
+Georganas et al., *Anatomy of high-performance deep learning convolutions on SIMD architectures* (2018), §II.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from npconv.kernels.numba import blocking, jit, product, slab
+from npconv.kernels.numba.product import SPARE, multiply_and_finish, width_of
+from npconv.kernels.summation import chain_length
+from npconv.problem import ConvProblem
+
+SMALL = 64
+"""Pixels that images are put together for, because a tile takes pixels of several of them."""
+
+
+class Plan(NamedTuple):
+    """A problem's numbers, as the kernel takes them."""
+
+    tasks: int
+    work: int
+    scratch: tuple[int, object]
+    grid: np.ndarray
+    sizes: np.ndarray
+    runs: np.ndarray
+
+
+PIXELS = 256
+"""Pixels of a task, if the cache has room for what they need."""
+
+
+pack, pack_bias = product.pack, product.panel_bias
+
+
+def plan(problem: ConvProblem, threads: int) -> Plan:
+    """Cut a canonical problem into tasks."""
+    itemsize = problem.compute_dtype.itemsize
+    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
+    # An axis with one tap needs no input between the strides.
+    step = tuple(s if k == 1 else 1 for k, s in zip(kernel, stride, strict=True))
+    pace = tuple(1 if k == 1 else s for k, s in zip(kernel, stride, strict=True))
+    depth, height, width = problem.output_size
+    panels = -(-filters // product.width(problem.compute_dtype))
+    images = max(min(problem.batch, SMALL // (height * width)), 1)
+    others = -(-problem.batch // images) * problem.groups * depth
+
+    def window(rows: int, columns: int) -> tuple[int, int]:
+        return (rows - 1) * pace[1] + problem.span[1], (columns - 1) * pace[2] + problem.span[2]
+
+    pixels = PIXELS
+    while True:
+        block = blocking.blocks(height, width, pixels, others, panels, threads)
+        rows, columns = window(block.rows, block.columns)
+        if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= blocking.CACHE:
+            break
+        pixels = pixels * 3 // 4
+    grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, -(-height // block.rows),
+            -(-width // block.columns))  # fmt: skip
+    before = tuple(-pad for pad, _ in problem.padding)
+    sizes = np.array(
+        [stride, pace, (dilation[0], step[1], step[2]), before, (kernel[0], rows, columns), (block.panels, *block[:2]),
+         (channels, filters, problem.taps),
+         (problem.batch, images, 0)]
+    )  # fmt: skip
+    runs = _runs(problem, channels, rows, columns)
+    tasks = int(np.prod(grid))
+    pixels = images * block.rows * block.columns
+    scratch = images * kernel[0] * rows * columns * channels + (pixels + SPARE) * product.width(problem.compute_dtype)
+    return Plan(tasks, problem.flops // 40, (scratch, problem.compute_dtype), np.array(grid), sizes, runs)
+
+
+def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:
+    """Return the offset, the length and whether a chain of sums ends there, of each run of a window."""
+    longest = chain_length(problem.products)
+    kernel, dilation = problem.kernel_size, problem.dilation
+    joined = kernel[2] if dilation[2] == 1 else 1
+    runs: list[tuple[int, int]] = []
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            for m in range(0, kernel[2], joined):
+                offset = ((i * rows + j * dilation[1]) * columns + m * dilation[2]) * channels
+                length = joined * channels
+                parts = -(-length // longest)
+                cuts = [length * part // parts for part in range(parts + 1)]
+                runs += [(offset + a, b - a) for a, b in itertools.pairwise(cuts)]
+    table, chain = [], 0
+    for k, (offset, length) in enumerate(runs):
+        chain += length
+        ends = k + 1 == len(runs) or chain + runs[k + 1][1] > longest
+        table.append((offset, length, int(ends)))
+        chain = 0 if ends else chain
+    return np.array(table, np.int64).reshape(len(table), 3)
+
+
+def conv(
+    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
+    out: np.ndarray, out_layout: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill ``out``."""
+    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
+               plan.runs, scratch=plan.scratch)  # fmt: skip
+
+
+@jit.scratch_kernel
+def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, runs):  # type: ignore[no-untyped-def]
+    """Compute a rectangle of the result for some panels."""
+    task, horizontal = divmod(task, grid[5])
+    task, vertical = divmod(task, grid[4])
+    task, z = divmod(task, grid[3])
+    task, part = divmod(task, grid[2])
+    n, g = divmod(task, grid[1])
+    stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, _) = sizes
+    row, column = vertical * block[1], horizontal * block[2]
+    rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
+    images = min(together, batch - n * together)
+    origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
+    size = window[0] * window[1] * window[2] * channels
+    piece, result = scratch[: together * size], scratch[together * size :]
+    for image in range(images):
+        start = (n * together + image) * x_layout[0] + g * channels * x_layout[1]
+        slab.load(piece, image * size, x, x_layout, start, channels, origin, step, window)
+    pixels = rows * columns
+    starts = np.empty(images * pixels + SPARE, np.int64)
+    for pixel in range(images * pixels + SPARE):
+        image, position = divmod(min(pixel, images * pixels - 1), pixels)
+        i, j = divmod(position, columns)
+        starts[pixel] = image * size + (i * pace[1] * window[2] + j * pace[2]) * channels
+    wide = width_of(out)
+    panels = -(-filters // wide)
+    for panel in range(part * block[0], min((part + 1) * block[0], panels)):
+        first = g * panels + panel
+        multiply_and_finish(
+            result, 0, piece, starts, images * pixels, runs, weights, first * taps * channels * wide, bias,
+            first * wide, epilogue,
+        )  # fmt: skip
+        k = g * filters + panel * wide
+        at = k * out_layout[1] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
+        for image in range(images):
+            slab.unload(
+                out, out_layout, (n * together + image) * out_layout[0] + at, min(wide, filters - panel * wide), rows,
+                columns, result, image * pixels * wide, columns,
+            )  # fmt: skip

@@ -1,0 +1,202 @@
+"""Pixels times filters: the product that all fast kernels spend their time in, and how its weights are packed.
+
+A register tile is up to six pixels times two vectors of filters. For each element of a filter it takes one number of
+each pixel, broadcast, and two vectors of the packed weights, and keeps the sums in registers from the first element to
+the last. Weights are packed in *panels*, as many filters side by side as a tile's row holds, element after element, so
+that they are read in one stream; zeros fill the last panel.
+
+A pixel's numbers are a few *runs*, the same for all pixels, each beginning somewhere behind the pixel's own start. Long
+sums are cut into chains, as `npconv.kernels.summation` tells.
+
+Goto and van de Geijn, *Anatomy of high-performance matrix multiplication* (2008), is where the blocking comes from.
+Their inner blocks, parts of 128 or 224 elements of a panel that stay in the first-level cache while they meet all
+pixels of a task, were tried and cost 2 to 10 %: the sums go through memory between the parts, and a panel comes fast
+enough from the second level. Prefetching it gained nothing either.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv.kernels.numba import jit
+from npconv.kernels.numba.vector import (
+    BLOCK,
+    COLUMNS,
+    ROWS,
+    VECTOR_BYTES,
+    activated,
+    add,
+    add_row,
+    clear,
+    copy,
+    move,
+    multiply_add,
+    starts_at,
+    store,
+    transpose,
+    zeros,
+)  # fmt: skip
+from npconv.problem import ConvProblem
+
+LEAST_ROWS = 4
+"""Pixels of the lowest tile. Lower ones would only save a last tile some rows, and cost a second to compile."""
+
+SPARE = ROWS
+"""Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
+
+
+def width(dtype: Any) -> int:
+    """Return the filters of a panel."""
+    return COLUMNS * VECTOR_BYTES // int(np.dtype(dtype).itemsize)
+
+
+@jit.inline
+def width_of(numbers):  # type: ignore[no-untyped-def]
+    """Return the filters of a panel of an array's dtype."""
+    return COLUMNS * VECTOR_BYTES // numbers.itemsize
+
+
+CHANNELS = 64
+"""Input channels that are packed at once, so that their taps stay in cache."""
+
+
+class Packing(NamedTuple):
+    """The numbers of a packing, as its kernel takes them."""
+
+    tasks: int
+    sizes: np.ndarray
+    scratch: tuple[int, Any]
+
+
+def packing(problem: ConvProblem, extra: int = 0) -> Packing:
+    """Cut the packing of a problem's weight into tasks: a panel, and some channels of it."""
+    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    wide = width(problem.compute_dtype)
+    number, pieces = -(-filters // wide), -(-channels // CHANNELS)
+    sizes = np.array([problem.groups, number, pieces, channels, filters, problem.taps])
+    scratch = (problem.taps * min(channels, CHANNELS) + extra) * wide
+    return Packing(problem.groups * number * pieces, sizes, (scratch, problem.compute_dtype))
+
+
+def packed_like(problem: ConvProblem, points: int) -> np.ndarray:
+    """Return room for the panels of a problem's weight with ``points`` numbers for each filter and channel, flat."""
+    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    wide = width(problem.compute_dtype)
+    elements = problem.groups * -(-filters // wide) * wide * channels * points
+    return jit.aligned(elements * problem.compute_dtype.itemsize).view(problem.compute_dtype)
+
+
+def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    """Return filters (K, C/groups, kd, kh, kw) as panels, the channels of a tap side by side, group after group."""
+    packed = packed_like(problem, problem.taps)
+    cut = packing(problem)
+    _pack.run(cut.tasks, len(packed), weight.reshape(-1), packed, cut.sizes, scratch=cut.scratch)
+    return packed
+
+
+@jit.scratch_kernel
+def _pack(task, taps_of, weight, packed, sizes):  # type: ignore[no-untyped-def]
+    """Pack some channels of a panel."""
+    panel, channel, count = load_filters(task, taps_of, weight, sizes)
+    channels, taps = sizes[3], sizes[5]
+    wide = width_of(packed)
+    for c in range(count):
+        for tap in range(taps):
+            copy(packed, ((panel * taps + tap) * channels + channel + c) * wide, taps_of, (c * taps + tap) * wide)
+
+
+@jit.inline
+def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
+    """Fill ``taps_of`` (channel, tap, filter) for a task of `packing`; return panel, first channel, number of channels.
+
+    Blocks are transposed, the last of them overlapping the one before.
+    """
+    _, number, pieces, channels, filters, taps = sizes
+    panel, piece = divmod(task, pieces)
+    g, k = divmod(panel, number)
+    wide = width_of(weight)
+    channel = piece * CHANNELS
+    count = min(CHANNELS, channels - channel)
+    elements = count * taps
+    wanted = min(wide, filters - k * wide)
+    pitch = channels * taps
+    first = (g * filters + k * wide) * pitch + channel * taps
+    if wanted < wide:
+        clear(taps_of, 0, elements * wide)
+    if wanted >= BLOCK and elements >= BLOCK:
+        for e in range(0, elements, BLOCK):
+            e = min(e, elements - BLOCK)
+            for lane in range(0, wanted, BLOCK):
+                lane = min(lane, wanted - BLOCK)
+                transpose(taps_of, e * wide + lane, wide, weight, first + lane * pitch + e, pitch)
+    else:
+        for lane in range(wanted):
+            for e in range(elements):
+                move(taps_of, e * wide + lane, weight, first + lane * pitch + e)
+    return panel, channel, count
+
+
+def panel_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
+    """Return the bias in the order of the panels of all groups, flat."""
+    dtype = problem.compute_dtype
+    filters, wide = problem.out_channels // problem.groups, width(dtype)
+    packed = np.zeros((problem.groups, -(-filters // wide) * wide), dtype)
+    if bias is not None:
+        packed[:, :filters] = bias.reshape(problem.groups, filters)
+    return packed.reshape(-1)
+
+
+def _height(rows, finished):  # type: ignore[no-untyped-def]
+    """Return the product for a register tile of ``rows`` pixels."""
+
+    def multiply(result, at, numbers, starts, pixel, runs, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+        wide = width_of(result)
+        begins = starts_at(starts, pixel, rows)
+        tile = zeros(result, rows, COLUMNS)
+        total = tile
+        for run in range(len(runs)):
+            for element in range(runs[run, 0], runs[run, 0] + runs[run, 1]):
+                tile = multiply_add(tile, numbers, begins, element, weights, first)
+                first += wide
+            if runs[run, 2]:
+                total = add(total, tile)
+                tile = zeros(result, rows, COLUMNS)
+        if finished:
+            total = add_row(total, bias, b)
+            if epilogue[0] != 0:
+                total = activated(total, epilogue)
+        store(total, result, at * wide, wide)
+
+    return jit.specialised(multiply, rows, finished)
+
+
+def _tiles(finished):  # type: ignore[no-untyped-def]
+    """Return the product of all pixels with a panel; ``finished`` ones get bias and activation."""
+    four, five, six = (_height(rows, finished) for rows in range(LEAST_ROWS, ROWS + 1))
+
+    def multiply(result, at, numbers, starts, pixels, runs, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+        # As many tiles as need be, each as high as the others or one row less: 49 pixels are 4 tiles of 6 and 5 of 5.
+        tiles = -(-pixels // ROWS)
+        least, higher = divmod(pixels, tiles)
+        pixel = 0
+        for tile in range(tiles):
+            height = least + 1 if tile < higher else least
+            if height == ROWS:
+                six(result, at + pixel, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
+            elif height == ROWS - 1:
+                five(result, at + pixel, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
+            else:
+                four(result, at + pixel, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
+            pixel += height
+
+    return jit.specialised(multiply, finished)
+
+
+multiply = _tiles(False)
+"""``multiply(result, at, numbers, starts, pixels, runs, weights, first, bias, b, epilogue)``: write, from row ``at``
+on, the pixels' products with the panel that begins at ``weights[first]``; the last three arguments are not used."""
+
+multiply_and_finish = _tiles(True)
+"""The same, with ``bias[b:]`` added and the activation of ``epilogue`` applied."""

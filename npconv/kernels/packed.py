@@ -1,0 +1,100 @@
+"""From a caller's arrays to a fast kernel's and back.
+
+An *engine* is a module or object with four functions. ``pack(problem, weight)`` and ``pack_bias(problem, bias)`` bring
+the filters (K, C/groups, kd, kh, kw) and the bias into its order, once for many calls. ``plan(problem, threads)`` cuts
+a canonical problem into tasks, and ``conv(plan, x, x_layout, weights, bias, epilogue, out, out_layout)`` fills ``out``.
+Unlike the textbook kernels, engines take input and result of any memory order, and see to the zeros of the padding
+themselves; other paddings are made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from npconv import loading
+from npconv.kernels import activation, host
+from npconv.problem import ConvProblem
+
+_ALL = (-np.inf, np.inf)
+_SIMPLE: dict[str, Callable[..., tuple[float, float, float]]] = {
+    "relu": lambda: (1, 0, np.inf),
+    "relu6": lambda: (1, 0, 6),
+    "leaky_relu": lambda slope: (slope, *_ALL),
+    "clip": lambda low, high: (1, low, high),
+}
+"""The activations that the kernels apply themselves, as (slope of negative numbers, low, high)."""
+
+
+@lru_cache
+def _epilogue(chosen: tuple[Any, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    simple = bool(chosen) and chosen[0] in _SIMPLE
+    return np.array([1, *_SIMPLE[chosen[0]](*chosen[1:])] if simple else [0, 1, *_ALL], dtype)
+
+
+class Packed:
+    """The filters and bias of one convolution, in an engine's order."""
+
+    def __init__(self, engine: Any, problem: ConvProblem, weight: np.ndarray, bias: np.ndarray | None) -> None:
+        dtype = problem.compute_dtype
+        with np.errstate(all="ignore"):
+            self.weight = engine.pack(problem, host.contiguous(problem.canonical_weight(weight), dtype))
+            self.bias = engine.pack_bias(problem, bias)
+
+
+class Run:
+    """A problem and its plans on one engine: made once, run for many arrays."""
+
+    def __init__(self, engine: Any, problem: ConvProblem, threads: int) -> None:
+        self.engine, self._problem = engine, problem
+        form = problem.canonical_form()
+        self._padding = form.padding if problem.padding_mode != "zeros" and any(map(any, form.padding)) else None
+        if self._padding is not None:
+            form = replace(form, input_size=form.padded_size, padding=((0, 0),) * 3, padding_mode="zeros")
+        self._plan = engine.plan(form, threads)
+        self._line = None
+        if form.taps == 1 and not any(map(any, form.padding)) and set(form.stride) == {1} and form.positions > 0:
+            line = (1, 1, form.positions)
+            self._line = engine.plan(replace(form, input_size=line), threads)
+        self._epilogue = _epilogue(problem.activation, problem.compute_dtype)
+        self._left = problem.activation if problem.activation and self._epilogue[0] == 0 else ()
+
+    def __call__(self, input: np.ndarray, packed: Packed, out: np.ndarray) -> None:
+        """Fill ``out``."""
+        problem = self._problem
+        dtype = problem.compute_dtype
+        x, target = problem.canonical(input), problem.canonical(out)
+        if self._padding is not None:
+            with np.errstate(all="ignore"):
+                x = host.padded(x, self._padding, problem.padding_mode, dtype)
+        plan = self._plan
+        if self._line is not None and _in_line(x) and _in_line(target):
+            plan = self._line
+            x, target = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, target))
+        flat = loading.module("npconv.kernels.numba.slab").flat
+        numbers = flat(x) if x.dtype == dtype else None
+        if numbers is None:
+            with np.errstate(all="ignore"):
+                numbers = flat(host.contiguous(x, dtype))
+        result = flat(target) if target.dtype == dtype else None
+        if result is not None:
+            self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
+        else:
+            made = np.empty(target.shape, dtype)
+            self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *flat(made))
+            with np.errstate(all="ignore"):
+                target[...] = made
+        if self._left:
+            with np.errstate(all="ignore"):
+                activation.apply(out, self._left)
+
+
+def _in_line(array: np.ndarray) -> bool:
+    """Whether the pixels of an array (N, C, D, H, W) lie at one distance from each other."""
+    _, _, plane, line, pixel = array.strides
+    depth, height, width = array.shape[2:]
+    return bool((height == 1 or line == width * pixel) and (depth == 1 or plane == height * width * pixel))
