@@ -21,6 +21,7 @@ from npconv.integer import conv1d_integer, conv2d_integer, conv3d_integer
 from npconv.layers import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from npconv.precision import get_default_precision, set_default_precision
 from npconv.threads import get_num_threads, set_num_threads, threads
+from npconv.tuning import forget, tune
 from npconv.warm import warmup
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "conv_transpose3d",
     "explain",
     "fold",
+    "forget",
     "get_default_precision",
     "get_num_threads",
     "grad",
@@ -52,6 +54,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "threads",
+    "tune",
     "unfold",
     "warmup",
 ]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from npconv import backends
+from npconv import backends, winners
 from npconv.table import table
 from npconv.threads import get_num_threads, max_threads
 
@@ -66,5 +66,6 @@ def show_config() -> Config:
 
         facts |= jit.facts()
     facts["NUMBA_CACHE_DIR"] = os.environ.get("NUMBA_CACHE_DIR", "not set (__pycache__ beside the kernels)")
+    facts |= winners.facts()
     facts["cuda"] = backends.missing("cuda") or "available"
     return Config(facts)

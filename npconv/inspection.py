@@ -78,7 +78,8 @@ class Explanation:
     reason : str
         Why.
     seconds : float
-        Rough expected time; only good for ranking and orders of magnitude.
+        Rough expected time, only good for ranking and orders of magnitude; the measured one where `npconv.tune` has
+        measured it.
     flops, workspace, threads : int
         Floating-point operations of the direct sum, bytes of workspace, and threads.
     output_shape : tuple of int
@@ -103,7 +104,7 @@ class Explanation:
         self.algorithm = plan.algorithm.name
         self.backend = plan.algorithm.backend
         self.reason = plan.reason
-        self.seconds = sum(c.seconds for c in chosen)
+        self.seconds = sum(c.seconds if c.measured is None else c.measured for c in chosen)
         self.flops = sum(plan.problem.flops for plan in plans)
         self.workspace = max(c.workspace for c in chosen)
         self.threads = plan.threads
@@ -136,18 +137,21 @@ class Explanation:
             ("threads", str(self.threads)),
             ("chosen", f"{self.algorithm} on {self.backend}: {self.reason}"),
         ]
+        tuned = any(c.measured is not None for c in self._plan.candidates)
         rows = [
             (
                 ("→ " if c.algorithm is self._plan.algorithm else "  ") + c.algorithm.name,
                 c.algorithm.backend,
                 "-" if c.refusal else seconds(c.seconds),
+                *["-" if c.measured is None else seconds(c.measured)] * tuned,
                 "-" if c.refusal else quantity(c.workspace, "B"),
                 c.refusal or c.algorithm.summary,
             )
             for c in self._plan.candidates
         ]
+        headers = "algorithm", "backend", "expected", *["measured"] * tuned, "workspace", "what it does, or why not"
         head = "\n".join(f"{name:<8}{text}" for name, text in facts)
-        return f"{head}\n\n{table(('algorithm', 'backend', 'expected', 'workspace', 'what it does, or why not'), rows)}"
+        return f"{head}\n\n{table(headers, rows)}"
 
 
 def _by(sizes: tuple[int, ...]) -> str:
@@ -207,29 +211,45 @@ def explain(
     >>> found.algorithm, found.output_shape, found.flops
     ('im2col', (1, 64, 56, 56), 231211008)
     """
+    problem, transposed = described(
+        function, input_shape, weight_shape, bias, dtype, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, padding_mode=padding_mode, output_padding=output_padding, data_format=data_format,
+        activation=activation,
+    )  # fmt: skip
+    return explain_problem(problem, transposed, call.choice(algorithm, backend, precision, {}))
+
+
+def described(
+    function: str, input_shape: Any, weight_shape: Any, bias: bool, dtype: Any, **options: Any
+) -> tuple[ConvProblem, bool]:
+    """Return the problem that a call would have, and whether it is transposed; raise what the call would raise.
+
+    Options are all that any of the functions takes; those that it does not take must have their defaults, and are left
+    out.
+    """
     arguments.choice("function", function, _FUNCTIONS)
     rank, transposed = int(function[-2]), "transpose" in function
-    choice = call.choice(algorithm, backend, precision, {})
-    input_shape, weight_shape = (
-        arguments.shape("input_shape", input_shape), arguments.shape("weight_shape", weight_shape)
-    )  # fmt: skip
-    bias_shape = None
-    if bias and len(weight_shape) > 1:
-        filters = weight_shape[1] * arguments.integer("groups", groups, 1) if transposed else weight_shape[0]
-        bias_shape = (1 if len(weight_shape) == 2 and not transposed else filters,)
-    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    options |= {"data_format": data_format, "activation": activation}
-    if transposed:
-        if padding_mode != "zeros":
-            raise ValueError(f"padding_mode of a transposed convolution is 'zeros'; got {padding_mode!r}")
-        options["output_padding"] = output_padding
-    else:
-        if output_padding != 0:
-            raise ValueError(f"output_padding is for transposed convolutions; got {output_padding!r} for {function}")
-        options["padding_mode"] = padding_mode
+    input_shape = arguments.shape("input_shape", input_shape)
+    weight_shape = arguments.shape("weight_shape", weight_shape)
+    dtype = arguments.dtype_named("dtype", dtype)
+    shape = bias_shape(weight_shape, transposed, options["groups"]) if bias else None
+    padding_mode, output_padding = options["padding_mode"], options["output_padding"]
+    if transposed and padding_mode != "zeros":
+        raise ValueError(f"padding_mode of a transposed convolution is 'zeros'; got {padding_mode!r}")
+    if not transposed and output_padding != 0:
+        raise ValueError(f"output_padding is for transposed convolutions; got {output_padding!r} for {function}")
+    del options["padding_mode" if transposed else "output_padding"]
     make = arguments.transposed_problem if transposed else arguments.conv_problem
-    problem = make(rank, input_shape, weight_shape, bias_shape, arguments.dtype_named("dtype", dtype), **options)
-    return explain_problem(problem, transposed, choice)
+    return make(rank, input_shape, weight_shape, shape, dtype, **options), transposed
+
+
+def bias_shape(weight_shape: tuple[int, ...], transposed: bool, groups: Any) -> tuple[int, ...] | None:
+    """Return the shape of the bias that belongs to a weight."""
+    if len(weight_shape) < 2:
+        return None
+    if transposed:
+        return (weight_shape[1] * arguments.integer("groups", groups, 1),)
+    return (1 if len(weight_shape) == 2 else weight_shape[0],)
 
 
 def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> Explanation:

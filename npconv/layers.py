@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from npconv import adjoint, arguments, backends, call
+from npconv import adjoint, arguments, backends, call, recall
 from npconv.arguments import IntPerAxis, Padding
 from npconv.inspection import Explanation, explain_problem
 from npconv.kernels.host import Workspace, contiguous
-from npconv.plan import choose
+from npconv.plan import Plan, choose
 from npconv.problem import ConvProblem, compute_dtype
 
 
@@ -31,6 +32,7 @@ class _Layer:
         self._packed = {name: contiguous(array, compute_dtype(self._dtype.name)) for name, array in self._arrays()}
         self._problems: dict[Any, ConvProblem] = {}
         self._workspace = Workspace()
+        self._roads: dict[Any, Callable[[np.ndarray], np.ndarray]] = {}
         if call.choice(*choice, {}).backend != "auto":
             backends.require(choice[1])
         self._problem_of(self._fitting_shape(), self._dtype)  # whatever is wrong, is said now
@@ -55,6 +57,10 @@ class _Layer:
         ValueError, TypeError, MemoryError
             As for the function.
         """
+        key = recall.key(input) if out is None else None
+        road = self._roads.get(key)
+        if road is not None:
+            return road(input)
         named = call.arrays(input=input) | dict(self._arrays())
         call.on_host(type(self).__name__, named)
         dtype = call.dtype(named)
@@ -66,8 +72,20 @@ class _Layer:
         if self.transposed:
             adjoint.input_gradient(problem, weight, named["input"], bias, out, choice, self._workspace)
         else:
-            choose(problem, choice).run(named["input"], weight, bias, out, self._workspace)
+            plan = choose(problem, choice)
+            plan.run(named["input"], weight, bias, out, self._workspace)
+            self._remember(key, dtype, plan, weight, bias)
         return out
+
+    def _remember(self, key: Any, dtype: np.dtype[Any], plan: Plan, weight: np.ndarray, bias: np.ndarray | None) -> None:
+        """Keep the road that a call took, if it is one to be kept."""
+        quick = plan.quick
+        if key is None or key[-1] != dtype or quick is None:
+            return
+        packed = plan.pack(weight, bias, self._workspace)
+        if len(self._roads) >= recall.KEPT:
+            self._roads.clear()
+        self._roads[key] = lambda input: quick(input, packed)
 
     def explain(self, input_shape: tuple[int, ...]) -> Explanation:
         """Tell what would run for an input of this shape, of the layer's dtype, and why.
@@ -126,7 +144,7 @@ class _Layer:
         return (1, *size, channels) if last else (1, channels, *size)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_workspace": None, "_problems": {}}
+        return {**self.__dict__, "_workspace": None, "_problems": {}, "_roads": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from npconv import backends, loading, registry
+from npconv import backends, loading, registry, winners
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
 from npconv.table import quantity
@@ -28,6 +29,8 @@ class Candidate:
     refusal: str | None
     seconds: float
     workspace: int
+    measured: float | None = None
+    """Seconds that `npconv.tune` has measured, if it has."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,23 @@ class Plan:
         return out
 
     def _run_packed(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any, part: Any) -> None:
-        from npconv.kernels import packed
+        self._run(input, self.pack(weight, bias, workspace, part), out)
 
-        def pack() -> packed.Packed:
-            return packed.Packed(self._run.engine, self.problem, weight, bias)
+    def pack(self, weight: Any, bias: Any, workspace: Any = None, part: Any = None) -> Any:
+        """Return weight and bias in the order of the algorithm's engine: those that the workspace has, if it has them."""
+        from npconv.kernels.packed import Packed
 
-        key = self.algorithm.name, self.problem.compute_dtype, part
-        self._run(input, pack() if workspace is None else workspace.packed(key, pack), out)
+        def pack() -> Packed:
+            return Packed(self._run.engine, self.problem, weight, bias)
+
+        if workspace is None:
+            return pack()
+        return workspace.packed((self.algorithm.name, self.problem.compute_dtype, part), pack)
+
+    @property
+    def quick(self) -> Callable[[np.ndarray, Any], np.ndarray] | None:
+        """A function of a C-contiguous input of the problem's dtype, and of what `pack` returned; None if there is none."""
+        return None if self.algorithm.engine is None else self._run.quick
 
     @cached_property
     def _run(self) -> Any:
@@ -97,6 +110,32 @@ def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str 
     return algorithm.refuse(problem)
 
 
+def candidates(problem: ConvProblem, choice: Choice) -> list[Candidate]:
+    """Return all algorithms of the backends to choose from, and how they stand to a problem."""
+    if choice.backend == "auto":
+        considered = backends.cpu_backends()
+    else:
+        backends.require(choice.backend)
+        considered = (choice.backend,)
+    times = winners.times(problem, choice) if choice.algorithm == "auto" else {}
+    return [
+        Candidate(
+            a,
+            _refusal(a, problem, choice.precision),
+            a.seconds(problem, choice.threads, choice.packed),
+            a.workspace(problem),
+            times.get((a.backend, a.name)),
+        )
+        for name in considered
+        for a in registry.candidates(name)
+    ]
+
+
+def modest(able: list[Candidate]) -> list[Candidate]:
+    """Return those that are within the limit of workspace; if there is none, the one that needs least."""
+    return [c for c in able if c.workspace <= WORKSPACE_LIMIT] or [min(able, key=lambda c: c.workspace)]
+
+
 @lru_cache(maxsize=4096)
 def choose(problem: ConvProblem, choice: Choice) -> Plan:
     """Return the plan for a problem: the named algorithm and backend, or the fastest there is for ``"auto"``.
@@ -108,19 +147,8 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     CudaUnavailableError
         If the CUDA backend was named and cannot run here.
     """
-    algorithm, backend, threads = choice.algorithm, choice.backend, choice.threads
-    if backend == "auto":
-        considered = backends.cpu_backends()
-    else:
-        backends.require(backend)
-        considered = (backend,)
-    found = [
-        Candidate(
-            a, _refusal(a, problem, choice.precision), a.seconds(problem, threads, choice.packed), a.workspace(problem)
-        )
-        for name in considered
-        for a in registry.candidates(name)
-    ]
+    algorithm, backend = choice.algorithm, choice.backend
+    found = candidates(problem, choice)
     named = [c for c in found if algorithm in ("auto", c.algorithm.name)]
     if not named:
         exists = ", ".join(dict.fromkeys(c.algorithm.name for c in found))
@@ -129,9 +157,14 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     if not able:
         others = ", ".join(dict.fromkeys(c.algorithm.name for c in found if c.refusal is None))
         raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {named[0].refusal}; {others} can")
-    small = [c for c in able if c.workspace <= WORKSPACE_LIMIT] or [min(able, key=lambda c: c.workspace)]
+    small = modest(able)
     best = min(small, key=lambda c: c.seconds)
-    if algorithm != "auto":
+    winner = winners.winner(problem, choice) if algorithm == "auto" else None
+    tuned = [c for c in small if winner == (c.algorithm.backend, c.algorithm.name)]
+    if tuned:
+        (best,) = tuned
+        reason = "the fastest when npconv.tune measured it here"
+    elif algorithm != "auto":
         reason = "named by the caller"
     elif len(able) == 1:
         reason = "the only one that takes this problem"
@@ -139,4 +172,4 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
         reason = f"the fastest expected of those with at most {quantity(WORKSPACE_LIMIT, 'B')} of workspace"
     else:
         reason = "the fastest expected of all that take this problem"
-    return Plan(problem, best.algorithm, reason, tuple(found), threads)
+    return Plan(problem, best.algorithm, reason, tuple(found), choice.threads)

@@ -76,13 +76,16 @@ class Effort:
             rate *= min(0.3 + 0.15 * filters, 1)  # of so few filters that loads take longer than products
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
-        pixels = problem.batch * math.prod(depth) * math.prod(-(-n // self.tile) * self.tile for n in (height, width))
+        plane = math.prod(-(-n // self.tile) * self.tile for n in (height, width))
+        if not self.panel:
+            plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
+        pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) + pixels * filters
         work = pixels * filters * problem.products / self.saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
             work += weights * self.pack * 1e-9
-        return self.call + max(work / (threads if work > 2e-5 else 1), weights * self.points * itemsize / self.STREAM)
+        return self.call + max(float(work) / (threads if work > 2e-5 else 1), weights * self.points * itemsize / self.STREAM)
 
 
 def _takes_all(problem: ConvProblem) -> str | None:
@@ -183,7 +186,7 @@ _TABLE = (
         "winograd4",
         "numba",
         _WINOGRAD.format(4, 6, 6),
-        Effort(30e-6, 52e9, 1.5, panel=128, tile=4, saving=4, points=4),
+        Effort(12e-6, 52e9, 1.5, panel=128, tile=4, saving=4, points=4),
         refuse=_winograd_refuses,
         direct=False,
         dtypes="float",
@@ -194,7 +197,7 @@ _TABLE = (
         "winograd2",
         "numba",
         _WINOGRAD.format(2.25, 4, 4),
-        Effort(30e-6, 50e9, 1, panel=128, tile=2, saving=2.25, points=16 / 9),
+        Effort(12e-6, 50e9, 1, panel=128, tile=2, saving=2.25, points=16 / 9),
         refuse=_winograd_refuses,
         direct=False,
         dtypes="float",
@@ -205,7 +208,7 @@ _TABLE = (
         "direct",
         "numba",
         _DIRECT,
-        Effort(25e-6, 52e9, 0.3, panel=128),
+        Effort(9e-6, 52e9, 0.3, panel=128),
         refuse=_direct_refuses,
         dtypes="float",
         engine="direct",
@@ -214,7 +217,7 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        Effort(25e-6, 48e9, 0),
+        Effort(8e-6, 48e9, 0),
         refuse=_direct_refuses,
         dtypes="float",
         engine="planes",

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from npconv.cli import compare, explain, info, warmup
+from npconv.cli import compare, explain, info, tune, warmup
 from npconv.cli.usage import Parser, UsageError
 
 
@@ -30,7 +30,7 @@ class Command(Protocol):
         """Run the command and return the exit status."""
 
 
-COMMANDS: dict[str, Command] = {"compare": compare, "explain": explain, "info": info, "warmup": warmup}
+COMMANDS: dict[str, Command] = {"compare": compare, "explain": explain, "info": info, "tune": tune, "warmup": warmup}
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell has it: 128 and the signal's number."""

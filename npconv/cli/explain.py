@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 import npconv
 from npconv import arguments
@@ -15,6 +17,12 @@ SUMMARY = "which algorithm would run for a problem, and why"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
+    add_problem(parser)
+    parser.add_argument("--algorithm", choices=("auto", *names()), default="auto", help="(default: auto)")
+
+
+def add_problem(parser: argparse.ArgumentParser) -> None:
+    """Add arguments that say what is to be computed, and on what."""
     add = parser.add_argument
     add("function", help="what would be called, such as conv2d")
     add("--input", type=shape, required=True, metavar="SHAPE", help="shape of the input, such as 1,64,56,56")
@@ -33,22 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output-padding", type=per_axis, default=0, metavar="N[,N]", help="of a transposed convolution (default: 0)")
     add("--activation", type=activation, metavar="NAME[:N[:N]]", help="such as relu, leaky_relu:0.1 or clip:0:6")
     add("--precision", choices=PRECISIONS, help="(default: default)")
-    add("--algorithm", choices=("auto", *names()), default="auto", help="(default: auto)")
     add("--backend", choices=arguments.BACKENDS, default="auto", help="(default: auto)")
     add("--threads", type=thread_count, metavar="N", help="threads of the Numba backend (default: all CPUs)")
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Run the command."""
-    options = vars(parsed).copy()
+def call(function: Callable[..., object], options: dict[str, Any]) -> object:
+    """Call a function with what was parsed; what it finds wrong is the user's error."""
     del options["command"]
     threads = options.pop("threads")
     try:
         with npconv.threads(threads or npconv.get_num_threads()):
-            explanation = npconv.explain(
-                options.pop("function"), options.pop("input"), options.pop("weight"), **options
-            )
+            return function(options.pop("function"), options.pop("input"), options.pop("weight"), **options)
     except (ValueError, TypeError, npconv.CudaUnavailableError) as error:
         raise UsageError(error) from error
-    print(explanation)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command."""
+    print(call(npconv.explain, vars(parsed).copy()))
     return 0

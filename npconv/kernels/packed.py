@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,9 +41,12 @@ class Packed:
 
     def __init__(self, engine: Any, problem: ConvProblem, weight: np.ndarray, bias: np.ndarray | None) -> None:
         dtype = problem.compute_dtype
-        with np.errstate(all="ignore"):
-            self.weight = engine.pack(problem, host.contiguous(problem.canonical_weight(weight), dtype))
-            self.bias = engine.pack_bias(problem, bias)
+        weight = problem.canonical_weight(weight)
+        if weight.dtype != dtype or not (weight.flags.c_contiguous and weight.flags.aligned):
+            with np.errstate(all="ignore"):
+                weight = host.contiguous(weight, dtype)
+        self.weight = engine.pack(problem, weight)
+        self.bias = engine.pack_bias(problem, bias)
 
 
 class Run:
@@ -91,6 +94,32 @@ class Run:
         if self._left:
             with np.errstate(all="ignore"):
                 activation.apply(out, self._left)
+
+
+    @cached_property
+    def quick(self) -> Callable[[np.ndarray, Packed], np.ndarray] | None:
+        """What a call does for a C-contiguous input of the compute dtype, without looking at it again, or None.
+
+        For small problems that looking takes longer than computing.
+        """
+        problem, dtype = self._problem, self._problem.compute_dtype
+        if self._padding is not None or self._left or problem.dtype != dtype.name:
+            return None
+        flat = loading.module("npconv.kernels.numba.slab").flat
+        arrays = [problem.canonical(np.empty(shape, dtype)) for shape in (problem.input_shape, problem.result_shape)]
+        plan = self._plan
+        if self._line is not None:
+            plan = self._line
+            arrays = [array.reshape(*array.shape[:2], 1, 1, -1) for array in arrays]
+        (_, x_layout), (_, out_layout) = (flat(array) for array in arrays)
+        shape, conv, epilogue = problem.result_shape, self.engine.conv, self._epilogue
+
+        def call(x: np.ndarray, packed: Packed) -> np.ndarray:
+            out = np.empty(shape, dtype)
+            conv(plan, x.reshape(-1), x_layout, packed.weight, packed.bias, epilogue, out.reshape(-1), out_layout)
+            return out
+
+        return call
 
 
 def _in_line(array: np.ndarray) -> bool:

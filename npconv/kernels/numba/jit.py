@@ -145,6 +145,7 @@ def aligned(size: int) -> np.ndarray:
 
 
 _pool = _Pool()
+_UNUSED = np.zeros(1, np.int64)
 _NOTHING = np.empty((max(64, os.cpu_count() or 1), 0), np.uint8)
 
 
@@ -159,13 +160,17 @@ class Kernel:
         self._task = (_with_scratch if scratch else _without_scratch)(inline(task))
         self._compiled: dict[bool, Any] = {}
 
-    def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, Any] | None = None) -> None:
+    def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
         """Run all tasks with the given arrays and integers; ``work`` is the number of products that they ask for.
 
         ``scratch`` says how many numbers each task has to work in, and of which dtype.
         """
-        arguments = tuple(_as_writeable(a) if isinstance(a, np.ndarray) else a for a in arguments)
-        threads = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS) if tasks > 1 and work >= SMALL_WORK else 1
+        for k, array in enumerate(arguments):
+            if isinstance(array, np.ndarray) and not array.flags.writeable:
+                arguments = (*arguments[:k], _as_writeable(array), *arguments[k + 1 :])
+        threads = 1
+        if tasks > 1 and work >= SMALL_WORK:
+            threads = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS)
         if threads > 1 and _threads.acquire():
             try:
                 callers = numba.get_num_threads()  # a setting of this thread, which its other Numba code relies on
@@ -183,11 +188,11 @@ class Kernel:
         if scratch is None:
             self._drive(workers, tasks, _NOTHING, arguments)
             return
-        dtype = np.dtype(scratch[1])
-        size = -(-scratch[0] * dtype.itemsize // LINE) * LINE
+        numbers, dtype = scratch
+        size = -(-numbers * dtype.itemsize // LINE) * LINE
         buffer = _pool.take(workers * size)
         try:
-            rows = buffer[: workers * size].view(dtype).reshape(workers, size // dtype.itemsize)
+            rows = np.ndarray((workers, size // dtype.itemsize), dtype, buffer)
             self._drive(workers, tasks, rows, arguments)
         finally:
             _pool.give(buffer)
@@ -197,7 +202,7 @@ class Kernel:
         compiled = self._compiled.get(parallel)
         if compiled is None:
             compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=True)
-        counter = np.zeros(1, np.int64)
+        counter = np.zeros(1, np.int64) if parallel else _UNUSED
         try:
             compiled(workers, counter, tasks, scratch, arguments)
         except (EOFError, pickle.UnpicklingError) as error:
@@ -223,7 +228,7 @@ class _Memory:
 
 def _as_writeable(array: np.ndarray) -> np.ndarray:
     """View a read-only array as an ordinary one: Numba would compile the kernel again for the flag alone."""
-    return array if array.flags.writeable else np.asarray(_Memory(array))
+    return np.asarray(_Memory(array))
 
 
 def _compile(task: Any, parallel: bool, cached: bool) -> Any:

@@ -19,15 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit
-from npconv.kernels.numba.slab import inside
+from npconv.kernels.numba.slab import clear, copy_numbers, copy_spaced, inside
 from npconv.kernels.numba.vector import (
     BLOCK,
     VECTOR_BYTES,
     activated,
     add,
     add_column,
-    clear,
-    copy_numbers,
     move,
     multiply_add,
     starts_from,
@@ -45,10 +43,10 @@ MOST = max(TILES)
 
 WIDEST = max(TILES.values())
 
-PIXELS = 512
+PIXELS = 1536
 """Pixels of a task, if the cache has room for what they need."""
 
-FILTERS = 32
+FILTERS = 16
 """Filters of a task, if they belong to several groups."""
 
 
@@ -70,8 +68,9 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 
 def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
     """Return the bias, zeros if there is none."""
-    zeros = np.zeros(problem.out_channels, problem.compute_dtype)
-    return zeros if bias is None else zeros + bias
+    if bias is None:
+        return np.zeros(problem.out_channels, problem.compute_dtype)
+    return np.array(bias, problem.compute_dtype)
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
@@ -90,7 +89,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
         block = blocking.blocks(height, width, pixels, others, panels, threads)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         planes = channels * kernel[0] * len(phases[0]) * len(phases[1])
-        if pixels <= 64 or together * planes * rows * columns * itemsize <= blocking.CACHE:
+        if pixels <= 64 or planes * rows * columns * itemsize <= blocking.CACHE // (8 if together > 1 else 1):
             break
         pixels = pixels * 3 // 4
     share = block.panels * MOST if together == 1 else filters
@@ -115,7 +114,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     lanes = VECTOR_BYTES // itemsize
     spare = WIDEST * lanes
     pitch = -(-block.rows * columns // lanes) * lanes + spare
-    scratch = together * (planes * plane + share * pitch) + spare
+    at_once = min(together, BLOCK)
+    scratch = at_once * (planes * plane + share * pitch) + spare
     return Plan(
         int(np.prod(grid)), problem.flops // 20, (scratch, problem.compute_dtype), np.array(grid), sizes,
         np.array(offsets),
@@ -152,54 +152,70 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     size = channels * window[0] * down * across * plane
     lanes = VECTOR_BYTES // x.itemsize
     spare = WIDEST * lanes
-    piece, result = scratch[: together * size + spare], scratch[together * size + spare :]
-    for g in range(together):
-        for c in range(channels):
-            channel = (first_group + g) * channels + c
-            for i in range(window[0]):
-                depth = before[0] + z * stride[0] + i * depth_step
-                for phase in range(down * across):
-                    at = g * size + ((c * window[0] + i) * down * across + phase) * plane
-                    top = before[1] + row * stride[1] + phases[phase // across]
-                    left = before[2] + column * stride[2] + phases[down + phase % across]
-                    _load_plane(
-                        piece, at, x, x_layout, n * x_layout[0] + channel * x_layout[1],
-                        depth, top, left, stride, window,
-                    )  # fmt: skip
     positions = (rows - 1) * window[2] + columns
     pitch = -(-positions // lanes) * lanes + spare
-    for g in range(together):
-        k = (first_group + g) * filters + first_filter
-        _multiply(
-            result, g * count, pitch, weights, k, count, elements, piece, g * size, offsets, positions, chain,
-            bias, epilogue,
-        )  # fmt: skip
-    k = first_group * filters + first_filter
-    at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
-    _unload(out, out_layout, at, together * count, rows, columns, result, pitch, window[2])
+    at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
+    piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
+    clear(piece, 0, at_once * size)  # once: what is padding for one group is padding for the others
+    for begin in range(first_group, first_group + together, at_once):
+        number = min(at_once, first_group + together - begin)
+        for i in range(window[0]):
+            depth = before[0] + z * stride[0] + i * depth_step
+            for phase in range(down * across):
+                top = before[1] + row * stride[1] + phases[phase // across]
+                left = before[2] + column * stride[2] + phases[down + phase % across]
+                at = (i * down * across + phase) * plane
+                start = n * x_layout[0] + begin * channels * x_layout[1]
+                step = window[0] * down * across * plane
+                _load_planes(
+                    piece, at, step, x, x_layout, start, number * channels, depth, top, left, stride, window
+                )
+        for g in range(number):
+            k = (begin + g) * filters + first_filter
+            _multiply(
+                result, g * count, pitch, weights, k, count, elements, piece, g * size, offsets, positions, chain,
+                bias, epilogue,
+            )  # fmt: skip
+        k = begin * filters + first_filter
+        at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
+        _unload(out, out_layout, at, number * count, rows, columns, result, pitch, window[2])
 
 
 @jit.inline
-def _load_plane(slab, i, x, layout, start, depth, top, left, stride, window):  # type: ignore[no-untyped-def]
-    """Copy every stride-th pixel of every stride-th row of a channel, with zeros around the image."""
-    _, _, to_plane, to_line, to_pixel, depths, height, width = layout
-    columns = window[2]
-    first, last = inside(left, stride[2], columns, width)
+def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped-def]
+    """Return the groups that a task works on at a time: one, whose planes stay in the first-level cache.
+
+    Where the channels are last, enough of them to transpose whole blocks.
+    """
+    return min(groups, -(-BLOCK // filters)) if to_filter == 1 or to_channel == 1 else 1
+
+
+@jit.inline
+def _load_planes(slab, i, pitch, x, layout, start, channels, depth, top, left, stride, window):  # type: ignore[no-untyped-def]
+    """Copy every stride-th pixel of every stride-th row of some channels; what lies outside of the image stays."""
+    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = layout
+    if depth < 0 or depth >= depths:
+        return
+    left_out, last = inside(left, stride[2], window[2], width)
+    above, below = inside(top, stride[1], window[1], height)
     step = to_pixel * stride[2]
-    for row in range(window[1]):
-        y = top + row * stride[1]
-        if depth < 0 or depth >= depths or y < 0 or y >= height:
-            clear(slab, i, columns)
+    pixels = last - left_out
+    start += depth * to_plane + (left + left_out * stride[2]) * to_pixel
+    for row in range(above, below):
+        at = start + (top + row * stride[1]) * to_line
+        to = i + row * window[2] + left_out
+        if step == 1:
+            for c in range(channels):
+                copy_numbers(slab, to + c * pitch, x, at + c * to_channel, pixels)
+        elif to_channel == 1 and channels >= BLOCK and pixels >= BLOCK:
+            for c in range(0, channels, BLOCK):
+                c = min(c, channels - BLOCK)
+                for pixel in range(0, pixels, BLOCK):
+                    pixel = min(pixel, pixels - BLOCK)
+                    transpose(slab, to + c * pitch + pixel, pitch, x, at + c + pixel * step, step)
         else:
-            clear(slab, i, first)
-            clear(slab, i + last, columns - last)
-            at = start + depth * to_plane + y * to_line + (left + first * stride[2]) * to_pixel
-            if step == 1:
-                copy_numbers(slab, i + first, x, at, last - first)
-            else:
-                for pixel in range(last - first):
-                    move(slab, i + first + pixel, x, at + pixel * step)
-        i += columns
+            for c in range(channels):
+                copy_spaced(slab, to + c * pitch, x, at + c * to_channel, step, pixels)
 
 
 @jit.inline

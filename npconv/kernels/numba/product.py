@@ -29,7 +29,7 @@ from npconv.kernels.numba.vector import (
     activated,
     add,
     add_row,
-    clear,
+    blank,
     copy,
     move,
     multiply_add,
@@ -124,7 +124,8 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
     pitch = channels * taps
     first = (g * filters + k * wide) * pitch + channel * taps
     if wanted < wide:
-        clear(taps_of, 0, elements * wide)
+        for e in range(elements):
+            blank(taps_of, e * wide, COLUMNS)
     if wanted >= BLOCK and elements >= BLOCK:
         for e in range(0, elements, BLOCK):
             e = min(e, elements - BLOCK)

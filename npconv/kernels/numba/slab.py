@@ -16,7 +16,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.vector import BLOCK, clear, copy, copy_numbers, move, transpose
+from npconv.kernels.numba.vector import BLOCK, COLUMNS, VECTOR_BYTES, blank, copy, copy_part, move, transpose
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -37,6 +37,55 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         extent = 1 + sum((n - 1) * step // size for n, step in zip(array.shape, steps, strict=True))
         numbers = np.lib.stride_tricks.as_strided(array, (extent,), (size,))
     return numbers, np.array([*(step // size for step in steps), *array.shape[2:]], np.int64)
+
+
+def _copying(step):  # type: ignore[no-untyped-def]
+    """Return a function that copies numbers which are ``step`` apart, in vectors, the last of which may overlap."""
+
+    def copy_numbers(out, i, numbers, j, count):  # type: ignore[no-untyped-def]
+        lanes = VECTOR_BYTES // out.itemsize
+        last = count - lanes
+        if last >= 0:
+            for k in range(0, last, lanes):
+                copy_part(out, i + k, numbers, j + step * k, step, 1)
+            copy_part(out, i + last, numbers, j + step * last, step, 1)
+        elif 2 * count >= lanes:
+            last += lanes // 2
+            copy_part(out, i, numbers, j, step, 2)
+            copy_part(out, i + last, numbers, j + step * last, step, 2)
+        else:
+            for k in range(count):
+                move(out, i + k, numbers, j + step * k)
+
+    return jit.specialised(copy_numbers, step)
+
+
+copy_numbers, copy_even = _copying(1), _copying(2)
+"""``copy_numbers(out, i, numbers, j, count)``: copy to ``out[i:]`` what is side by side from ``numbers[j]`` on; or every
+second number."""
+
+
+@jit.inline
+def copy_spaced(out, i, numbers, j, step, count):  # type: ignore[no-untyped-def]
+    """Copy ``count`` numbers that are ``step`` apart from ``numbers[j]`` on to ``out[i:]``."""
+    if step == 2:
+        copy_even(out, i, numbers, j, count)
+    else:
+        for k in range(count):
+            move(out, i + k, numbers, j + step * k)
+
+
+@jit.inline
+def clear(out, i, count):  # type: ignore[no-untyped-def]
+    """Fill ``out[i : i + count]`` with zeros."""
+    wide = width_of(out)
+    k = 0
+    while k + wide <= count:
+        blank(out, i + k, COLUMNS)
+        k += wide
+    while k < count:
+        blank(out, i + k, 0)
+        k += 1
 
 
 @jit.inline
@@ -75,7 +124,7 @@ def inside(origin, step, count, size):  # type: ignore[no-untyped-def]
 @jit.inline
 def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
     """Copy pixels of a row, the channels of each side by side."""
-    if to_channel == 1 and to_pixel == channels:
+    if (to_channel == 1 or channels == 1) and to_pixel == channels:
         copy_numbers(slab, i, numbers, at, pixels * channels)
     elif to_channel == 1:
         for x in range(pixels):

@@ -1,0 +1,57 @@
+"""The road from arguments to a kernel, remembered: what a call with small arrays spends its time on.
+
+Checking the arguments of a call, finding its problem and plan and looking at its arrays takes some 50 µs, and the next
+call like it takes the same road. `key` says what a road depends on; layers and functions keep what they found under it.
+Only ordinary calls are remembered, those with C-contiguous arrays and plain options: ``stride=1`` and ``stride=1.0`` are
+equal to a dictionary, but the second one is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from npconv.precision import get_default_precision
+from npconv.threads import get_num_threads
+
+KEPT = 1024
+"""Roads that are kept; with more, all are forgotten."""
+
+
+_generation = 0
+
+
+def forget() -> None:
+    """Let every call look for its road again, because ``"auto"`` may take another one from now on."""
+    global _generation
+    _generation += 1
+
+
+def key(*arrays: Any) -> tuple[Hashable, ...] | None:
+    """Return what a road depends on besides its options, None if one of the arrays is not ordinary."""
+    found: list[Hashable] = [get_num_threads(), get_default_precision(), _generation]
+    for array in arrays:
+        if array is None:
+            found.append(None)
+            continue
+        if type(array) is not np.ndarray:
+            return None
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned):
+            return None
+        found += (array.shape, array.dtype)
+    return tuple(found)
+
+
+def plain(options: tuple[Any, ...]) -> bool:
+    """Whether options are numbers and names, or tuples of them, of Python's own types."""
+    for option in options:
+        kind = type(option)
+        if kind is tuple:
+            if not plain(option):
+                return False
+        elif kind is not int and kind is not str and option is not None:
+            return False
+    return True

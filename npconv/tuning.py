@@ -1,0 +1,432 @@
+"""Measuring instead of expecting: `tune` and `forget`. What is kept, and where, is `npconv.winners`'s business.
+
+What is measured is what users call: functions and layers with the algorithm named, so that everything which they cost
+is in it. A transposed convolution runs as several convolutions (`npconv.adjoint`), each with an algorithm of its own:
+these are measured one by one, as their plans run, over views as they have in there.
+
+What it takes to get times that can be compared (each of these was seen to matter):
+
+- contestants take turns, round by round; what disturbs one round disturbs all of them;
+- before each turn a pause, so that the threads of the one before have stopped spinning, and a call that is not timed;
+- the first call is told apart: it compiles, or loads compiled code;
+- the least time counts: everything else that happens on a machine only adds to it.
+
+Time is not spent on contestants that cannot win: those expected to be far slower than the fastest are left out, and
+those which prove to be so have no further turn.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import npconv
+from npconv import adjoint, arguments, call, inspection, plan, recall, winners
+from npconv.kernels.host import Workspace
+from npconv.plan import Candidate, Choice
+from npconv.problem import ConvProblem
+from npconv.progress import Progress, shown
+from npconv.table import quantity, seconds, table
+
+USES = ("function", "layer")
+
+PAUSE = 0.03
+"""Seconds before a contestant's turn, longer than threads spin after their work."""
+
+TURN = 0.05
+"""Seconds that a turn takes at least: a fast contestant is called again until then."""
+
+SLOW = 1.0
+"""Seconds of a first call, less those of compiling: one that took longer is a timed one, and turns have no other."""
+
+ENOUGH = 4.0
+"""Seconds of timed calls after which a contestant has no further turn."""
+
+HOPELESS = 30
+"""A contestant that is expected to take so many times as long as the fastest expected is left out."""
+
+LONG = 10.0
+"""Seconds that no call should take: of longer ones, those three times as long as the fastest expected are left out."""
+
+BEATEN = 3
+"""A contestant that took so many times as long as the fastest, and was expected to, has no further turn.
+
+Having taken long is not enough: beside another program that is busy, whole turns of fast kernels were seen to take 50
+times as long as they should.
+"""
+
+
+class Timing(NamedTuple):
+    """What was measured of one algorithm.
+
+    `use` is ``"function"`` or ``"layer"``; `convolution` counts the convolutions of a transposed one, from 1; `seconds`
+    is the least time of a call, NaN if the algorithm was left out, and `note` says why; `speed_up` is how many times
+    faster that is than what ``"auto"`` would take without any measurement; `compiled` are the seconds that Numba spent
+    compiling, 0 if the code was there, None where nothing is compiled; `winner` tells the one that ``"auto"`` takes.
+    """
+
+    algorithm: str
+    backend: str
+    use: str
+    convolution: int
+    seconds: float
+    speed_up: float
+    compiled: float | None
+    winner: bool
+    note: str
+
+
+class TuneReport(tuple[Timing, ...]):
+    """What `tune` measured: a tuple of records, the fastest of each use first, which prints as a table."""
+
+    def __repr__(self) -> str:
+        several = any(entry.convolution > 1 for entry in self)
+        headers = ("algorithm", "backend", "as a", *["convolution"] * several, "time", "speed-up", "compiled in", "")
+        rows = [
+            (
+                ("→ " if entry.winner else "  ") + entry.algorithm,
+                entry.backend,
+                entry.use,
+                *[str(entry.convolution)] * several,
+                "-" if math.isnan(entry.seconds) else seconds(entry.seconds),
+                "-" if math.isnan(entry.speed_up) else f"{entry.speed_up:.2f}×",
+                "-" if entry.compiled is None else seconds(entry.compiled) if entry.compiled else "from disk",
+                entry.note,
+            )
+            for entry in self
+        ]
+        return table(headers, rows)
+
+
+@dataclass
+class _Race:
+    """The contestants for one convolution, used as a function or as a layer."""
+
+    problem: ConvProblem
+    choice: Choice
+    convolution: int
+    contestants: list[_Contestant]
+
+    @property
+    def least(self) -> float:
+        """The least time of any contestant; infinite if none has run."""
+        return min(c.least for c in self.contestants)
+
+    def beaten(self, contestant: _Contestant) -> bool:
+        """Tell whether a contestant that has run need not run again."""
+        expected = min(c.candidate.seconds for c in self.contestants)
+        late = contestant.ran and contestant.least > BEATEN * self.least
+        return late and contestant.candidate.seconds > BEATEN * expected
+
+    def timings(self) -> list[Timing]:
+        """Return the records, the fastest first."""
+        expected = min(self.contestants, key=lambda c: c.candidate.seconds)
+        found = sorted(self.contestants, key=lambda c: (c.least, c.candidate.seconds))
+        return [
+            Timing(
+                c.candidate.algorithm.name,
+                c.candidate.algorithm.backend,
+                "layer" if self.choice.packed else "function",
+                self.convolution,
+                c.least if c.ran else math.nan,
+                expected.least / c.least if c.ran and expected.ran else math.nan,
+                c.compiled,
+                c.ran and c is found[0],
+                c.note,
+            )
+            for c in found
+        ]
+
+    def times(self) -> winners.Times:
+        """Return what is to be kept."""
+        return {(c.candidate.algorithm.backend, c.candidate.algorithm.name): c.least for c in self.contestants if c.ran}
+
+
+@dataclass
+class _Contestant:
+    """An algorithm, a way to call it, and its times."""
+
+    candidate: Candidate
+    prepare: Callable[[], Callable[[], object]]
+    note: str = ""
+    least: float = math.inf
+    spent: float = 0.0
+    compiled: float | None = None
+    slow: bool = False
+    _call: Callable[[], object] | None = None
+
+    @property
+    def ran(self) -> bool:
+        return self.least < math.inf
+
+    def begin(self) -> None:
+        """Make the first call, which compiles; where it takes long all the same, it is a timed one."""
+        clock: Any = nullcontext()
+        if self.candidate.algorithm.backend == "numba":
+            from npconv.kernels.numba.jit import compile_clock
+
+            clock = compile_clock()
+        try:
+            with clock as compiling:
+                self._call = self.prepare()
+                taken = self._timed()
+        except MemoryError:
+            self.note, self._call = "left out: it ran out of memory", None
+            return
+        if compiling is not None:
+            self.compiled = compiling.seconds
+        self.slow = taken - (self.compiled or 0.0) > SLOW
+        if self.slow and not self.compiled:
+            self._count(taken)
+
+    def take_turn(self) -> None:
+        """Time calls for one turn, unless the contestant has had enough of them."""
+        if self._call is None or self.spent >= ENOUGH:
+            return
+        time.sleep(PAUSE)
+        if not self.slow:
+            self._call()
+        end = time.perf_counter() + TURN
+        while True:
+            self._count(self._timed())
+            if time.perf_counter() >= end:
+                return
+
+    def _count(self, taken: float) -> None:
+        self.spent += taken
+        self.least = min(self.least, max(taken, 1e-9))  # a clock may stand still for so long
+
+    def _timed(self) -> float:
+        assert self._call is not None
+        start = time.perf_counter()
+        self._call()
+        return time.perf_counter() - start
+
+
+def tune(
+    function: str,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    *,
+    bias: bool = False,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    padding_mode: str = "zeros",
+    output_padding: Any = 0,
+    data_format: str = "channels_first",
+    dtype: Any = "float32",
+    activation: Any = None,
+    backend: str = "auto",
+    precision: str | None = None,
+    measure: str = "both",
+    rounds: int = 5,
+    progress: Progress = True,
+) -> TuneReport:
+    """Measure the algorithms for a problem on this machine; ``"auto"`` takes the fastest from now on, later on, too.
+
+    Parameters
+    ----------
+    function : {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+        The function that is to be fast, and the layer of its name.
+    input_shape, weight_shape : tuple of int
+        Shapes of its arrays.
+    bias : bool, default False
+        Whether there is a bias.
+    dtype : dtype_like, default "float32"
+        Dtype of the result.
+    stride, padding, dilation, groups, padding_mode, output_padding, data_format, activation, precision
+        As for the function; ``padding_mode`` is for convolutions, ``output_padding`` for transposed ones. All
+        activations share a winner.
+    backend : {"auto", "numpy", "numba"}
+        The backend that calls name; ``"auto"`` measures both.
+    measure : {"both", "function", "layer"}
+        What to measure: the function, which packs the weight in each call, the layer, or each of them.
+    rounds : int, default 5
+        Turns of each algorithm.
+    progress : bool or callable, default True
+        As for `warmup`.
+
+    Returns
+    -------
+    TuneReport
+        A tuple of what was measured, which prints as a table.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As the function would; also for a backend that cannot be tuned.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the winner cannot be kept on disk. It then holds for this process.
+
+    Notes
+    -----
+    A winner holds for this problem on this CPU, with this number of threads, this precision, this backend, and this
+    version of npconv. It is kept in ``NPCONV_CACHE_DIR``, else in the user's cache folder, which `show_config` tells.
+    Processes that run already do not see it. Other work on the machine spoils what is measured. `explain` shows what was measured, `forget` removes it all.
+
+    A transposed convolution runs as several convolutions, for each of which there is a winner. They hold for the
+    gradient of a convolution's input as well, which runs as the same ones; gradients of weights are not tuned.
+
+    Examples
+    --------
+    >>> import npconv
+    >>> report = npconv.tune("conv1d", (1, 2, 50), (3, 2, 5), backend="numpy", rounds=1, progress=False)
+    >>> sorted(entry.algorithm for entry in report if entry.use == "layer")
+    ['flatten', 'im2col', 'loop']
+    >>> npconv.explain("conv1d", (1, 2, 50), (3, 2, 5), backend="numpy").reason
+    'the fastest when npconv.tune measured it here'
+    >>> npconv.forget()  # the winners as a function and as a layer
+    2
+    """
+    arguments.choice("backend", backend, ("auto", "numpy", "numba"))
+    arguments.choice("measure", measure, ("both", *USES))
+    rounds = arguments.integer("rounds", rounds, 1)
+    options = {
+        "stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": padding_mode,
+        "output_padding": output_padding, "data_format": data_format, "activation": activation,
+    }  # fmt: skip
+    problem, transposed = inspection.described(function, input_shape, weight_shape, bias, dtype, **options)
+    choices = [
+        replace(call.choice("auto", backend, precision, {}), packed=use == "layer")
+        for use in USES
+        if measure in ("both", use)
+    ]
+    if transposed:
+        races = _transposed(problem, choices)
+    else:
+        del options["output_padding"]
+        races = _plain(function, problem, choices, options)
+    pairs = [(race, contestant) for race in races for contestant in race.contestants]
+    tasks = [(number, *pair) for number in range(rounds + 1) for pair in pairs]
+    for number, race, contestant in shown(tasks, progress, "measuring"):
+        if contestant.note or race.beaten(contestant):
+            continue
+        if number == 0:
+            contestant.begin()
+        else:
+            contestant.take_turn()
+    if any(race.least == math.inf for race in races):
+        raise MemoryError("memory cannot hold the result or the workspace of any algorithm")
+    winners.keep({winners.key(race.problem, race.choice): race.times() for race in races})
+    _choose_anew()
+    return TuneReport(timing for race in races for timing in race.timings())
+
+
+def forget(everything: bool = False) -> int:
+    """Forget what `tune` has measured: ``"auto"`` takes again what is expected to be the fastest.
+
+    Parameters
+    ----------
+    everything : bool, default False
+        Also forget what holds for other CPUs and other versions of npconv.
+
+    Returns
+    -------
+    int
+        The number of winners forgotten.
+
+    Raises
+    ------
+    TypeError
+        If ``everything`` is no bool.
+    OSError
+        If a file cannot be removed.
+
+    Examples
+    --------
+    >>> import npconv
+    >>> report = npconv.tune("conv1d", (1, 1, 9), (1, 1, 3), backend="numpy", measure="layer", progress=False)
+    >>> npconv.forget(), npconv.forget()
+    (1, 0)
+    """
+    if not isinstance(everything, bool):
+        raise TypeError(f"everything must be True or False; got {everything!r}")
+    try:
+        return winners.forget(everything)
+    finally:
+        _choose_anew()
+
+
+def _choose_anew() -> None:
+    plan.choose.cache_clear()
+    recall.forget()
+
+
+def _plain(function: str, problem: ConvProblem, choices: Sequence[Choice], options: dict[str, Any]) -> list[_Race]:
+    """Return the races of a convolution."""
+    dtype = np.dtype(problem.dtype)
+    x, weight = _numbers(problem.input_shape, dtype), _numbers(problem.weight_shape, dtype)
+    bias = _numbers((problem.out_channels,), dtype) if problem.bias else None
+    as_function, as_layer = getattr(npconv, function), getattr(npconv, function.capitalize())
+
+    def prepare(choice: Choice) -> Callable[[], object]:
+        named = {"algorithm": choice.algorithm, "backend": choice.backend, "precision": choice.precision}
+        if not choice.packed:
+            return lambda: as_function(x, weight, bias, **options, **named)
+        layer = as_layer(weight, bias, **options, **named)
+        return lambda: layer(x)
+
+    return [_race(problem, choice, 1, prepare) for choice in choices]
+
+
+def _transposed(problem: ConvProblem, choices: Sequence[Choice]) -> list[_Race]:
+    """Return the races of the convolutions that a transposed one runs as, the arrays being as they are there."""
+    dtype = np.dtype(problem.dtype)
+    x, out = problem.canonical(_numbers(problem.result_shape, dtype)), np.empty(problem.input_shape, dtype)
+    bias = _numbers((problem.in_channels,), dtype) if problem.bias else None
+    races = []
+    for number, (parts, forward) in enumerate(adjoint.phases(problem.canonical_form()), 1):
+        where: tuple[Any, ...] = (..., *(part.elements for part in parts))
+        target = problem.canonical(out)[where]
+        for choice in choices:
+            weight = _numbers(forward.weight_shape, forward.compute_dtype if choice.packed else dtype)
+
+            def prepare(
+                choice: Choice, forward: ConvProblem = forward, weight: Any = weight, target: Any = target
+            ) -> Callable[[], object]:
+                found = plan.choose(forward, choice)
+                workspace = Workspace() if choice.packed else None
+                return lambda: found.run(x, weight, bias, target, workspace)
+
+            races.append(_race(forward, choice, number, prepare))
+    return races
+
+
+def _race(
+    problem: ConvProblem, choice: Choice, convolution: int, prepare: Callable[[Choice], Callable[[], object]]
+) -> _Race:
+    """Return the race of all candidates that take a problem; those that need not run have a note that says why."""
+    able = [c for c in plan.candidates(problem, choice) if c.refusal is None]
+    small = plan.modest(able)
+    best = min(c.seconds for c in small)
+    most = min(HOPELESS * best, max(LONG, 3 * best))
+    race = _Race(problem, choice, convolution, [])
+    for candidate in able:
+        named = replace(choice, algorithm=candidate.algorithm.name, backend=candidate.algorithm.backend)
+        contestant = _Contestant(candidate, lambda named=named: prepare(named))  # type: ignore[misc]
+        if candidate not in small:
+            contestant.note = f"left out: {quantity(candidate.workspace, 'B')} of workspace"
+        elif candidate.seconds > most:
+            contestant.note = f"left out: about {seconds(candidate.seconds)} a call"
+        race.contestants.append(contestant)
+    return race
+
+
+def _numbers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return numbers of no special kind."""
+    rng = np.random.default_rng(0)
+    if dtype.kind in "iu":
+        return rng.integers(0, 8, shape).astype(dtype)
+    values = rng.standard_normal(shape, np.float32)
+    return (values + 1j * values).astype(dtype) if dtype.kind == "c" else values.astype(dtype)
