@@ -46,9 +46,8 @@ class Effort:
     """Rough speed of an engine, by what it does: products, copies of input and result, weights packed and streamed.
 
     ``products`` a second and thread in float32; ``panel`` bytes of filters that are computed together, ``tile`` results
-    along an axis; ``saving`` is how many times fewer products there are than in the direct sum, ``points`` the packed
-    numbers for each tap. ``pack`` is the cost of packing a number of the weight, in nanoseconds, which calls that bring
-    packed weights do not pay.
+    of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds, which
+    calls that bring packed weights do not pay.
     """
 
     call: float
@@ -56,8 +55,6 @@ class Effort:
     pack: float
     panel: int = 0
     tile: int = 1
-    saving: float = 1
-    points: float = 1
 
     COPY = 0.3e-9
     """Seconds to load or store a number."""
@@ -81,11 +78,16 @@ class Effort:
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
         pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
+        saving, points = 1.0, 1.0
+        if self.tile > 1:
+            size = self.tile + problem.kernel_size[-1] - 1
+            saving, points = (self.tile * problem.kernel_size[-1] / size) ** 2, (size / problem.kernel_size[-1]) ** 2
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) + pixels * filters
-        work = pixels * filters * problem.products / self.saving / rate + copied * itemsize / 4 * self.COPY
+        work = pixels * filters * problem.products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
             work += weights * self.pack * 1e-9
-        return self.call + max(float(work) / (threads if work > 2e-5 else 1), weights * self.points * itemsize / self.STREAM)
+        streamed = weights * points * itemsize / self.STREAM
+        return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
 
 
 def _takes_all(problem: ConvProblem) -> str | None:
@@ -160,17 +162,23 @@ def _direct_refuses(problem: ConvProblem) -> str | None:
     return None
 
 
-def _winograd_refuses(problem: ConvProblem) -> str | None:
-    if set(problem.kernel_size[-2:]) != {3} or math.prod(problem.kernel_size) != 9 or problem.rank == 1:
-        return f"it is for kernels of 3 × 3, not {' × '.join(map(str, problem.kernel_size))}"
-    if set(problem.stride) != {1} or set(problem.dilation) != {1}:
-        return "it is for stride 1 and dilation 1"
-    if problem.groups != 1:
-        return "it takes one group only"
-    least = 128 // problem.compute_dtype.itemsize
-    if problem.in_channels < least:
-        return f"it needs {least} input channels or more, and there are {problem.in_channels}"
-    return _direct_refuses(problem)
+def _winograd_refuses(*taps: int) -> Callable[[ConvProblem], str | None]:
+    kernels = " or ".join(f"{r} × {r}" for r in taps)
+
+    def refuse(problem: ConvProblem) -> str | None:
+        *depth, height, width = (1, *problem.kernel_size)
+        if height != width or width not in taps or math.prod(depth) != 1:
+            return f"it is for kernels of {kernels}, not {' × '.join(map(str, problem.kernel_size))}"
+        if set(problem.stride) != {1}:
+            return "it is for stride 1"
+        if problem.groups != 1:
+            return "it takes one group only"
+        least = 128 // problem.compute_dtype.itemsize
+        if problem.in_channels < least:
+            return f"it needs {least} input channels or more, and there are {problem.in_channels}"
+        return _direct_refuses(problem)
+
+    return refuse
 
 
 _LOOP = "slide the kernel; at each position, for each output and input channel, multiply and add"
@@ -179,15 +187,14 @@ _IM2COL = "batch and channels at once: one region matrix, one matrix product"
 
 _DIRECT = "the direct sum, filters in vectors, no region matrix"
 _PLANES = "the direct sum, pixels in vectors, no region matrix; for few channels a group"
-_WINOGRAD = "3 × 3 with {} times fewer products, by transforms of {} × {} tiles"
 
 _TABLE = (
     Algorithm(
         "winograd4",
         "numba",
-        _WINOGRAD.format(4, 6, 6),
-        Effort(12e-6, 52e9, 1.5, panel=128, tile=4, saving=4, points=4),
-        refuse=_winograd_refuses,
+        "3 × 3 with 4 times fewer products, by transforms of 6 × 6 tiles",
+        Effort(12e-6, 52e9, 1.5, panel=128, tile=4),
+        refuse=_winograd_refuses(3),
         direct=False,
         dtypes="float",
         ranks="2, 3",
@@ -196,9 +203,9 @@ _TABLE = (
     Algorithm(
         "winograd2",
         "numba",
-        _WINOGRAD.format(2.25, 4, 4),
-        Effort(12e-6, 50e9, 1, panel=128, tile=2, saving=2.25, points=16 / 9),
-        refuse=_winograd_refuses,
+        "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles",
+        Effort(12e-6, 50e9, 1, panel=128, tile=2),
+        refuse=_winograd_refuses(3, 5),
         direct=False,
         dtypes="float",
         ranks="2, 3",

@@ -273,7 +273,8 @@ def tune(
     -----
     A winner holds for this problem on this CPU, with this number of threads, this precision, this backend, and this
     version of npconv. It is kept in ``NPCONV_CACHE_DIR``, else in the user's cache folder, which `show_config` tells.
-    Processes that run already do not see it. Other work on the machine spoils what is measured. `explain` shows what was measured, `forget` removes it all.
+    Processes that run already do not see it. `explain` shows what was measured, `forget` removes it all. Other work on
+    the machine spoils what is measured.
 
     A transposed convolution runs as several convolutions, for each of which there is a winner. They hold for the
     gradient of a convolution's input as well, which runs as the same ones; gradients of weights are not tuned.

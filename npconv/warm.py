@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npconv import api, arguments, backends, registry
+from npconv.inspection import explain
+from npconv.progress import Progress, shown
 from npconv.table import seconds, table
 from npconv.threads import get_num_threads, threads
 
@@ -34,11 +34,28 @@ class WarmupReport(tuple[Compiled, ...]):
         return table(("algorithm", "dtype", "threads", "compiled in"), rows)
 
 
+class _Call(NamedTuple):
+    """Arguments of a `conv2d` that compiles what an algorithm needs."""
+
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    options: dict[str, Any]
+
+
+class _Task(NamedTuple):
+    """Calls that compile all that there is to compile of an algorithm, for a dtype and a number of threads."""
+
+    algorithm: str
+    dtype: np.dtype[Any]
+    threads: int
+    calls: list[_Call]
+
+
 def warmup(
     dtypes: Sequence[Any] = ("float32",),
     algorithms: Sequence[str] | None = None,
     *,
-    progress: bool | Callable[[Iterable[Any], int], Iterable[Any]] = True,
+    progress: Progress = True,
 ) -> WarmupReport:
     """Compile the Numba kernels ahead, so that no later call waits for it; compiled code is kept on disk.
 
@@ -47,7 +64,7 @@ def warmup(
     dtypes : sequence of dtype_like, default ("float32",)
         For arrays of these dtypes.
     algorithms : sequence of str, optional
-        These algorithms; by default all of the Numba backend.
+        These algorithms; by default all of the Numba backend that compute with each dtype.
     progress : bool or callable, default True
         Whether to show a progress bar on the standard error stream; or a function that wraps an iterable, given it and
         its length, such as ``lambda items, total: tqdm(items, total=total)``.
@@ -60,7 +77,8 @@ def warmup(
     Raises
     ------
     ValueError, TypeError
-        If there is no such dtype or algorithm, or if Numba is missing.
+        If there is no such dtype or algorithm, if a named algorithm does not compute with a dtype, or if Numba is
+        missing.
 
     Examples
     --------
@@ -69,44 +87,55 @@ def warmup(
     ['loop'...]
     """
     backends.require("numba")
-    from npconv.kernels.numba.jit import SMALL_WORK, compile_clock
+    from npconv.kernels.numba.jit import compile_clock
 
     for name, names in (("dtypes", dtypes), ("algorithms", algorithms or ())):
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise TypeError(f"{name} must be a sequence of names, such as a list; got {names!r}")
     known = [entry.name for entry in registry.candidates("numba")]
-    chosen = [arguments.choice("algorithms", name, known) for name in (known if algorithms is None else algorithms)]
+    chosen = None if algorithms is None else [arguments.choice("algorithms", name, known) for name in algorithms]
     wanted = [arguments.dtype_named("dtypes", dtype) for dtype in dtypes]
     counts = sorted({1, get_num_threads()})
-    tasks = [(name, dtype, count) for name in chosen for dtype in wanted for count in counts]
-    side = int(SMALL_WORK**0.5) + 1  # enough work for several threads, for a kernel of one element
+    tasks = [
+        _Task(name, dtype, count, calls)
+        for name in (known if chosen is None else chosen)
+        for dtype in wanted
+        for calls in [_calls(name, dtype, must=chosen is not None)]
+        for count in counts
+        if calls
+    ]
     done = []
-    for name, dtype, count in _shown(tasks, progress):
-        x, weight = np.zeros((1, 1, side, side), dtype), np.zeros((1, 1, 1, 1), dtype)
-        with threads(count), compile_clock() as clock:
-            api.conv2d(x, weight, algorithm=name, backend="numba")
-        done.append(Compiled(name, str(dtype), count, clock.seconds))
+    for task in shown(tasks, progress, "compiling"):
+        with threads(task.threads), compile_clock() as clock:
+            for input_shape, weight_shape, options in task.calls:
+                x, weight = np.zeros(input_shape, task.dtype), np.zeros(weight_shape, task.dtype)
+                api.conv2d(x, weight, algorithm=task.algorithm, **options)
+        done.append(Compiled(task.algorithm, str(task.dtype), task.threads, clock.seconds))
     return WarmupReport(done)
 
 
-def _shown(tasks: list[Any], progress: bool | Callable[[Iterable[Any], int], Iterable[Any]]) -> Iterable[Any]:
-    """Wrap tasks so that progress is shown: by the caller's function, by rich if it is installed, else plainly."""
-    if callable(progress):
-        return progress(tasks, len(tasks))
-    if not progress:
-        return tasks
-    try:
-        from rich.console import Console
-        from rich.progress import track
-    except ImportError:
-        return _plainly(tasks)
-    return track(tasks, "compiling", console=Console(stderr=True), transient=True)
+def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
+    """Return the calls that compile an algorithm for a dtype; none, or an error if it ``must``, where it refuses all.
 
+    Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
+    engines have kernels of their own for each size of the filters, and take many channels only.
+    """
+    from npconv.kernels.numba.jit import SMALL_WORK
 
-def _plainly(tasks: list[Any]) -> Iterable[Any]:
-    start = time.perf_counter()
-    for number, task in enumerate(tasks, 1):
-        passed = seconds(time.perf_counter() - start)
-        print(f"\rcompiling {number} of {len(tasks)}, {passed}   ", end="", file=sys.stderr)
-        yield task
-    print(file=sys.stderr)
+    options = {"backend": "numba", "precision": "default"}
+    (entry,) = (entry for entry in registry.candidates("numba") if entry.name == algorithm)
+    side = int(SMALL_WORK**0.5) + 1
+    calls = [_Call((1, 1, side, side), (1, 1, 1, 1), options)]
+    if entry.engine is not None:
+        channels = max(int((SMALL_WORK / 9) ** 0.5) + 1, 128)
+        x = (2, channels, 12, 12)
+        calls = [_Call(x, (channels, channels, taps, taps), options) for taps in (3, 5)]
+    refusals = [
+        explain("conv2d", call.input_shape, call.weight_shape, dtype=dtype, **options).refusals.get(
+            ("numba", algorithm)
+        )
+        for call in calls
+    ]
+    if must and None not in refusals:
+        raise ValueError(f"algorithms has {algorithm!r}, which does not take {dtype}: {refusals[0]}")
+    return [call for call, refusal in zip(calls, refusals, strict=True) if refusal is None]

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checks import ENGINES, TEXTBOOK, assert_same, call, exact
+from checks import DIRECT, ENGINES, FAST, TEXTBOOK, assert_same, call, exact
 from corpus import CORPUS, LAYERS, parse
 from processes import python
 
@@ -65,16 +65,16 @@ def test_shapes_of_problems(text):
 
 def test_explanation_of_a_layer():
     found = npconv.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), bias=True, padding=1)
-    assert (found.algorithm, found.backend) == ("im2col", "numba")
+    assert (found.algorithm, found.backend) == ("winograd4", "numba")
     assert found.output_shape == (1, 64, 56, 56)
     assert found.flops == 2 * 64 * 56 * 56 * 64 * 9
     assert found.refusals == {}
     assert found.threads == npconv.get_num_threads()
     assert 1e-5 < found.seconds < 10
     text = str(found)
-    for name in ("loop", "flatten", "im2col", "numba", "numpy", found.reason, "231 MFLOP", "56 × 56"):
+    for name in (*FAST, "loop", "flatten", "im2col", "numba", "numpy", found.reason, "231 MFLOP", "56 × 56"):
         assert name in text
-    assert repr(found) == f"<Explanation: numba im2col, {found.reason}>"
+    assert repr(found) == f"<Explanation: numba winograd4, {found.reason}>"
 
 
 def test_complex_products_count_as_four_multiplications():
@@ -148,7 +148,8 @@ def test_explain_raises_what_the_function_would(args, options, kind, said):
 
 
 def test_every_cpu_algorithm_is_tested():
-    assert {(a.backend, a.name) for a in npconv.algorithms() if a.backend != "cuda"} == set(ENGINES)
+    tested = {*ENGINES, *(("numba", name) for name in FAST)}
+    assert {(a.backend, a.name) for a in npconv.algorithms() if a.backend != "cuda"} == tested
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba", "cuda"])
@@ -241,7 +242,7 @@ def test_threads_belong_to_one_python_thread_or_task(threads_restored):
     assert all(wanted == got for wanted, got in asyncio.run(both()))
 
 
-@pytest.mark.parametrize("algorithm", TEXTBOOK)
+@pytest.mark.parametrize("algorithm", [*TEXTBOOK, *DIRECT])
 def test_any_number_of_threads_gives_the_same_result(algorithm):
     case = parse("mb2ic24oc30ih13iw17kh3ph1+bias")
     arrays, want = exact(str(case), "float32")
@@ -269,7 +270,7 @@ def test_numbas_own_number_of_threads_is_left_alone():
 def test_many_callers_at_once(backend):
     """Problems of different sizes and dtypes from many Python threads, all starting together."""
     texts = "mb2ic24oc30ih13iw17kh3ph1+bias", "ic40oc7iw300kw5dw2pw3", "mb2ic3oc4ih5iw6kh3ph1+reflect", "ih40kh7+image"
-    jobs = list(itertools.product(texts, ("float32", "int16"), ("flatten", "im2col")))
+    jobs = list(itertools.product(texts, ("float32", "int16"), ("flatten", "im2col", "auto")))
     start, callers = threading.Barrier(8), 8
 
     def work(number):
@@ -292,7 +293,7 @@ w = rng.integers(-4, 5, (16, 24, 3, 3)).astype(np.float32)
 want = npconv.conv2d(x, w, backend="numpy")
 def right(times=1):
     return all(np.array_equal(npconv.conv2d(x, w, backend="numba", algorithm=a), want)
-               for _ in range(times) for a in ("im2col", "flatten", "loop"))
+               for _ in range(times) for a in ("im2col", "flatten", "loop", "direct", "planes"))
 """
 
 TOGETHER = """

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from checks import TEXTBOOK
+from checks import DTYPES, FAST, FLOATS, TEXTBOOK, named
+from processes import python
 
 import npconv
 
@@ -25,6 +26,51 @@ def test_by_default_everything_in_float32():
     assert {e.algorithm for e in report} == {entry.name for entry in npconv.algorithms("numba")} >= set(TEXTBOOK)
     assert {e.dtype for e in report} == {"float32"}
     assert {e.threads for e in report} == {1, npconv.get_num_threads()}
+
+
+def test_by_default_with_other_dtypes_what_computes_with_them():
+    with npconv.threads(1):
+        report = npconv.warmup(["int32", "float16"], progress=False)
+    assert {e.algorithm for e in report if e.dtype == "int32"} == set(TEXTBOOK)
+    assert {e.algorithm for e in report if e.dtype == "float16"} == {*TEXTBOOK, *FAST}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("algorithm", FAST)
+def test_what_an_algorithm_does_not_compute_with_is_said(algorithm, dtype):
+    to = named(dtype)
+    if dtype in FLOATS:
+        assert npconv.warmup([to], [algorithm], progress=False)[0].algorithm == algorithm
+        return
+    message = f"algorithms has '{algorithm}', which does not take {dtype}: it computes in float32 and float64"
+    with pytest.raises(ValueError, match=message):
+        npconv.warmup([to], [algorithm], progress=False)
+
+
+COLD = """
+import numpy as np, npconv
+from npconv.kernels.numba.jit import compile_clock
+npconv.warmup(progress=False)
+rng = np.random.default_rng(0)
+with compile_clock() as clock:
+    for channels, side in ((32, 4), (64, 30), (200, 8)):
+        x = rng.standard_normal((1, channels, side, side), np.float32)
+        weight = rng.standard_normal((channels, channels, 3, 3), np.float32)
+        large = rng.standard_normal((channels, channels, 5, 5), np.float32)
+        for threads in (1, npconv.get_num_threads()):
+            with npconv.threads(threads):
+                for algorithm in ("winograd4", "winograd2", "direct", "planes", "im2col", "auto"):
+                    npconv.conv2d(x, weight, padding=1, algorithm=algorithm, backend="numba", activation="relu")
+                    npconv.Conv2d(weight, padding=1, algorithm=algorithm, backend="numba")(x)
+                npconv.conv2d(x, large, padding=2, algorithm="winograd2")
+                npconv.conv2d(x, weight[:, :1], groups=channels)
+print(clock.seconds)
+"""
+
+
+def test_nothing_is_left_to_compile():
+    """Nor are the kernels that pack weights, for functions and layers, small and large, on one thread and on all."""
+    assert float(python(COLD)[-1]) == 0
 
 
 def test_progress_of_ones_own():

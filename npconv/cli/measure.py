@@ -88,7 +88,7 @@ def available(wanted: Sequence[str] | None = None) -> tuple[list[str], dict[str,
 
 
 def contestants(task: Task, on: Sequence[str], algorithms: Sequence[str] | None, budget: float) -> list[Row]:
-    """Return a row for each algorithm of each backend, the textbook's first; those that cannot run say why.
+    """Return a row for each algorithm of each backend, the textbook's first; those that are left out say why.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def contestants(task: Task, on: Sequence[str], algorithms: Sequence[str] | None,
     algorithms : sequence of str or None
         Only these algorithms; None is all.
     budget : float
-        Seconds; an algorithm whose call should take longer is left out.
+        Seconds; an algorithm whose call should take longer is left out, as is one that refuses the task.
     """
     rows = []
     for backend in on:
@@ -107,16 +107,16 @@ def contestants(task: Task, on: Sequence[str], algorithms: Sequence[str] | None,
         for entry in npconv.algorithms(backend):
             if algorithms is not None and entry.name not in algorithms:
                 continue
-            skipped = refusals.get((backend, entry.name))
-            if skipped is None:
-                plan = task.explain(backend, entry.name)
-                if plan.seconds > budget:
-                    skipped = f"left out: about {seconds(plan.seconds)} a call"
-                elif plan.workspace > MEMORY_LIMIT:
-                    skipped = f"left out: {quantity(plan.workspace, 'B')} of workspace"
-                rows.append(Row(backend, entry.name, skipped, plan.seconds, plan.workspace))
-            else:
-                rows.append(Row(backend, entry.name, skipped, float("nan"), 0))
+            refusal = refusals.get((backend, entry.name))
+            if refusal is not None:
+                rows.append(Row(backend, entry.name, f"left out: {refusal}", float("nan"), 0))
+                continue
+            plan, skipped = task.explain(backend, entry.name), None
+            if plan.seconds > budget:
+                skipped = f"left out: about {seconds(plan.seconds)} a call"
+            elif plan.workspace > MEMORY_LIMIT:
+                skipped = f"left out: {quantity(plan.workspace, 'B')} of workspace"
+            rows.append(Row(backend, entry.name, skipped, plan.seconds, plan.workspace))
     slow_first = names()[::-1]
     return sorted(rows, key=lambda row: (slow_first.index(row.algorithm), backends.NAMES.index(row.backend)))
 

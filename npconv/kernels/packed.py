@@ -42,7 +42,7 @@ class Packed:
     def __init__(self, engine: Any, problem: ConvProblem, weight: np.ndarray, bias: np.ndarray | None) -> None:
         dtype = problem.compute_dtype
         weight = problem.canonical_weight(weight)
-        if weight.dtype != dtype or not (weight.flags.c_contiguous and weight.flags.aligned):
+        if weight.dtype != dtype or not weight.flags.aligned:
             with np.errstate(all="ignore"):
                 weight = host.contiguous(weight, dtype)
         self.weight = engine.pack(problem, weight)

@@ -151,6 +151,6 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
         at = k * out_layout[1] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
         for image in range(images):
             slab.unload(
-                out, out_layout, (n * together + image) * out_layout[0] + at, min(wide, filters - panel * wide), rows,
-                columns, result, image * pixels * wide, columns,
+                out, (n * together + image) * out_layout[0] + at, out_layout[1], out_layout[3], out_layout[4],
+                min(wide, filters - panel * wide), rows, columns, result, image * pixels * wide, columns,
             )  # fmt: skip

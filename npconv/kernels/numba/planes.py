@@ -63,7 +63,7 @@ class Plan(NamedTuple):
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """Return filters (K, C/groups, kd, kh, kw) flat, as they are."""
-    return weight.reshape(-1)
+    return np.ascontiguousarray(weight).reshape(-1)
 
 
 def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:

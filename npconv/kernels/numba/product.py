@@ -62,22 +62,45 @@ CHANNELS = 64
 """Input channels that are packed at once, so that their taps stay in cache."""
 
 
+LINE, ANY = 1, 2
+"""How the taps of a weight lie that is not contiguous: in a line, forwards or backwards; or anyhow."""
+
+
 class Packing(NamedTuple):
     """The numbers of a packing, as its kernel takes them."""
 
     tasks: int
+    weight: np.ndarray
     sizes: np.ndarray
-    scratch: tuple[int, Any]
+    scratch: tuple[int, np.dtype[Any]]
 
 
-def packing(problem: ConvProblem, extra: int = 0) -> Packing:
-    """Cut the packing of a problem's weight into tasks: a panel, and some channels of it."""
+def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing:
+    """Cut the packing of filters (K, C/groups, kd, kh, kw), of any strides, into tasks: a panel, some channels of it.
+
+    Those of gradients and transposed convolutions are views with the channels swapped and the taps reversed.
+    """
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     wide = width(problem.compute_dtype)
     number, pieces = -(-filters // wide), -(-channels // CHANNELS)
-    sizes = np.array([problem.groups, number, pieces, channels, filters, problem.taps])
+    size = weight.itemsize
+    if any(step % size for step in weight.strides):
+        weight = np.ascontiguousarray(weight)
+    steps = [step // size for step in weight.strides]
+    _, _, depth, height, columns = weight.shape
+    if weight.flags.c_contiguous:
+        kind, first, numbers = 0, 0, weight.reshape(-1)
+    else:
+        tap = steps[4] if columns > 1 else 1 if height == 1 and depth == 1 else 0
+        in_line = abs(tap) == 1 and (height == 1 or steps[3] == tap * columns)
+        kind = LINE if in_line and (depth == 1 or steps[2] == tap * columns * height) else ANY
+        first = sum((n - 1) * max(-step, 0) for n, step in zip(weight.shape, steps, strict=True))
+        lowest = weight[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
+        extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
+        numbers = np.lib.stride_tricks.as_strided(lowest, (extent,), (size,))
+    sizes = [number, pieces, channels, filters, problem.taps, kind, first, *steps, depth, height, columns]
     scratch = (problem.taps * min(channels, CHANNELS) + extra) * wide
-    return Packing(problem.groups * number * pieces, sizes, (scratch, problem.compute_dtype))
+    return Packing(problem.groups * number * pieces, numbers, np.array(sizes), (scratch, problem.compute_dtype))
 
 
 def packed_like(problem: ConvProblem, points: int) -> np.ndarray:
@@ -91,8 +114,8 @@ def packed_like(problem: ConvProblem, points: int) -> np.ndarray:
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """Return filters (K, C/groups, kd, kh, kw) as panels, the channels of a tap side by side, group after group."""
     packed = packed_like(problem, problem.taps)
-    cut = packing(problem)
-    _pack.run(cut.tasks, len(packed), weight.reshape(-1), packed, cut.sizes, scratch=cut.scratch)
+    cut = packing(problem, weight)
+    _pack.run(cut.tasks, len(packed), cut.weight, packed, cut.sizes, scratch=cut.scratch)
     return packed
 
 
@@ -100,7 +123,7 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 def _pack(task, taps_of, weight, packed, sizes):  # type: ignore[no-untyped-def]
     """Pack some channels of a panel."""
     panel, channel, count = load_filters(task, taps_of, weight, sizes)
-    channels, taps = sizes[3], sizes[5]
+    channels, taps = sizes[2], sizes[4]
     wide = width_of(packed)
     for c in range(count):
         for tap in range(taps):
@@ -113,30 +136,53 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
 
     Blocks are transposed, the last of them overlapping the one before.
     """
-    _, number, pieces, channels, filters, taps = sizes
+    number, pieces, channels, filters, taps, kind, start, to_filter, to_channel = sizes[:9]
     panel, piece = divmod(task, pieces)
     g, k = divmod(panel, number)
     wide = width_of(weight)
     channel = piece * CHANNELS
     count = min(CHANNELS, channels - channel)
-    elements = count * taps
     wanted = min(wide, filters - k * wide)
-    pitch = channels * taps
-    first = (g * filters + k * wide) * pitch + channel * taps
+    start += (g * filters + k * wide) * to_filter + channel * to_channel
     if wanted < wide:
-        for e in range(elements):
+        for e in range(count * taps):
             blank(taps_of, e * wide, COLUMNS)
-    if wanted >= BLOCK and elements >= BLOCK:
-        for e in range(0, elements, BLOCK):
-            e = min(e, elements - BLOCK)
-            for lane in range(0, wanted, BLOCK):
-                lane = min(lane, wanted - BLOCK)
-                transpose(taps_of, e * wide + lane, wide, weight, first + lane * pitch + e, pitch)
+    if kind == 0 and wanted >= BLOCK and count * taps >= BLOCK:
+        _transpose_filters(taps_of, 0, wide, weight, start, to_filter, wanted, count * taps)
+    elif kind == LINE and wanted >= BLOCK and taps >= BLOCK:
+        step = sizes[11] if sizes[14] > 1 else 1
+        for c in range(count):
+            if step > 0:
+                _transpose_filters(
+                    taps_of, c * taps * wide, wide, weight, start + c * to_channel, to_filter, wanted, taps
+                )
+            else:
+                last, first = (c * taps + taps - 1) * wide, start + c * to_channel - taps + 1
+                _transpose_filters(taps_of, last, -wide, weight, first, to_filter, wanted, taps)
     else:
-        for lane in range(wanted):
-            for e in range(elements):
-                move(taps_of, e * wide + lane, weight, first + lane * pitch + e)
+        e = 0
+        for c in range(count):
+            for i in range(sizes[12]):
+                for j in range(sizes[13]):
+                    for m in range(sizes[14]):
+                        at = start + c * to_channel + i * sizes[9] + j * sizes[10] + m * sizes[11]
+                        if to_filter == 1 and wanted == wide:
+                            copy(taps_of, e * wide, weight, at)
+                        else:
+                            for lane in range(wanted):
+                                move(taps_of, e * wide + lane, weight, at + lane * to_filter)
+                        e += 1
     return panel, channel, count
+
+
+@jit.inline
+def _transpose_filters(taps_of, at, step, weight, start, to_filter, filters, elements):  # type: ignore[no-untyped-def]
+    """Write the elements of some filters, which lie side by side, to rows that are ``step`` apart."""
+    for e in range(0, elements, BLOCK):
+        e = min(e, elements - BLOCK)
+        for lane in range(0, filters, BLOCK):
+            lane = min(lane, filters - BLOCK)
+            transpose(taps_of, at + e * step + lane, step, weight, start + lane * to_filter + e, to_filter)
 
 
 def panel_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:

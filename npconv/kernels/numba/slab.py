@@ -143,13 +143,12 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
 
 
 @jit.inline
-def unload(out, layout, start, filters, rows, columns, slab, first, pitch):  # type: ignore[no-untyped-def]
+def unload(out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch):  # type: ignore[no-untyped-def]
     """Write a rectangle of pixels into a result.
 
-    ``start`` is the place of the first filter of the first pixel. From ``slab[first]`` on there are ``pitch`` pixels to
+    ``start`` is the place of the first filter of the first pixel, and ``to_…`` the strides. From ``slab[first]`` on there are ``pitch`` pixels to
     a row, a panel's width of numbers to each, of which the first ``filters`` are wanted.
     """
-    _, to_filter, _, to_line, to_pixel, _, _, _ = layout
     wide = width_of(out)
     for row in range(rows):
         at = start + row * to_line

@@ -1,14 +1,15 @@
-"""Winograd's minimal filtering: 3 × 3 at stride 1 with 2.25 or 4 times fewer products.
+"""Winograd's minimal filtering: r × r kernels at stride 1 with 2 to 4 times fewer products.
 
-A tile of m × m results needs (m + 2)² products instead of 9 m² (F(2×2, 3×3): 16 instead of 36; F(4×4, 3×3): 36 instead
-of 144): the input tile and the filter are each transformed to (m + 2)² *points*, multiplied point by point, summed over
-the channels, and transformed back,
+A tile of m × m results needs n² products, n = m + r - 1, instead of m² r²: F(2×2, 3×3) 16 instead of 36, F(4×4, 3×3) 36
+instead of 144, F(2×2, 5×5) 36 instead of 100. The input tile and the filter are each transformed to n² *points*,
+multiplied point by point, summed over the channels, and transformed back,
 
     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A.
 
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
 task is a rectangle of tiles, so few that their points stay in the second-level cache, and some panels of filters; it
 goes from the input to the finished result without another pass through memory. Transforms work on vectors of channels.
+With dilation d, the pixels of one residue modulo d, in each direction, are an image of their own.
 
 Matrices are those of Toom and Cook for the points 0, ±√½, ±√2 (and ∞), whose products stay near one in size, so that
 F(4×4) loses a quarter less than with the usual 0, ±1, ±2; pairs ±p share their sums.
@@ -19,6 +20,7 @@ improving the accuracy of Winograd convolution for deep neural networks* (2020),
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +30,6 @@ from npconv.kernels.numba.product import SPARE, multiply, width_of
 from npconv.kernels.numba.vector import COLUMNS, activated, add_row, combinations, load, store
 from npconv.problem import ConvProblem
 
-TAPS = 3
 TILES = 16
 """Tiles of a task: enough to use the weights well, so few that their points, 36 for each channel, stay in cache. With
 56² and 64 channels 14 take 0.39 ms, 28 0.40 and 56 0.45; with 256 channels 14 take 5.4 and 28 5.9."""
@@ -39,7 +40,8 @@ class Plan(NamedTuple):
 
     tasks: int
     work: int
-    scratch: tuple[int, object]
+    scratch: tuple[int, np.dtype[Any]]
+    taps: int
     grid: np.ndarray
     sizes: np.ndarray
 
@@ -79,40 +81,38 @@ def toom_cook(outputs: int, taps: int, points: tuple[float, ...]) -> tuple[np.nd
 
 
 _ROOT = 0.5**0.5
-MATRICES = {
-    2: toom_cook(2, TAPS, (0.0, 1.0, -1.0)),
-    4: toom_cook(4, TAPS, (0.0, _ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT)),
-}
+POINTS = {4: (0.0, 1.0, -1.0), 6: (0.0, _ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT)}
+"""Points besides infinity, by n."""
 
 
-def _packing(m: int) -> Any:
-    """Return the kernel that packs filters for F(m × m, 3 × 3)."""
-    to_points = combinations(MATRICES[m][1])
-    n = m + TAPS - 1
+def _packing(m: int, r: int) -> Any:
+    """Return the kernel that packs filters for F(m × m, r × r)."""
+    n = m + r - 1
+    to_points = combinations(toom_cook(m, r, POINTS[n])[1])
 
     def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
         """Transform some channels of a panel: G g Gᵀ, a vector of filters at a time."""
         panel, channel, count = product.load_filters(task, memory, weight, sizes)
-        channels = sizes[3]
+        channels = sizes[2]
         wide = width_of(packed)
-        scratch = count * TAPS * TAPS * wide
+        scratch = count * r * r * wide
         for c in range(count):
-            for j in range(TAPS):
-                tap = (c * TAPS * TAPS + j) * wide
-                to_points(memory, scratch + j * wide, TAPS * wide, memory, tap, TAPS * wide)
+            for j in range(r):
+                tap = (c * r * r + j) * wide
+                to_points(memory, scratch + j * wide, r * wide, memory, tap, r * wide)
             for i in range(n):
                 at = ((panel * n * n + i * n) * channels + channel + c) * wide
-                to_points(packed, at, channels * wide, memory, scratch + i * TAPS * wide, wide)
+                to_points(packed, at, channels * wide, memory, scratch + i * r * wide, wide)
 
-    pack.__name__ = pack.__qualname__ = f"_pack{m}"
+    pack.__name__ = pack.__qualname__ = f"_pack{m}_{r}"
     return jit.scratch_kernel(pack)
 
 
-def _kernel(m: int) -> Any:
-    """Return the kernel of F(m × m, 3 × 3)."""
-    inverse, _, forward = MATRICES[m]
+def _kernel(m: int, r: int) -> Any:
+    """Return the kernel of F(m × m, r × r)."""
+    n = m + r - 1
+    inverse, _, forward = toom_cook(m, r, POINTS[n])
     to_points, to_results = combinations(forward), combinations(inverse)
-    n = m + TAPS - 1
 
     def points_of(points, tiles, tile, piece, first, pitch, channels, scratch):  # type: ignore[no-untyped-def]
         """Transform a tile of the input: Bᵀ d B, a vector of channels at a time; the last ones may overlap."""
@@ -138,22 +138,27 @@ def _kernel(m: int) -> Any:
                 row = activated(row, epilogue)
             store(row, result, at, wide)
 
-    points_of, results_of = jit.specialised(points_of, m), jit.specialised(results_of, m)
+    points_of, results_of = jit.specialised(points_of, m, r), jit.specialised(results_of, m, r)
 
     def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for some panels."""
         task, horizontal = divmod(task, grid[4])
         task, vertical = divmod(task, grid[3])
         task, z = divmod(task, grid[2])
+        task, right = divmod(task, grid[6])
+        task, lower = divmod(task, grid[5])
         image, part = divmod(task, grid[1])
-        before, share, (channels, filters, _) = sizes
+        before, share, (channels, filters, _), (_, y_step, x_step) = sizes
         row, column = vertical * share[1] * m, horizontal * share[2] * m
-        rows, columns = min(share[1] * m, out_layout[6] - row), min(share[2] * m, out_layout[7] - column)
+        height, width = -(-(out_layout[6] - lower) // y_step), -(-(out_layout[7] - right) // x_step)
+        rows, columns = min(share[1] * m, height - row), min(share[2] * m, width - column)
+        if rows <= 0 or columns <= 0:
+            return
         down, across = -(-rows // m), -(-columns // m)
         tiles = down * across
         wide = width_of(out)
-        pitch = across * m + TAPS - 1
-        shape = (1, down * m + TAPS - 1, pitch)
+        pitch = across * m + r - 1
+        shape = (1, down * m + r - 1, pitch)
         # Each array begins with a line of the cache.
         line = jit.LINE // x.itemsize
         ends = np.cumsum(np.array([
@@ -161,8 +166,8 @@ def _kernel(m: int) -> Any:
         ]) + line) // line * line  # fmt: skip
         scratch, piece, points = memory[: ends[0]], memory[ends[0] : ends[1]], memory[ends[1] : ends[2]]
         products, result = memory[ends[2] : ends[3]], memory[ends[3] :]
-        origin = (before[0] + z, before[1] + row, before[2] + column)
-        slab.load(piece, 0, x, x_layout, image * x_layout[0], channels, origin, (1, 1, 1), shape)
+        origin = (before[0] + z, before[1] + row * y_step + lower, before[2] + column * x_step + right)
+        slab.load(piece, 0, x, x_layout, image * x_layout[0], channels, origin, (1, y_step, x_step), shape)
         for tile in range(tiles):
             i, j = divmod(tile, across)
             points_of(points, tiles, tile, piece, (i * pitch + j) * m * channels, pitch, channels, scratch)
@@ -181,53 +186,65 @@ def _kernel(m: int) -> Any:
                 first = (i * m * across + j) * m
                 results_of(result, first, across * m, products, tiles, tile, bias, panel * wide, epilogue, scratch)
             k = panel * wide
-            at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2] + row * out_layout[3]
-            at += column * out_layout[4]
-            slab.unload(out, out_layout, at, min(wide, filters - k), rows, columns, result, 0, across * m)
+            at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
+            at += (lower + row * y_step) * out_layout[3] + (right + column * x_step) * out_layout[4]
+            slab.unload(
+                out, at, out_layout[1], y_step * out_layout[3], x_step * out_layout[4], min(wide, filters - k), rows,
+                columns, result, 0, across * m,
+            )  # fmt: skip
 
-    block.__name__ = block.__qualname__ = f"_block{m}"
+    block.__name__ = block.__qualname__ = f"_block{m}_{r}"
     return jit.scratch_kernel(block)
 
 
 class Winograd:
-    """F(m × m, 3 × 3) as an engine: `npconv.kernels.packed` tells what its methods do."""
+    """F(m × m, r × r) as an engine: `npconv.kernels.packed` tells what its methods do."""
 
     def __init__(self, m: int) -> None:
         self._m = m
-        self._packing, self._kernel = _packing(m), _kernel(m)
+        self._packing, self._kernel = cache(partial(_packing, m)), cache(partial(_kernel, m))
 
     def pack(self, problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-        """Return filters (K, C, 1, 3, 3) as panels of their points, flat."""
-        n = self._m + TAPS - 1
+        """Return filters (K, C, 1, r, r) as panels of their points, flat."""
+        r = problem.kernel_size[-1]
+        n = self._m + r - 1
         packed = product.packed_like(problem, n * n)
-        cut = product.packing(problem, extra=n * TAPS)
-        self._packing.run(cut.tasks, len(packed), weight.reshape(-1), packed, cut.sizes, scratch=cut.scratch)
+        cut = product.packing(problem, weight, extra=n * r)
+        self._packing(r).run(cut.tasks, len(packed), cut.weight, packed, cut.sizes, scratch=cut.scratch)
         return packed
 
     pack_bias = staticmethod(product.panel_bias)
 
     def plan(self, problem: ConvProblem, threads: int) -> Plan:
         """Cut a canonical problem into tasks."""
-        m = self._m
+        m, r = self._m, problem.kernel_size[-1]
+        n, wide = m + r - 1, product.width(problem.compute_dtype)
         depth, height, width = problem.output_size
-        panels = -(-problem.out_channels // product.width(problem.compute_dtype))
-        block = blocking.blocks(-(-height // m), -(-width // m), TILES, problem.batch * depth, panels, threads)
-        grid = (problem.batch, -(-panels // block.panels), depth, -(-height // (block.rows * m)),
-                -(-width // (block.columns * m)))  # fmt: skip
+        _, y_step, x_step = problem.dilation
+        panels = -(-problem.out_channels // wide)
+        down, across = -(-height // y_step), -(-width // x_step)  # of one residue
+        others = problem.batch * depth * y_step * x_step
+        block = blocking.blocks(-(-down // m), -(-across // m), TILES, others, panels, threads)
+        grid = (problem.batch, -(-panels // block.panels), depth, -(-down // (block.rows * m)),
+                -(-across // (block.columns * m)), y_step, x_step)  # fmt: skip
         before = tuple(-pad for pad, _ in problem.padding)
-        sizes = np.array([before, (block.panels, *block[:2]), (problem.in_channels, problem.out_channels, 0)])
-        tiles, n, wide = block.rows * block.columns, m + TAPS - 1, product.width(problem.compute_dtype)
-        pixels = (block.rows * m + TAPS - 1) * (block.columns * m + TAPS - 1)
+        sizes = np.array(
+            [before, (block.panels, *block[:2]), (problem.in_channels, problem.out_channels, 0), problem.dilation]
+        )
+        tiles = block.rows * block.columns
+        pixels = (block.rows * m + r - 1) * (block.columns * m + r - 1)
         scratch = (pixels + n * n * tiles) * problem.in_channels + (n * n * (tiles + 1) + SPARE + tiles * m * m) * wide
         scratch += 5 * jit.LINE
-        return Plan(int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), np.array(grid), sizes)
+        return Plan(
+            int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), r, np.array(grid), sizes
+        )
 
     def conv(
         self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray,
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
-        self._kernel.run(
+        self._kernel(plan.taps).run(
             plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
             scratch=plan.scratch,
         )  # fmt: skip

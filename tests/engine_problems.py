@@ -1,0 +1,200 @@
+"""Problems for the fast engines, and how a result is judged. Programs of their own import this, so it needs no torch."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from corpus import Case, parse
+
+import npconv
+
+DIRECT = ("direct", "planes")
+WINOGRAD = ("winograd2", "winograd4")
+FAST = DIRECT + WINOGRAD
+"""The fast engines of the Numba backend, which take some problems only; test_frame shows that none is missing here."""
+
+COUNTS = (1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 64, 65)
+"""Channels and filters around whole vectors and panels of every width."""
+
+SHAPES = (
+    # Channels and filters, which end within a vector, with one, or one behind it.
+    *(f"ic{n}oc{m}ih5iw7kh3ph1+bias" for n, m in zip(COUNTS, COUNTS[5:] + COUNTS[:5], strict=True)),
+    *(f"ic{n}oc{n}ih4iw9" for n in COUNTS),
+    # Groups: depthwise with 1 to 9 filters a channel, and wider ones.
+    *(f"g{n}ic{n}oc{n * m}ih6iw11kh3ph1+bias" for n, m in zip((1, 3, 8, 9, 16, 17, 5, 33, 2), range(1, 10), strict=True)),
+    *(f"g{n}ic{n}oc{n * m}ih9iw20kh3sh2ph1" for n, m in zip((9, 17, 8, 3, 5), (1, 2, 1, 3, 9), strict=True)),
+    "g8ic8oc8ih5iw21kh3kw5sh1sw3pw2",
+    "g2ic6oc14ih7iw8kh3ph1+bias",
+    "g3ic27oc48ih6iw5kh2kw3ph1:0pw0:2",
+    "g4ic32oc4ih9iw17kh3sh2ph1",
+    # One axis, and images of one row or column.
+    *(f"ic3oc5iw{n}kw3pw1+bias" for n in (1, 2, 15, 16, 17, 33)),
+    *(f"ic17oc9iw{n}kw4sw2pw3:0" for n in (1, 9, 40, 41)),
+    *(f"g9ic9oc9iw{n}kw3sw2pw1" for n in (16, 17, 18, 34)),
+    "ic4oc3ih1iw37kw5pw2",
+    "ic4oc3ih37iw1kh5kw1ph2pw0",
+    "mb2ic33oc9ih1iw19+bias",
+    # Kernels larger than the image, and windows wholly within the padding.
+    "ic5oc6ih2iw3kh5kw7ph3pw4:3+bias",
+    "ic3oc17ih1kh3ph5",
+    "g5ic5oc5ih2iw1kh4ph3pw3:4",
+    "ic2oc3ih2kh2dh5ph5",
+    # Strides and dilations, of one tap too, where only what the stride meets is loaded.
+    "mb2ic9oc17ih11iw13sh2sw3+bias",
+    "ic16oc8ih9iw15sh3sw2ph1",
+    "ic7oc19ih13iw12kh3sh2ph1",
+    "ic12oc16ih14iw23kh3kw1sh2sw4ph0:2pw0",
+    "ic8oc8ih17iw19kh3sh3ph2:0",
+    "ic10oc15ih13iw15kh3dh2dw3ph2pw3",
+    "ic3oc7ih15iw20kh3sh2sw3dh3dw2ph1",
+    "g6ic6oc12ih15iw18kh3sh2dh2dw3ph2",
+    "ic2oc2ih30iw31kh7sh2ph3",
+    # Many tiny images, which direct puts together.
+    "mb7ic5oc9ih1",
+    "mb37ic8oc17ih2kh2pw1ph0+bias",
+    "mb11ic3oc33ih3kh3ph1",
+    "mb5g3ic9oc6ih2iw3kh2ph1",
+    "mb64ic4oc4iw1",
+    # Three axes, and other paddings than zeros.
+    "mb2ic3oc9id3ih5iw6kd3pd1+bias",
+    "ic17oc7id4ih3iw5kd2kh1kw3sd2sh1pd1:0ph0pw1",
+    "g4ic4oc8id3ih4iw9kd3dd2dh1dw2pd2ph1+bias",
+    "ic5oc6ih5iw6kh3ph2:1pw1:3+reflect+bias",
+    "g3ic3oc6ih4iw3kh3sh2ph1+replicate",
+    "ic9oc8ih5iw4kh3ph2+circular",
+    # Results wide enough for several tasks, blocks of the cache and chains of sums.
+    "ic40oc70ih31iw45kh3ph1+bias",
+    "ic300oc7ih12+bias",
+    "ic70oc9ih9iw5kh3kw5",
+    "g20ic20oc20ih40iw43kh3ph1",
+    "ic3oc8ih61iw75kh5sh2ph2",
+    "ic1oc1ih40kh29",
+    # What Winograd takes: tiles cut at every place.
+    *(f"ic{32 + n}oc{n}ih{n}iw{14 - n}kh3ph1+bias" for n in range(1, 13)),
+    "mb3ic33oc47ih7iw3kh3",
+    "ic48oc65ih17iw22kh3ph2:0pw0:3",
+    "ic40oc33ih11iw14kh3dh2dw3ph1",
+    "ic35oc9ih3kh3dh2ph2",
+    "ic33oc34ih9iw12kh5ph2+bias",
+    "ic64oc16ih6iw7kh5dh2dw1ph4",
+    "ic32oc8id3ih5iw6kd1kh3ph1pd0",
+    "ic32oc5ih6iw5kh3ph1+circular",
+    "mb2ic40oc40ih35iw38kh3ph1",
+)  # fmt: skip
+
+FEW = SHAPES[::3]
+"""Some of them, for what takes long."""
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def named(dtype: str) -> np.dtype[Any]:
+    """The dtype of a name, which for bfloat16 is ml_dtypes's."""
+    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def layouts(texts: tuple[str, ...]) -> Iterator[str]:
+    """Each problem with channels first and with channels last."""
+    for text in texts:
+        yield text
+        yield text + "+last"
+
+
+def call(case: Case, arrays: Arrays, **options: Any) -> Any:
+    """npconv's answer."""
+    return getattr(npconv, f"conv{case.rank}d")(*arrays, **case.arguments | options)
+
+
+def refusal(case: Case, dtype: str, algorithm: str) -> str | None:
+    """Why an engine does not take a problem."""
+    found = npconv.explain(
+        f"conv{case.rank}d", case.input_shape, case.weight_shape, **case.arguments, dtype=named(dtype), backend="numba",
+        precision="default",
+    )  # fmt: skip
+    return found.refusals.get(("numba", algorithm))
+
+
+@cache
+def data(text: str, dtype: str, whole: bool = True) -> Arrays:
+    """Input, weight and bias: ``whole`` numbers from -4 to 4 without 0, whose sums are exact, or normal ones."""
+    case, to = parse(text), named(dtype)
+    rng = np.random.default_rng(zlib.crc32(text.encode()))
+
+    def draw(*shape: int) -> np.ndarray:
+        numbers = rng.integers(1, 5, shape) * rng.choice([-1.0, 1.0], shape) if whole else rng.standard_normal(shape)
+        return numbers.astype(to)
+
+    return draw(*case.input_shape), draw(*case.weight_shape), draw(case.filters) if case.bias else None
+
+
+@cache
+def exact(text: str, dtype: str) -> np.ndarray:
+    """The exact result of whole numbers, as NumPy's im2col has it."""
+    return call(parse(text), data(text, dtype), backend="numpy", algorithm="im2col")
+
+
+@cache
+def wanted(text: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The result of normal numbers in float64, and the error that Winograd's engines are allowed."""
+    case = parse(text)
+    arrays = [None if array is None else array.astype(np.float64) for array in data(text, dtype, False)]
+    want = call(case, arrays, backend="numpy", algorithm="im2col")
+    sizes = call(case, [None if a is None else np.abs(a) for a in arrays], backend="numpy", algorithm="im2col")
+    to = named(dtype)
+    inner = np.dtype("f4") if to.itemsize < 4 else to
+    bound = max(64, 8 + math.sqrt(case.products)) * np.finfo(inner).eps * sizes.max(initial=0)
+    if inner != to:
+        bound = bound + np.abs(want) * float(ml_dtypes.finfo(to).eps)
+    return want, np.broadcast_to(bound, want.shape)
+
+
+def judge(got: np.ndarray, text: str, dtype: str, algorithm: str) -> str | None:
+    """What is wrong with a result for `data` of the kind that `arrays_for` gives; None if nothing is."""
+    if algorithm in WINOGRAD:
+        want, bound = wanted(text, dtype)
+        right = np.abs(got.astype(np.float64) - want) <= bound if got.shape == want.shape else np.zeros(1, bool)
+    else:
+        want = exact(text, dtype)
+        right = got == want if got.shape == want.shape else np.zeros(1, bool)
+    if got.dtype != named(dtype):
+        return f"{algorithm} {dtype} {text}: dtype {got.dtype}"
+    if right.all():
+        return None
+    at = tuple(int(i) for i in np.argwhere(~right)[0]) if right.shape == want.shape else ()
+    return (
+        f"{algorithm} {dtype} {text}: {np.count_nonzero(~right)} of {want.size} elements are wrong, the first at {at}: "
+        f"{got[at]}, not {want[at]}"
+    )
+
+
+def arrays_for(text: str, dtype: str, algorithm: str) -> Arrays:
+    """Whole numbers for the direct sums, normal ones for Winograd's."""
+    return data(text, dtype, algorithm in DIRECT)
+
+
+def taken(texts: tuple[str, ...], dtype: str, algorithm: str) -> Iterator[tuple[str, Case]]:
+    """The problems that an engine takes, in both layouts."""
+    for text in layouts(texts):
+        case = parse(text)
+        if refusal(case, dtype, algorithm) is None:
+            yield text, case
+
+
+def check(texts: tuple[str, ...], dtype: str, algorithm: str, **options: Any) -> int:
+    """Run an engine on all problems that it takes, and return how many these are; wrong results are an error."""
+    wrong, number = [], 0
+    for text, case in taken(texts, dtype, algorithm):
+        got = call(case, arrays_for(text, dtype, algorithm), backend="numba", algorithm=algorithm, **options)
+        wrong.append(judge(got, text, dtype, algorithm))
+        number += 1
+    said = [text for text in wrong if text is not None]
+    assert not said, "\n".join(said[:20])
+    return number
+
+
