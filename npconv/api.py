@@ -404,7 +404,8 @@ def _conv(
     precision: str | None,
     out: Any,
 ) -> Any:
-    options = (rank, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm, backend, precision)
+    where = rank, stride, padding, dilation, groups, padding_mode, data_format
+    options = (*where, activation, algorithm, backend, precision)
     key = recall.key(input, weight, bias) if out is None and recall.plain(options) else None
     road = _roads.get((key, options)) if key is not None else None
     if road is not None:

@@ -77,7 +77,7 @@ class _Layer:
             self._remember(key, dtype, plan, weight, bias)
         return out
 
-    def _remember(self, key: Any, dtype: np.dtype[Any], plan: Plan, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    def _remember(self, key: Any, dtype: np.dtype[Any], plan: Plan, weight: Any, bias: Any) -> None:
         """Keep the road that a call took, if it is one to be kept."""
         quick = plan.quick
         if key is None or key[-1] != dtype or quick is None:

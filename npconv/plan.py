@@ -15,10 +15,6 @@ import numpy as np
 from npconv import backends, loading, registry, winners
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
-from npconv.table import quantity
-
-WORKSPACE_LIMIT = 2**30
-"""Bytes of workspace over which ``"auto"`` passes an algorithm by while another takes the problem with less."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class Plan:
         self._run(input, self.pack(weight, bias, workspace, part), out)
 
     def pack(self, weight: Any, bias: Any, workspace: Any = None, part: Any = None) -> Any:
-        """Return weight and bias in the order of the algorithm's engine: those that the workspace has, if it has them."""
+        """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
         from npconv.kernels.packed import Packed
 
         def pack() -> Packed:
@@ -92,7 +88,7 @@ class Plan:
 
     @property
     def quick(self) -> Callable[[np.ndarray, Any], np.ndarray] | None:
-        """A function of a C-contiguous input of the problem's dtype, and of what `pack` returned; None if there is none."""
+        """A function of a C-contiguous input of the problem's dtype and of what `pack` returned, or None."""
         return None if self.algorithm.engine is None else self._run.quick
 
     @cached_property
@@ -123,7 +119,7 @@ def candidates(problem: ConvProblem, choice: Choice) -> list[Candidate]:
             a,
             _refusal(a, problem, choice.precision),
             a.seconds(problem, choice.threads, choice.packed),
-            a.workspace(problem),
+            a.workspace(problem, choice.threads, choice.packed),
             times.get((a.backend, a.name)),
         )
         for name in considered
@@ -131,9 +127,10 @@ def candidates(problem: ConvProblem, choice: Choice) -> list[Candidate]:
     ]
 
 
-def modest(able: list[Candidate]) -> list[Candidate]:
-    """Return those that are within the limit of workspace; if there is none, the one that needs least."""
-    return [c for c in able if c.workspace <= WORKSPACE_LIMIT] or [min(able, key=lambda c: c.workspace)]
+def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
+    """Return those that are within their limit of workspace; if there is none, the one that needs least."""
+    within = [c for c in able if c.algorithm.within_limit(problem, c.workspace)]
+    return within or [min(able, key=lambda c: c.workspace)]
 
 
 @lru_cache(maxsize=4096)
@@ -157,7 +154,7 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     if not able:
         others = ", ".join(dict.fromkeys(c.algorithm.name for c in found if c.refusal is None))
         raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {named[0].refusal}; {others} can")
-    small = modest(able)
+    small = modest(problem, able)
     best = min(small, key=lambda c: c.seconds)
     winner = winners.winner(problem, choice) if algorithm == "auto" else None
     tuned = [c for c in small if winner == (c.algorithm.backend, c.algorithm.name)]
@@ -169,7 +166,7 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     elif len(able) == 1:
         reason = "the only one that takes this problem"
     elif len(small) < len(able):
-        reason = f"the fastest expected of those with at most {quantity(WORKSPACE_LIMIT, 'B')} of workspace"
+        reason = "the fastest expected of those whose workspace is within its limit"
     else:
         reason = "the fastest expected of all that take this problem"
     return Plan(problem, best.algorithm, reason, tuple(found), choice.threads)

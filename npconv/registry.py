@@ -13,6 +13,13 @@ from dataclasses import dataclass, field
 
 from npconv.problem import ConvProblem
 
+WORKSPACE_LIMIT = 2**30
+"""Bytes of workspace over which ``"auto"`` passes a textbook algorithm by while another takes the problem with less."""
+
+ENGINE_LIMIT, ENGINE_FLOOR = 2**26, 2**21
+"""Engines may take as much as input, weight and result together, but no more than 64 MiB. 2 MiB, which two cores'
+caches hold, are free for all."""
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -78,16 +85,35 @@ class Effort:
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
         pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
-        saving, points = 1.0, 1.0
-        if self.tile > 1:
-            size = self.tile + problem.kernel_size[-1] - 1
-            saving, points = (self.tile * problem.kernel_size[-1] / size) ** 2, (size / problem.kernel_size[-1]) ** 2
+        saving, points = self._winograd(problem)
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) + pixels * filters
         work = pixels * filters * problem.products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
             work += weights * self.pack * 1e-9
         streamed = weights * points * itemsize / self.STREAM
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
+
+    def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
+        """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
+        if self.tile == 1:
+            return 1.0, 1.0
+        taps = problem.kernel_size[-1]
+        points = self.tile + taps - 1
+        return (self.tile * taps / points) ** 2, (points / taps) ** 2
+
+    def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
+        """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
+        itemsize = problem.compute_dtype.itemsize
+        panel = max(self.panel, 1) // itemsize or 1
+        filters = -(-problem.out_channels // problem.groups // panel) * panel * problem.groups
+        _, points = self._winograd(problem)
+        weights = 0 if packed else int(filters * problem.products * points) * itemsize
+        slab = min(2**18, problem.padded_elements * itemsize) + 2**15
+        if self.tile > 1:
+            size = self.tile + problem.kernel_size[-1] - 1
+            tiles = min(16, problem.batch * math.prod(-(-n // self.tile) for n in problem.output_size))
+            slab += size**2 * tiles * (problem.in_channels + panel) * itemsize
+        return weights + threads * slab
 
 
 def _takes_all(problem: ConvProblem) -> str | None:
@@ -118,11 +144,21 @@ class Algorithm:
     engine: str | None = None
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
-    def workspace(self, problem: ConvProblem) -> int:
-        """Return the bytes of memory that the algorithm needs besides input, weight and result."""
-        if self.engine is not None:
-            return self.own_workspace(problem)
+    def workspace(self, problem: ConvProblem, threads: int = 1, packed: bool = False) -> int:
+        """Return the bytes of memory that the algorithm needs besides input, weight and result.
+
+        Packed weights count if they are packed for the call.
+        """
+        if isinstance(self.rate, Effort):
+            return self.rate.workspace(problem, threads, packed)
         return prepared_bytes(problem) + self.own_workspace(problem)
+
+    def within_limit(self, problem: ConvProblem, workspace: int) -> bool:
+        """Whether ``"auto"`` may take the algorithm if it needs so much workspace."""
+        if self.engine is None:
+            return workspace <= WORKSPACE_LIMIT
+        arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
+        return workspace <= min(max(arrays, ENGINE_FLOOR), ENGINE_LIMIT)
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take; ``packed`` if the weights are so already."""
@@ -229,13 +265,15 @@ _TABLE = (
         dtypes="float",
         engine="planes",
     ),
-    Algorithm("im2col", "numba", _IM2COL, Rate(20e-6, 0, 45e9, 22e9, 3e9, 5e9, region=4e-10)),
-    Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9)),
+    Algorithm("im2col", "numba", _IM2COL, Rate(20e-6, 0, 30e9, 15e9, 3e9, 5e9, region=4e-10)),
+    Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9)),
     Algorithm("loop", "numba", _LOOP, Rate(10e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
     Algorithm(
-        "im2col", "numpy", _IM2COL, Rate(60e-6, 0, 40e9, 20e9, 0.5e9, 4e9, region=1e-9), own_workspace=_region_matrix
+        "im2col", "numpy", _IM2COL, Rate(60e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9), own_workspace=_region_matrix
     ),
-    Algorithm("flatten", "numpy", _FLATTEN, Rate(90e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9), own_workspace=_plane_matrix),
+    Algorithm(
+        "flatten", "numpy", _FLATTEN, Rate(90e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9), own_workspace=_plane_matrix
+    ),
     Algorithm("loop", "numpy", _LOOP, Rate(10e-6, 4e-6, 1e9, 1e9, 1e9, 1e9, False)),
     Algorithm(
         "im2col",

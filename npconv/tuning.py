@@ -409,7 +409,7 @@ def _race(
 ) -> _Race:
     """Return the race of all candidates that take a problem; those that need not run have a note that says why."""
     able = [c for c in plan.candidates(problem, choice) if c.refusal is None]
-    small = plan.modest(able)
+    small = plan.modest(problem, able)
     best = min(c.seconds for c in small)
     most = min(HOPELESS * best, max(LONG, 3 * best))
     race = _Race(problem, choice, convolution, [])

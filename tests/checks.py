@@ -19,11 +19,6 @@ TEXTBOOK = ("loop", "flatten", "im2col")
 ENGINES = [(backend, algorithm) for backend in BACKENDS for algorithm in TEXTBOOK]
 """Every textbook algorithm on every backend that runs on a CPU."""
 
-DIRECT = ("direct", "planes")
-WINOGRAD = ("winograd2", "winograd4")
-FAST = DIRECT + WINOGRAD
-"""The fast engines of the Numba backend, which take some problems only; test_frame shows that none is missing here."""
-
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 COMPLEX = ("complex64", "complex128")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")

@@ -1,4 +1,4 @@
-"""The textbook algorithms keep the documented bound for each element, whatever the data.
+"""The textbook algorithms and the fast direct sums keep the documented bound for each element, whatever the data.
 
 |y − exact| ≤ (8 + √n) · eps · Σ|x||w|, with n products an element and eps of the dtype summed in; a bias counts as one
 more product. The exact results are sums by `math.fsum` of products split into parts that float64 holds exactly.
@@ -9,8 +9,21 @@ from functools import cache
 
 import numpy as np
 import pytest
-from checks import BACKENDS, ENGINES, accuracy_bound, assert_within, call, eps, named, seed_of, summed_in
+from checks import (
+    BACKENDS,
+    COMPLEX,
+    ENGINES,
+    FLOATS,
+    accuracy_bound,
+    assert_within,
+    call,
+    eps,
+    named,
+    seed_of,
+    summed_in,
+)
 from corpus import parse
+from engine_problems import DIRECT
 
 SHAPES = (
     "ic3oc2ih6kh3ph1",
@@ -140,8 +153,11 @@ def about_data(data):
     return " and ".join(make.__name__ for make in DATA[data])
 
 
-@pytest.mark.parametrize(("backend", "algorithm"), ENGINES)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
+RUNS = [(dtype, *engine) for dtype in (*FLOATS, *COMPLEX) for engine in ENGINES]
+RUNS += [(dtype, "numba", algorithm) for dtype in FLOATS for algorithm in DIRECT]
+
+
+@pytest.mark.parametrize(("dtype", "backend", "algorithm"), RUNS)
 @pytest.mark.parametrize("text", SHAPES)
 @pytest.mark.parametrize("data", range(len(DATA)), ids=about_data)
 def test_bound(text, dtype, data, backend, algorithm):
@@ -160,7 +176,7 @@ def test_bound_over_threads_and_tiles(text, backend):
     w = rng.standard_normal(case.weight_shape).astype(np.float32)
     values, weights, shape = factors(case, x.astype(float), w.astype(float), None)
     want, magnitude = (values * weights).sum(-1), np.abs(values * weights).sum(-1)  # float64 is exact enough
-    for algorithm in ("flatten", "im2col"):
+    for algorithm in ("flatten", "im2col", *(DIRECT if backend == "numba" else ())):
         got = call(case, (x, w, None), backend=backend, algorithm=algorithm)
         bound = accuracy_bound(case.products, magnitude, want, got.dtype)
         assert_within(got, want.reshape(shape), bound.reshape(shape), f"{text} {algorithm} seed 11")

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checks import DIRECT, ENGINES, FAST, TEXTBOOK, assert_same, call, exact
+from checks import ENGINES, TEXTBOOK, assert_same, call, exact
 from corpus import CORPUS, LAYERS, parse
+from engine_problems import DIRECT, FAST
 from processes import python
 
 import npconv

@@ -181,7 +181,8 @@ def test_explain():
         assert found.output_shape == function(image(name)).shape
         shape_, options = KINDS[name]
         other = npconv.explain(FUNCTIONS[name], shape, shape_, bias=True, **options)
-        assert str(found) == str(other)
+        # Choice and times may differ: a layer's weights are packed already.
+        assert str(found).partition("\nchosen")[0] == str(other).partition("\nchosen")[0]
         with pytest.raises(ValueError, match="input"):
             layer.explain(shape[:1])
     assert (

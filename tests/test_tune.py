@@ -256,7 +256,7 @@ def test_a_winner_that_does_not_exist_is_passed_over():
 
 
 def test_too_much_workspace_is_not_measured(monkeypatch):
-    monkeypatch.setattr(plan, "WORKSPACE_LIMIT", 100)
+    monkeypatch.setattr(registry, "WORKSPACE_LIMIT", 100)
     report = npconv.tune("conv2d", *SHAPES, **NUMPY)
     notes = {entry.algorithm: entry.note for entry in report}
     assert "of workspace" in notes["im2col"]

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from checks import DTYPES, FAST, FLOATS, TEXTBOOK, named
+from checks import DTYPES, FLOATS, TEXTBOOK, named
+from engine_problems import FAST
 from processes import python
 
 import npconv

@@ -95,7 +95,6 @@ class Run:
             with np.errstate(all="ignore"):
                 activation.apply(out, self._left)
 
-
     @cached_property
     def quick(self) -> Callable[[np.ndarray, Packed], np.ndarray] | None:
         """What a call does for a C-contiguous input of the compute dtype, without looking at it again, or None.

@@ -14,7 +14,7 @@ Georganas et al., *Anatomy of high-performance deep learning convolutions on SIM
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
 
     tasks: int
     work: int
-    scratch: tuple[int, object]
+    scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
     sizes: np.ndarray
     runs: np.ndarray

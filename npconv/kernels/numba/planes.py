@@ -14,7 +14,7 @@ order of the input decides the speed of a direct sum; the running over the rows'
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
 
     tasks: int
     work: int
-    scratch: tuple[int, object]
+    scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
     sizes: np.ndarray
     offsets: np.ndarray
@@ -156,7 +156,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     pitch = -(-positions // lanes) * lanes + spare
     at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
     piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
-    clear(piece, 0, at_once * size)  # once: what is padding for one group is padding for the others
+    clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
     for begin in range(first_group, first_group + together, at_once):
         number = min(at_once, first_group + together - begin)
         for i in range(window[0]):
@@ -167,9 +167,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
                 at = (i * down * across + phase) * plane
                 start = n * x_layout[0] + begin * channels * x_layout[1]
                 step = window[0] * down * across * plane
-                _load_planes(
-                    piece, at, step, x, x_layout, start, number * channels, depth, top, left, stride, window
-                )
+                _load_planes(piece, at, step, x, x_layout, start, number * channels, depth, top, left, stride, window)
         for g in range(number):
             k = (begin + g) * filters + first_filter
             _multiply(

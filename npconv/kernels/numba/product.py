@@ -111,11 +111,16 @@ def packed_like(problem: ConvProblem, points: int) -> np.ndarray:
     return jit.aligned(elements * problem.compute_dtype.itemsize).view(problem.compute_dtype)
 
 
+WORTH = 16
+"""Packed numbers that count as one product: only a million is worth a compilation for several threads, which takes a
+second more."""
+
+
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """Return filters (K, C/groups, kd, kh, kw) as panels, the channels of a tap side by side, group after group."""
     packed = packed_like(problem, problem.taps)
     cut = packing(problem, weight)
-    _pack.run(cut.tasks, len(packed), cut.weight, packed, cut.sizes, scratch=cut.scratch)
+    _pack.run(cut.tasks, len(packed) // WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch)
     return packed
 
 
@@ -148,7 +153,7 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
         for e in range(count * taps):
             blank(taps_of, e * wide, COLUMNS)
     if kind == 0 and wanted >= BLOCK and count * taps >= BLOCK:
-        _transpose_filters(taps_of, 0, wide, weight, start, to_filter, wanted, count * taps)
+        _transpose_filters(taps_of, np.int64(0), wide, weight, start, to_filter, wanted, count * taps)
     elif kind == LINE and wanted >= BLOCK and taps >= BLOCK:
         step = sizes[11] if sizes[14] > 1 else 1
         for c in range(count):
@@ -227,7 +232,7 @@ def _tiles(finished):  # type: ignore[no-untyped-def]
         # As many tiles as need be, each as high as the others or one row less: 49 pixels are 4 tiles of 6 and 5 of 5.
         tiles = -(-pixels // ROWS)
         least, higher = divmod(pixels, tiles)
-        pixel = 0
+        pixel = np.int64(0)  # a literal 0 would compile what is called for itself, and again for numbers
         for tile in range(tiles):
             height = least + 1 if tile < higher else least
             if height == ROWS:

@@ -61,8 +61,8 @@ def _copying(step):  # type: ignore[no-untyped-def]
 
 
 copy_numbers, copy_even = _copying(1), _copying(2)
-"""``copy_numbers(out, i, numbers, j, count)``: copy to ``out[i:]`` what is side by side from ``numbers[j]`` on; or every
-second number."""
+"""``copy_numbers(out, i, numbers, j, count)``: copy to ``out[i:]`` what lies side by side from ``numbers[j]`` on; or
+every second number."""
 
 
 @jit.inline
@@ -143,11 +143,13 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
 
 
 @jit.inline
-def unload(out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch):  # type: ignore[no-untyped-def]
+def unload(  # type: ignore[no-untyped-def]
+    out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch
+):
     """Write a rectangle of pixels into a result.
 
-    ``start`` is the place of the first filter of the first pixel, and ``to_…`` the strides. From ``slab[first]`` on there are ``pitch`` pixels to
-    a row, a panel's width of numbers to each, of which the first ``filters`` are wanted.
+    ``start`` is the place of the first filter of the first pixel, and ``to_…`` the strides. From ``slab[first]`` on
+    there are ``pitch`` pixels to a row, a panel's width of numbers to each, of which the first ``filters`` are wanted.
     """
     wide = width_of(out)
     for row in range(rows):

@@ -428,9 +428,7 @@ def copy_part(typing: Any, out: Any, i: Any, numbers: Any, j: Any, step: Any, pa
         vector = builder.load(pointer(signature.args[2], numbers, j), align=align)
         if apart == 2:
             # The second vector begins one number early, so as to end with the last one that is wanted.
-            end = builder.load(
-                pointer(signature.args[2], numbers, builder.add(j, j.type(lanes - 1))), align=align
-            )
+            end = builder.load(pointer(signature.args[2], numbers, builder.add(j, j.type(lanes - 1))), align=align)
             wanted = [2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]
             vector = builder.shuffle_vector(vector, end, ir.Constant(ir.VectorType(ir.IntType(32), lanes), wanted))
         builder.store(vector, pointer(out_type, out, i), align=align)

@@ -159,15 +159,16 @@ def _kernel(m: int, r: int) -> Any:
         wide = width_of(out)
         pitch = across * m + r - 1
         shape = (1, down * m + r - 1, pitch)
-        # Each array begins with a line of the cache.
+        # One array behind the other; each begins with a line of the cache.
         line = jit.LINE // x.itemsize
-        ends = np.cumsum(np.array([
-            n * n * wide, shape[1] * shape[2] * channels, n * n * tiles * channels, (n * n * tiles + SPARE) * wide
-        ]) + line) // line * line  # fmt: skip
-        scratch, piece, points = memory[: ends[0]], memory[ends[0] : ends[1]], memory[ends[1] : ends[2]]
-        products, result = memory[ends[2] : ends[3]], memory[ends[3] :]
+        first = (n * n * wide + line) // line * line
+        second = (first + shape[1] * shape[2] * channels + line) // line * line
+        third = (second + n * n * tiles * channels + line) // line * line
+        fourth = (third + (n * n * tiles + SPARE) * wide + line) // line * line
+        scratch, piece, points = memory[:first], memory[first:second], memory[second:third]
+        products, result = memory[third:fourth], memory[fourth:]
         origin = (before[0] + z, before[1] + row * y_step + lower, before[2] + column * x_step + right)
-        slab.load(piece, 0, x, x_layout, image * x_layout[0], channels, origin, (1, y_step, x_step), shape)
+        slab.load(piece, np.int64(0), x, x_layout, image * x_layout[0], channels, origin, (1, y_step, x_step), shape)
         for tile in range(tiles):
             i, j = divmod(tile, across)
             points_of(points, tiles, tile, piece, (i * pitch + j) * m * channels, pitch, channels, scratch)
@@ -210,7 +211,9 @@ class Winograd:
         n = self._m + r - 1
         packed = product.packed_like(problem, n * n)
         cut = product.packing(problem, weight, extra=n * r)
-        self._packing(r).run(cut.tasks, len(packed), cut.weight, packed, cut.sizes, scratch=cut.scratch)
+        self._packing(r).run(
+            cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch
+        )
         return packed
 
     pack_bias = staticmethod(product.panel_bias)
@@ -235,9 +238,7 @@ class Winograd:
         pixels = (block.rows * m + r - 1) * (block.columns * m + r - 1)
         scratch = (pixels + n * n * tiles) * problem.in_channels + (n * n * (tiles + 1) + SPARE + tiles * m * m) * wide
         scratch += 5 * jit.LINE
-        return Plan(
-            int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), r, np.array(grid), sizes
-        )
+        return Plan(int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), r, np.array(grid), sizes)
 
     def conv(
         self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray,

@@ -1,0 +1,141 @@
+"""Engines between guard pages: a program, because what reads or writes beyond its arrays is killed.
+
+Kernels take raw addresses, and nothing checks an index. Here every array that one sees (input, weight, packed weight,
+bias, result, scratch) ends exactly where memory that must not be touched begins, or begins exactly where it ends.
+Fresh memory is poisoned, so that a result shows what is read before it is written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+import engine_problems as problems
+import numpy as np
+from corpus import Case
+
+import npconv
+from npconv.kernels.numba import jit
+from npconv.kernels.packed import Packed
+
+PAGE = mmap.PAGESIZE
+NOTHING = 0
+"""PROT_NONE: neither to be read nor to be written."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+
+
+class Guards:
+    """Makes arrays that end, or begin, at a page that must not be touched, full of poison."""
+
+    def __init__(self, at_end: bool, poison: int) -> None:
+        self.at_end, self._poison = at_end, poison
+
+    def bytes(self, size: int) -> np.ndarray:
+        """``size`` bytes between guard pages."""
+        inner = -(-max(size, 1) // PAGE) * PAGE
+        memory = mmap.mmap(-1, inner + 2 * PAGE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for guard in (start, start + PAGE + inner):
+            if _libc.mprotect(guard, PAGE, NOTHING):
+                raise OSError(ctypes.get_errno(), "mprotect")
+        pages = np.frombuffer(memory, np.uint8, inner, PAGE)
+        pages[...] = self._poison
+        return pages[inner - size :] if self.at_end else pages[:size]
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return self.bytes(size).view(dtype).reshape(shape)
+
+    def copy(self, array: np.ndarray | None) -> np.ndarray | None:
+        """The same numbers in an array of ours."""
+        if array is None:
+            return None
+        result = self.empty(array.shape, array.dtype)
+        result[...] = array
+        return result
+
+    def spread(self, array: np.ndarray) -> np.ndarray:
+        """The same numbers with one between any two along the last axis; the outermost ones lie at the guard page."""
+        larger = self.empty((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+        result = larger[..., 1::2] if self.at_end else larger[..., ::2]
+        result[...] = array
+        return result
+
+
+def install(guards: Guards) -> None:
+    """Let scratch and packed numbers of npconv be guarded, the scratch without the bytes that round it up."""
+
+    def _call(self: Any, workers: int, tasks: int, arguments: Any, scratch: Any) -> None:
+        if scratch is None:
+            self._drive(workers, tasks, jit._NOTHING, arguments)
+        else:
+            numbers, dtype = scratch
+            self._drive(workers, tasks, guards.empty((workers, numbers), dtype), arguments)
+
+    pack = Packed.__init__
+
+    def pack_and_guard(self: Any, *arguments: Any) -> None:
+        pack(self, *arguments)
+        self.bias = guards.copy(self.bias)
+
+    jit.aligned = guards.bytes
+    jit.Kernel._call = _call  # type: ignore[method-assign]
+    Packed.__init__ = pack_and_guard  # type: ignore[method-assign]
+
+
+POISONS = {"nan": 0xFF, "large": 0x7F, "small": 0xA5}
+"""Bytes that are, in float32 and float64 alike, NaN, numbers near the largest one, and ones that no sum notices."""
+
+
+def cut(case: Case, array: np.ndarray, guards: Guards) -> np.ndarray:
+    """The same numbers as some channels of an array that has three more, and has them last in memory."""
+    last = array if case.channels_last else np.moveaxis(array, 1, -1)
+    larger = guards.empty((*last.shape[:-1], last.shape[-1] + 3), array.dtype)
+    view = larger[..., 3:] if guards.at_end else larger[..., :-3]
+    view[...] = last
+    return view if case.channels_last else np.moveaxis(view, -1, 1)
+
+
+def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> list[str | None]:
+    """Compute a problem from and into guarded arrays of several memory orders; return what is wrong."""
+    x, weight, bias = problems.arrays_for(text, dtype, algorithm)
+    shape = problems.exact(text, dtype).shape
+    said = []
+    blank = np.full(shape, np.nan, x.dtype)
+    for made, out in (
+        (guards.copy(x), guards.copy(blank)),
+        (guards.spread(x), guards.spread(blank)),
+        (cut(case, x, guards), cut(case, blank, guards)),
+    ):
+        arrays = made, guards.copy(weight), guards.copy(bias)
+        got = problems.call(case, arrays, out=out, backend="numba", algorithm=algorithm)
+        said.append(problems.judge(got, text, dtype, algorithm))
+    return said
+
+
+def main(place: str, poison: str, algorithm: str, *dtypes: str) -> None:
+    """Run an engine on all problems that it takes; the last line printed before a crash says which one it was."""
+    guards = Guards(place == "end", POISONS[poison])
+    install(guards)
+    wrong: list[str] = []
+    for threads in (1, 2):
+        if threads > npconv.get_num_threads():
+            break
+        with npconv.threads(threads):
+            for dtype in dtypes:
+                for text, case in problems.taken(problems.SHAPES, dtype, algorithm):
+                    print(f"{algorithm} {dtype} {text} on {threads} threads, guard at the {place}", flush=True)
+                    wrong += [said for said in run(text, case, dtype, algorithm, guards) if said is not None]
+    assert not wrong, "\n".join(wrong[:20])
+    print("untouched")
+
+
+def trespass(place: str) -> None:
+    """Read the number beyond an array, as no kernel may."""
+    array = Guards(place == "end", 0).empty((3,), np.float32)
+    beyond = array.ctypes.data + (array.nbytes if place == "end" else -4)
+    print(ctypes.c_float.from_address(beyond).value)

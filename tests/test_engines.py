@@ -1,0 +1,447 @@
+"""The fast engines: every problem that one takes, every making of its arrays, every way to it.
+
+The direct sums of whole numbers are exact. Winograd's transforms are not, and are held to a bound on normal numbers.
+"""
+
+import copy
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import engine_problems as problems
+import numpy as np
+import pytest
+from checks import FLOATS, assert_same, poison
+from corpus import Case, format_case, parse, replace
+from engine_problems import COUNTS, DIRECT, FAST, SHAPES, WINOGRAD, arrays_for, call, judge, named, refusal, taken
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_arrays import MAKINGS, as_is, reversed_memory, spread
+
+import npconv
+from npconv.kernels import activation as activations
+from npconv.threads import max_threads
+
+FEW = SHAPES[::5]
+THREADS = tuple(range(1, min(max_threads(), 2) + 1))
+
+
+# --- what is computed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("algorithm", FAST)
+def test_table(algorithm, dtype):
+    for n in THREADS:
+        with npconv.threads(n):
+            number = problems.check(SHAPES, dtype, algorithm)
+    assert number >= (40 if algorithm in WINOGRAD else 2 * len(SHAPES))
+
+
+@st.composite
+def engine_cases(draw, algorithm, dtype):
+    """A problem that an engine may take, of sizes around its vectors, tiles and blocks."""
+    rank = draw(st.sampled_from((2, 2, 3) if algorithm in WINOGRAD else (1, 2, 3)))
+
+    def per_axis(strategy):
+        return tuple(draw(st.lists(strategy, min_size=rank, max_size=rank)))
+
+    size = per_axis(st.integers(1, (70, 23, 6)[rank - 1]))
+    padding = tuple((draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in size)
+    dilation = per_axis(st.integers(1, 3))
+    groups, stride = 1, (1,) * rank
+    if algorithm in WINOGRAD:
+        taps = draw(st.sampled_from((3, 5) if algorithm == "winograd2" else (3,)))
+        kernel = (*(1,) * (rank - 2), taps, taps)
+        channels, filters = draw(st.integers(32, 70)), draw(st.sampled_from((*COUNTS, 2, 40)))
+    else:
+        kernel, stride = per_axis(st.integers(1, 5)), per_axis(st.integers(1, 4))
+        groups, channels, filters = draw(
+            st.one_of(
+                st.tuples(st.just(1), st.sampled_from(COUNTS), st.sampled_from(COUNTS)),
+                st.tuples(st.sampled_from(COUNTS[:10]), st.just(1), st.integers(1, 9)),
+                st.tuples(st.integers(2, 5), st.integers(1, 9), st.integers(1, 19)),
+            )
+        )
+    room = zip(size, padding, kernel, dilation, strict=True)
+    assume(all((k - 1) * d + 1 <= n + sum(pad) for n, pad, k, d in room))
+    mode = draw(st.sampled_from(("zeros", "zeros", "zeros", "reflect", "replicate", "circular")))
+    most = [{"circular": n, "reflect": n - 1}.get(mode, 4) for n in size]
+    assume(all(max(pad) <= limit for pad, limit in zip(padding, most, strict=True)))
+    return Case(
+        draw(st.sampled_from((1, 1, 2, 3, 9))), groups, groups * channels, groups * filters, size, kernel, stride,
+        dilation, padding, mode, channels_last=draw(st.booleans()), bias=draw(st.booleans()),
+    )  # fmt: skip
+
+
+MADE = st.sampled_from([as_is, as_is, as_is, *MAKINGS])
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_any_problem(data):
+    algorithm, dtype = data.draw(st.sampled_from(FAST)), data.draw(st.sampled_from(FLOATS))
+    case = data.draw(engine_cases(algorithm, dtype))
+    assume(refusal(case, dtype, algorithm) is None)
+    text = format_case(case)
+    arrays = [None if array is None else data.draw(MADE)(array) for array in arrays_for(text, dtype, algorithm)]
+    out = data.draw(st.none() | MADE)
+    if out is not None:
+        out = poison(out(np.zeros_like(problems.exact(text, dtype))))
+    with npconv.threads(data.draw(st.sampled_from(THREADS))):
+        got = call(case, arrays, out=out, backend="numba", algorithm=algorithm)
+        again = call(case, arrays, out=None, backend="numba", algorithm=algorithm)
+    assert out is None or got is out
+    for result in (got, again):
+        said = judge(np.asarray(result).astype(named(dtype)), text, dtype, algorithm)
+        assert said is None, said
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("algorithm", FAST)
+def test_the_same_numbers_every_time(algorithm, dtype):
+    """Bit for bit, whichever thread takes which task."""
+    for text, case in taken((*FEW, "mb2ic40oc40ih35iw38kh3ph1"), dtype, algorithm):
+        arrays = problems.data(text, dtype, False)
+        for n in THREADS:
+            with npconv.threads(n):
+                first = call(case, arrays, algorithm=algorithm)
+                for _ in range(3):
+                    assert first.tobytes() == call(case, arrays, algorithm=algorithm).tobytes(), (text, n)
+
+
+# --- arrays of any making ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("making", MAKINGS)
+@pytest.mark.parametrize("algorithm", FAST)
+def test_arrays_of_any_making(algorithm, making, dtype):
+    for text, case in taken(FEW, dtype, algorithm):
+        arrays = [None if array is None else making(array) for array in arrays_for(text, dtype, algorithm)]
+        before = [None if array is None else array.copy() for array in arrays]
+        for array in arrays:
+            if array is not None:
+                array.flags.writeable = False
+        out = poison(making(np.zeros_like(problems.exact(text, dtype))))
+        for given_out in (None, out):
+            got = call(case, arrays, out=given_out, algorithm=algorithm)
+            said = judge(np.asarray(got).astype(named(dtype)), text, dtype, algorithm)
+            assert said is None, said
+        for array, copied in zip(arrays, before, strict=True):
+            assert array is None or np.array_equal(array, copied), f"{text}: an argument was changed"
+
+
+@pytest.mark.parametrize("algorithm", FAST)
+def test_zero_strides_and_overlapping_windows(algorithm):
+    """Inputs whose pixels are one number, one channel, or share memory with each other."""
+    case = parse("mb2ic40oc17ih7iw9kh3ph1")
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal(case.weight_shape)
+    line = rng.standard_normal(2000)
+    step = line.itemsize
+    for last in (False, True):
+        shape = replace(case, channels_last=last).input_shape
+        inputs = [np.broadcast_to(rng.standard_normal(shape[-1]), shape), np.broadcast_to(2.5, shape)]
+        for strides in ((3, 1, 2, 1), (0, 9, 0, 1), (1, 40, 2, 0), (1, 1, 1, 1), (360, 1, 40, 2), (500, 2, 40, 1)):
+            inputs.append(np.lib.stride_tricks.as_strided(line, shape, [n * step for n in strides]))
+        for x in inputs:
+            arrays, options = (x, weight, None), {"data_format": "channels_last" if last else "channels_first"}
+            want = call(case, (x.copy(), weight, None), **options, backend="numpy", algorithm="im2col")
+            got = call(case, arrays, **options, algorithm=algorithm)
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-11, err_msg=f"{last} {x.strides}")
+
+
+@pytest.mark.parametrize("algorithm", FAST)
+def test_out_leaves_what_lies_between_its_elements(algorithm):
+    for text, case in taken(FEW, "float32", algorithm):
+        arrays = arrays_for(text, "float32", algorithm)
+        out = spread(np.zeros_like(problems.exact(text, "float32")))
+        memory = out.base
+        while memory.base is not None:
+            memory = memory.base
+        memory[...] = 77
+        said = judge(call(case, arrays, out=out, algorithm=algorithm).copy(), text, "float32", algorithm)
+        assert said is None, said
+        out[...] = 77
+        assert (memory == 77).all(), text
+
+
+# --- activations ------------------------------------------------------------------------------------------------------
+
+ACTIVATIONS = (
+    "relu", "relu6", ("leaky_relu", 0.2), ("leaky_relu", -1.5), ("leaky_relu", 0), ("clip", -2, 3.5),
+    ("clip", -np.inf, 0.5), ("clip", 0, 10**300), "silu", "hardswish",
+)  # fmt: skip
+
+
+def activated(array, activation):
+    """The array with an activation applied."""
+    name, *numbers = activation if isinstance(activation, tuple) else (activation,)
+    with np.errstate(all="ignore"):
+        activations.ACTIVATIONS[name](array, *numbers)
+    return array
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("algorithm", FAST)
+def test_activations(algorithm, activation):
+    """Fused ones as well give what the activation makes of the plain result."""
+    parameters = activation[1:] if isinstance(activation, tuple) else ()
+    for dtype in ("float32", "float64"):
+        if 10**300 in parameters and dtype == "float32":
+            continue
+        for text, case in taken(FEW, dtype, algorithm):
+            arrays = problems.data(text, dtype, False)
+            want = activated(call(case, arrays, algorithm=algorithm), activation)
+            got = call(case, arrays, algorithm=algorithm, activation=activation)
+            assert_same(got, want, f"{algorithm} {activation} {dtype} {text}")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("activation", ACTIVATIONS[:-3] + ACTIVATIONS[-2:], ids=str)
+@pytest.mark.parametrize("algorithm", FAST)
+def test_activations_of_narrow_results(algorithm, activation, dtype):
+    """They are those of the sum in float32, rounded once."""
+    for text, case in taken(FEW, dtype, algorithm):
+        arrays = problems.data(text, dtype, False)
+        wide = [None if array is None else array.astype(np.float32) for array in arrays]
+        want = activated(call(case, wide, algorithm=algorithm), activation)
+        got = call(case, arrays, algorithm=algorithm, activation=activation)
+        assert_same(got, want.astype(named(dtype)), f"{algorithm} {activation} {dtype} {text}")
+
+
+@pytest.mark.parametrize("algorithm", FAST)
+def test_bounds_beyond_the_dtype(algorithm):
+    """A bound that float32 does not hold is none, and nobody is warned of an overflow."""
+    text = "ic40oc9ih5iw6kh3ph1"
+    arrays = problems.data(text, "float32", False)
+    want = call(parse(text), arrays, algorithm=algorithm, activation="relu")
+    with np.errstate(all="raise"):
+        got = call(parse(text), arrays, algorithm=algorithm, activation=("clip", 0, 1e300))
+    assert_same(got, want, algorithm)
+
+
+class Stubborn(np.ndarray):
+    """An array whose class has ideas of its own about arithmetic."""
+
+    def __array_ufunc__(self, *arguments, **options):
+        raise AssertionError("arithmetic of a subclass")
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("algorithm", FAST)
+def test_activations_into_a_subclass(algorithm, activation):
+    text = "ic40oc9ih5iw6kh3ph1"
+    arrays = problems.data(text, "float32", False)
+    want = call(parse(text), arrays, algorithm=algorithm, activation=activation)
+    out = np.zeros_like(want).view(Stubborn)
+    assert call(parse(text), arrays, algorithm=algorithm, activation=activation, out=out) is out
+    assert_same(out.view(np.ndarray), want, algorithm)
+
+
+@pytest.mark.parametrize("algorithm", DIRECT)
+def test_activations_of_nan_and_infinity(algorithm):
+    values = np.array([-np.inf, -3, -0.0, 0, 1, 7, np.inf, np.nan] * 5, np.float32)
+    for activation in ACTIVATIONS:
+        if activation == ("clip", 0, 10**300):
+            continue
+        x, weight = values[None, None], np.ones((1, 1, 1), np.float32)
+        got = npconv.conv1d(x, weight, activation=activation, algorithm=algorithm)
+        want = npconv.conv1d(x, weight, activation=activation, backend="numpy", algorithm="im2col")
+        assert_same(got, want, (algorithm, activation))
+
+
+# --- transposed convolutions and gradients ----------------------------------------------------------------------------
+
+TRANSPOSED = (
+    {"stride": 2, "padding": 1, "output_padding": 1},
+    {"stride": 3, "dilation": 2, "groups": 2},
+    {"stride": 1, "padding": 1},
+    {"stride": 5, "groups": 2},
+    {"stride": (1, 2), "dilation": (3, 1), "padding": (2, 0)},
+)
+
+
+@pytest.mark.parametrize("algorithm", [*DIRECT, "auto"])
+@pytest.mark.parametrize("options", TRANSPOSED, ids=str)
+def test_transposed(options, algorithm):
+    """Phases are written into every stride-th element of the result."""
+    rng = np.random.default_rng(5)
+    for channels, filters in ((6, 4), (34, 20)):
+        x = rng.integers(-4, 5, (2, channels, 6, 7)).astype(np.float32)
+        w = rng.integers(-4, 5, (channels, filters // options.get("groups", 1), 3, 3)).astype(np.float32)
+        b = rng.integers(-4, 5, filters).astype(np.float32)
+        want = npconv.conv_transpose2d(x, w, b, **options, activation="relu", backend="numpy", algorithm="im2col")
+        got = npconv.conv_transpose2d(x, w, b, **options, activation="relu", backend="numba", algorithm=algorithm)
+        atol = 1e-2 if algorithm == "auto" else 0  # which may be Winograd's
+        np.testing.assert_allclose(got, want, rtol=0, atol=atol)
+        last = npconv.conv_transpose2d(
+            np.moveaxis(x, 1, -1), w, b, **options, data_format="channels_last", activation="relu", algorithm=algorithm
+        )
+        np.testing.assert_allclose(np.moveaxis(last, -1, 1), want, rtol=0, atol=atol)
+        out = reversed_memory(np.zeros_like(want))
+        layer = npconv.ConvTranspose2d(w, b, **options, activation="relu", algorithm=algorithm)
+        for _ in range(2):
+            assert layer(x, out=poison(out)) is out
+            np.testing.assert_allclose(out, want, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("algorithm", [*DIRECT, "auto"])
+@pytest.mark.parametrize("text", SHAPES[::7])
+def test_gradients(text, algorithm):
+    case, dtype = parse(text), "float64"
+    x, w, _ = problems.data(text, dtype)
+    rng = np.random.default_rng(6)
+    gradient = rng.integers(-4, 5, problems.exact(text, dtype).shape).astype(dtype)
+    options = case.arguments
+    of_input, of_weight = (getattr(npconv.grad, f"conv{case.rank}d_{name}") for name in ("input", "weight"))
+    atol = 1e-8 if algorithm == "auto" else 0
+    for function, arguments in ((of_input, (x.shape, w, gradient)), (of_weight, (x, w.shape, gradient))):
+        want = function(*arguments, **options, backend="numpy", algorithm="im2col")
+        got = function(*arguments, **options, backend="numba", algorithm=algorithm)
+        np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=f"{function.__name__} {text}")
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+def layer_of(text, dtype, algorithm, **options):
+    case = parse(text)
+    _, weight, bias = arrays_for(text, dtype, algorithm)
+    arguments = case.arguments | {"algorithm": algorithm, "backend": "numba"} | options
+    return getattr(npconv, f"Conv{case.rank}d")(weight, bias, **arguments)
+
+
+@pytest.mark.parametrize("algorithm", FAST)
+def test_layers(algorithm):
+    """Packed once, called often, pickled, copied."""
+    for dtype in ("float32", "float16", "float64"):
+        for text, _ in taken(FEW, dtype, algorithm):
+            layer = layer_of(text, dtype, algorithm)
+            x = arrays_for(text, dtype, algorithm)[0]
+            for applied in (layer, layer, pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+                for made in (x, x, reversed_memory(x)):
+                    said = judge(applied(made), text, dtype, algorithm)
+                    assert said is None, f"layer: {said}"
+
+
+SEVERAL = (
+    "mb{n}ic40oc33ih{a}iw{b}kh3ph1+bias",
+    "mb{n}g8ic8oc16ih{a}iw{b}kh3sh2ph1+bias",
+    "mb{n}ic40oc9ih{a}iw{b}+last",
+)
+
+
+@pytest.mark.parametrize("pattern", SEVERAL)
+@pytest.mark.parametrize("algorithm", [*FAST, "auto"])
+def test_layers_meet_many_shapes_dtypes_and_threads(pattern, algorithm):
+    """The weights are packed for an algorithm and a dtype, and are those of every shape."""
+    shapes = [(1, 5, 7), (2, 12, 9), (3, 1, 1), (1, 30, 31)]
+    texts = [pattern.format(n=n, a=a, b=b) for n, a, b in shapes]
+    if algorithm != "auto" and refusal(parse(texts[0]), "float32", algorithm) is not None:
+        return
+    rng = np.random.default_rng(8)
+    case = parse(texts[0])
+    weight, bias = rng.standard_normal(case.weight_shape).astype("f4"), rng.standard_normal(case.filters).astype("f4")
+    layer = npconv.Conv2d(weight, bias, **case.arguments, algorithm=algorithm, backend="numba")
+    jobs = []
+    for text in texts:
+        for dtype in ("float32", "float64", "float16"):
+            x = rng.standard_normal(parse(text).input_shape).astype(dtype)
+            wide = [array.astype("f8") for array in (x, weight, bias)]
+            want = npconv.conv2d(*wide, **case.arguments, backend="numpy", algorithm="im2col")
+            jobs.append((x, want, 1e-11 if dtype == "float64" else 1e-3))
+    start = threading.Barrier(6)
+
+    def work(number):
+        start.wait()
+        with npconv.threads(THREADS[number % len(THREADS)]):
+            for x, want, atol in (jobs * 3)[number:]:
+                np.testing.assert_allclose(layer(x), want, rtol=0, atol=atol)
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+@pytest.mark.parametrize("algorithm", FAST)
+def test_functions_look_at_their_arrays_each_time(algorithm):
+    """However often they were called with arrays of the same shapes."""
+    case, rng = parse("ic40oc33ih5iw6kh3ph1+bias"), np.random.default_rng(4)
+    for _ in range(4):
+        arrays = [rng.standard_normal(shape) for shape in (case.input_shape, case.weight_shape, (case.filters,))]
+        want = call(case, arrays, backend="numpy", algorithm="im2col")
+        np.testing.assert_allclose(call(case, arrays, algorithm=algorithm), want, rtol=0, atol=1e-11)
+
+
+def test_a_layers_weight_is_its_own():
+    """What the caller does with the array later does not reach the packed filters."""
+    for algorithm in FAST:
+        text = "ic40oc33ih5iw6kh3ph1+bias"
+        x, weight, bias = (array.copy() for array in arrays_for(text, "float32", algorithm))
+        layer = npconv.Conv2d(weight, bias, padding=1, algorithm=algorithm)
+        weight[...], bias[...] = 0, 0
+        for _ in range(2):
+            said = judge(layer(x), text, "float32", algorithm)
+            assert said is None, said
+
+
+# --- numbers at the edge ----------------------------------------------------------------------------------------------
+
+EDGES = ("ic3oc5ih7iw9kh3ph1+bias", "g9ic9oc9ih6iw20kh3sh2ph1", "ic40oc33ih9iw10kh3ph1", "mb9ic8oc16ih2kh2")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("algorithm", FAST)
+def test_denormal_numbers_are_numbers(algorithm, dtype):
+    """Nothing is flushed to zero: multiples of the least number are exact as whole numbers are.
+
+    Winograd's engines get larger multiples, and each of their steps rounds to a whole one.
+    """
+    least = np.finfo(dtype).smallest_subnormal * (1 if algorithm in DIRECT else 2**12)
+    for text, case in taken(EDGES, dtype, algorithm):
+        x, weight, bias = problems.data(text, dtype)
+        want = call(case, (x, weight, bias), backend="numpy", algorithm="im2col")
+        tiny = [x * least, weight, None if bias is None else bias * least]
+        for array in (tiny[0], tiny[2]):
+            assert array is None or 0 < np.abs(array).max() < np.finfo(dtype).smallest_normal
+        got = call(case, tiny, backend="numba", algorithm=algorithm) / least
+        if algorithm in DIRECT:
+            assert_same(got, want, f"{algorithm} {dtype} {text}")
+        else:
+            np.testing.assert_allclose(got, want, rtol=0, atol=0.25)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("algorithm", DIRECT)
+def test_nan_and_infinity_are_where_they_belong(algorithm, dtype):
+    rng = np.random.default_rng(9)
+    for text, case in taken(EDGES, dtype, algorithm):
+        for where in range(3):
+            arrays = [None if array is None else array.copy() for array in problems.data(text, dtype)]
+            if arrays[where] is None:
+                continue
+            for value in (np.nan, np.inf, -np.inf):
+                flat = arrays[where].reshape(-1)
+                flat[rng.integers(flat.size)] = value
+            with np.errstate(all="ignore"):
+                want = call(case, arrays, backend="numpy", algorithm="im2col")
+            got = call(case, arrays, backend="numba", algorithm=algorithm)
+            assert_same(got, want, f"{algorithm} {dtype} {text} argument {where}")
+            assert not np.isfinite(got.astype("f4")).all()
+            assert np.isfinite(got.astype("f4")).any()
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+def test_winograd_keeps_nan_to_its_tile(algorithm):
+    """A transform spreads what is not finite over a tile, but no further, and never hides it."""
+    x = np.random.default_rng(2).standard_normal((2, 40, 30, 30)).astype("f4")
+    weight = np.random.default_rng(3).standard_normal((9, 40, 3, 3)).astype("f4")
+    plain = npconv.conv2d(x, weight, padding=1, algorithm=algorithm)
+    x[1, 7, 15, 15] = np.nan
+    got = npconv.conv2d(x, weight, padding=1, algorithm=algorithm)
+    assert np.isnan(got[1, :, 14:17, 14:17]).all()
+    far = np.ones_like(got, bool)
+    far[1, :, 8:23, 8:23] = False
+    assert_same(got[far], plain[far], algorithm)

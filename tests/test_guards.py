@@ -1,0 +1,31 @@
+"""No engine reads or writes beyond its arrays, or reads what was not written; guarded.py tells how that is seen."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from engine_problems import FAST
+from processes import python
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no mprotect")
+
+PLACES = ("end", "begin")
+HERE = str(Path(__file__).parent)
+
+
+def program(code):
+    return python(f"import sys; sys.path.insert(0, {HERE!r}); import guarded; {code}", "-X", "faulthandler")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_guards_guard(place):
+    with pytest.raises(AssertionError, match="return code -"):
+        program(f"guarded.trespass({place!r})")
+
+
+@pytest.mark.parametrize(("place", "poison"), [("end", "nan"), ("begin", "large"), ("end", "small")])
+@pytest.mark.parametrize("algorithm", FAST)
+def test_no_engine_trespasses(algorithm, place, poison):
+    said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, 'float32', 'float64')")
+    assert said[-1] == "untouched"
+    assert len(said) > 100

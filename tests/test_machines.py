@@ -1,0 +1,45 @@
+"""The engines on vectors of other widths, with and without fused products, between guard pages (guarded.py)."""
+
+import platform
+from pathlib import Path
+
+import pytest
+from llvmlite import binding
+from processes import python
+
+HERE = str(Path(__file__).parent)
+AVX2 = ["sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "bmi", "bmi2", "lzcnt", "f16c", "movbe"]
+MACHINES = {
+    "SSE2": ("x86-64", [], 16),
+    "AVX2": ("haswell", AVX2, 32),
+    "this one": (None, [], None),
+}
+"""Name, features besides SSE2, and bytes of a vector."""
+
+PROGRAM = f"""
+import sys; sys.path.insert(0, {HERE!r})
+import engine_problems as problems, guarded, npconv
+from npconv.kernels.numba.vector import VECTOR_BYTES
+problems.SHAPES = tuple(text for text in problems.SHAPES if "kh5" not in text)  # one kernel less to compile
+npconv.set_num_threads(1)
+for algorithm in problems.FAST:
+    guarded.main("end", "nan", algorithm, "float32")
+print(VECTOR_BYTES)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the machines are x86 ones")
+@pytest.mark.skipif(platform.system() == "Windows", reason="there is no mprotect")
+@pytest.mark.parametrize("machine", MACHINES)
+def test_engines(machine, tmp_path):
+    cpu, features, width = MACHINES[machine]
+    here = binding.get_host_cpu_features()
+    absent = [feature for feature in features if not here.get(feature)]
+    if absent:
+        pytest.skip(f"this CPU has no {', '.join(absent)}")
+    settings = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    if cpu is not None:
+        settings |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ",".join(f"+{f}" for f in ("sse2", *features))}
+    said = python(PROGRAM, "-X", "faulthandler", **settings)
+    assert said.count("untouched") == 4
+    assert width is None or said[-1] == str(width)
