@@ -86,6 +86,8 @@ def table(rows: list[Line]) -> str:
 
 
 def _cell(line: Line) -> str:
+    if line.algorithm not in TEXTBOOK:
+        return seconds(line.numba)
     if math.isnan(line.times):
         return f"(left out) → {seconds(line.numba)}"
     return f"{seconds(line.numpy)} → {seconds(line.numba)}<br>**{faster(line.times)}**"

@@ -30,7 +30,7 @@ print(json.dumps({"import numpy": numpy - start, "import npconv": imported - sta
 
 ROUNDS = 3
 CACHES = ("kernel on disk", "nothing on disk")
-TEXTBOOK = ("loop", "flatten", "im2col")
+ALGORITHMS = ("loop", "flatten", "im2col", "direct", "winograd4")
 
 pytestmark = pytest.mark.skipif(backends.missing("numba") is not None, reason="Numba is not installed")
 
@@ -40,10 +40,10 @@ def times(pytestconfig, tmp_path_factory):
     """Seconds by what was measured, in processes of their own, taking turns."""
     found = defaultdict(list)
     kept = tmp_path_factory.mktemp("cache")
-    for algorithm in TEXTBOOK:
+    for algorithm in ALGORITHMS:
         run(algorithm, kept)
     for number in range(min(ROUNDS, pytestconfig.getoption("--rounds"))):
-        for algorithm in TEXTBOOK:
+        for algorithm in ALGORITHMS:
             for cache in CACHES:
                 empty = tmp_path_factory.mktemp(f"empty-{algorithm}-{number}")
                 told = run(algorithm, kept if cache == "kernel on disk" else empty)
@@ -66,7 +66,7 @@ def test_import(what, times, report):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("algorithm", TEXTBOOK)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_first_call(algorithm, cache, times, report):
     what = f"first call of {algorithm}, {cache}"
     report(f"first call, {cache}", times[what], what=what)

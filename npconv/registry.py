@@ -16,9 +16,9 @@ from npconv.problem import ConvProblem
 WORKSPACE_LIMIT = 2**30
 """Bytes of workspace over which ``"auto"`` passes a textbook algorithm by while another takes the problem with less."""
 
-ENGINE_LIMIT, ENGINE_FLOOR = 2**26, 2**21
-"""Engines may take as much as input, weight and result together, but no more than 64 MiB. 2 MiB, which two cores'
-caches hold, are free for all."""
+ENGINE_LIMIT, ENGINE_FREE = 2**26, 2**20
+"""Engines may take as much as input, weight and result together, but no more than 64 MiB. A mebibyte, which two cores'
+caches hold, is free."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Algorithm:
         if self.engine is None:
             return workspace <= WORKSPACE_LIMIT
         arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
-        return workspace <= min(max(arrays, ENGINE_FLOOR), ENGINE_LIMIT)
+        return workspace <= min(arrays + ENGINE_FREE, ENGINE_LIMIT)
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take; ``packed`` if the weights are so already."""

@@ -121,13 +121,14 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     engines have kernels of their own for each size of the filters, and take many channels only.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
+    from npconv.kernels.numba.product import WORTH
 
-    options = {"backend": "numba", "precision": "default"}
+    options: dict[str, Any] = {"backend": "numba", "precision": "default"}
     (entry,) = (entry for entry in registry.candidates("numba") if entry.name == algorithm)
     side = int(SMALL_WORK**0.5) + 1
     calls = [_Call((1, 1, side, side), (1, 1, 1, 1), options)]
     if entry.engine is not None:
-        channels = max(int((SMALL_WORK / 9) ** 0.5) + 1, 128)
+        channels = int((SMALL_WORK * WORTH / 9) ** 0.5) + 1
         x = (2, channels, 12, 12)
         calls = [_Call(x, (channels, channels, taps, taps), options) for taps in (3, 5)]
     refusals = [

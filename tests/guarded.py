@@ -13,6 +13,7 @@ from typing import Any
 
 import engine_problems as problems
 import numpy as np
+import oracle
 from corpus import Case
 
 import npconv
@@ -103,9 +104,8 @@ def cut(case: Case, array: np.ndarray, guards: Guards) -> np.ndarray:
 def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> list[str | None]:
     """Compute a problem from and into guarded arrays of several memory orders; return what is wrong."""
     x, weight, bias = problems.arrays_for(text, dtype, algorithm)
-    shape = problems.exact(text, dtype).shape
     said = []
-    blank = np.full(shape, np.nan, x.dtype)
+    blank = np.full(oracle.output_shape(case), np.nan, x.dtype)
     for made, out in (
         (guards.copy(x), guards.copy(blank)),
         (guards.spread(x), guards.spread(blank)),

@@ -14,7 +14,10 @@ HERE = str(Path(__file__).parent)
 
 
 def program(code):
-    return python(f"import sys; sys.path.insert(0, {HERE!r}); import guarded; {code}", "-X", "faulthandler")
+    code = f"import sys; sys.path.insert(0, {HERE!r}); import guarded; {code}"
+    return python(
+        code, "-X", "faulthandler", OPENBLAS_NUM_THREADS="1"
+    )  # which waits for threads that Numba's keep busy
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -37,7 +37,7 @@ def test_engines(machine, tmp_path):
     absent = [feature for feature in features if not here.get(feature)]
     if absent:
         pytest.skip(f"this CPU has no {', '.join(absent)}")
-    settings = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    settings = {"NUMBA_CACHE_DIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1"}
     if cpu is not None:
         settings |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ",".join(f"+{f}" for f in ("sse2", *features))}
     said = python(PROGRAM, "-X", "faulthandler", **settings)

@@ -33,7 +33,8 @@ _SIMPLE: dict[str, Callable[..., tuple[float, float, float]]] = {
 @lru_cache
 def _epilogue(chosen: tuple[Any, ...], dtype: np.dtype[Any]) -> np.ndarray:
     simple = bool(chosen) and chosen[0] in _SIMPLE
-    return np.array([1, *_SIMPLE[chosen[0]](*chosen[1:])] if simple else [0, 1, *_ALL], dtype)
+    with np.errstate(over="ignore"):  # a bound beyond the dtype is none
+        return np.array([1, *_SIMPLE[chosen[0]](*chosen[1:])] if simple else [0, 1, *_ALL]).astype(dtype)
 
 
 class Packed:
@@ -86,14 +87,15 @@ class Run:
         result = flat(target) if target.dtype == dtype else None
         if result is not None:
             self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
+            if self._left:
+                with np.errstate(all="ignore"):
+                    activation.apply(target, self._left)
         else:
             made = np.empty(target.shape, dtype)
             self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *flat(made))
             with np.errstate(all="ignore"):
+                activation.apply(made, self._left)
                 target[...] = made
-        if self._left:
-            with np.errstate(all="ignore"):
-                activation.apply(out, self._left)
 
     @cached_property
     def quick(self) -> Callable[[np.ndarray, Packed], np.ndarray] | None:
