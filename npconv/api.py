@@ -112,8 +112,8 @@ def conv2d(
         Applied to the result in the same pass; NaN stays NaN. Complex results have none, integers only those that
         stay integers.
     algorithm : str, default "auto"
-        ``"auto"`` takes the fastest there is; ``"loop"``, ``"flatten"`` and ``"im2col"`` are the textbook's; see
-        `npconv.algorithms`.
+        ``"auto"`` takes the fastest there is; ``"loop"``, ``"flatten"`` and ``"im2col"`` are the textbook's,
+        ``"direct"``, ``"planes"``, ``"winograd2"`` and ``"winograd4"`` faster ones; see `npconv.algorithms`.
     backend : {"auto", "numpy", "numba", "cuda"}
         ``"auto"`` follows the input: device arrays run on their device, anything else on the CPU.
     precision : {"default", "strict"}, optional
@@ -146,10 +146,13 @@ def conv2d(
     for float16 and bfloat16, whose results are rounded once more. That holds for the algorithms of the textbook and
     for ``precision="strict"``; the default precision lets ``"auto"`` take algorithms that transform their data,
     within max(64, 8 + √n) · eps · max Σ|input · weight|. Integers are exact modulo 2**bits. NaN and infinity go
-    through as IEEE arithmetic takes them; zeros of the padding are multiplied like any others.
+    through as IEEE arithmetic takes them; zeros of the padding are multiplied like any others. Algorithms that
+    transform their data, ``"winograd2"`` and ``"winograd4"``, spoil all results of a tile, up to 4 × 4 of them, that
+    meets one NaN, infinity, or number whose multiples overflow.
 
-    The algorithms are those of Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for
-    Document Processing* (2006), §2 (loops) and §3.1 (unrolling into a matrix product).
+    The textbook's algorithms are those of Chellapilla, Puri and Simard, *High Performance Convolutional Neural
+    Networks for Document Processing* (2006), §2 (loops) and §3.1 (unrolling into a matrix product); the others name
+    their sources in their modules in `npconv.kernels.numba`.
 
     Examples
     --------

@@ -25,6 +25,8 @@ from checks import (
 from corpus import parse
 from engine_problems import DIRECT
 
+import npconv
+
 SHAPES = (
     "ic3oc2ih6kh3ph1",
     "ic32oc2ih2",
@@ -187,3 +189,27 @@ def test_exact_sums_are_exact():
     assert exact_sums(np.array([1e16, 1.0, 1e16]), np.array([1.0, 1.0, -1.0])) == 1
     e = 2.0**-30
     assert exact_sums(np.array([1 + e, 1.0]), np.array([1 - e, -1.0])) == -(e**2)
+
+
+def exactly(x, w):
+    """Sums of products in extended precision, by windows."""
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.longdouble), w.shape[2:], (2, 3))
+    return np.einsum("nchwij,kcij->nkhw", windows, w.astype(np.longdouble))
+
+
+@pytest.mark.parametrize(("algorithm", "taps"), [("winograd4", 3), ("winograd2", 3), ("winograd2", 5)])
+@pytest.mark.parametrize("channels", [40, 97, 512])
+@pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_bound_of_transforms(algorithm, taps, channels, make, dtype):
+    """Winograd's largest error is within that of the default precision, also where all roundings go one way."""
+    dtype = np.dtype(dtype)
+    rng = np.random.default_rng(seed_of(f"{algorithm} {taps} {channels} {make.__name__} {dtype}"))
+    x = make(rng, (1, channels, 9, 11), dtype).astype(dtype)
+    for other in (constants, positive, normal):
+        w = other(rng, (5, channels, taps, taps), dtype).astype(dtype)
+        got = npconv.conv2d(x, w, algorithm=algorithm, backend="numba")
+        want, largest = exactly(x, w), float(exactly(np.abs(x), np.abs(w)).max())
+        bound = max(64, 8 + math.sqrt(channels * taps * taps)) * np.finfo(summed_in(dtype)).eps * largest
+        rounding = np.abs(want) * np.finfo(dtype).eps if dtype != summed_in(dtype) else 0
+        assert_within(got, want, np.broadcast_to(bound + rounding, want.shape), f"{algorithm} {make.__name__}")

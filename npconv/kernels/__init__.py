@@ -7,6 +7,8 @@ Each textbook algorithm is a function ``conv(x, weight, bias, out, stride, dilat
 - ``out`` (N, K, OD, OH, OW), C-contiguous, of the same dtype, to be filled;
 - ``stride`` and ``dilation`` three integers each, ``groups`` one.
 
+The faster algorithms of the Numba backend are engines with another entry: see `npconv.kernels.packed`.
+
 One- and two-dimensional convolutions arrive with axes of length one in front. Nothing here imports from outside this
 folder, but for the shapes' names.
 """
