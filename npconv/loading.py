@@ -6,30 +6,35 @@ import importlib
 import logging  # noqa: F401  # before the hook below is registered: see there
 import os
 import threading
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-_lock = threading.RLock()
-_held: list[Any] = [_lock]
+_T = TypeVar("_T")
+
+lock = threading.RLock()
+"""Held while modules are imported for the first time, and by forks."""
+
+_held: list[Any] = [lock]
 
 
-def hold_across_fork(lock: Any) -> None:
+def hold_across_fork(other: Any) -> None:
     """Let a fork wait for a lock: a child would wait for ever for the thread that holds it, which it does not have.
 
     The order is that of importing, whose lock comes first: importing Numba's modules takes its compiler's lock.
     """
-    _held.append(lock)
+    _held.append(other)
 
 
 def _hold() -> None:
-    for lock in _held:
-        lock.acquire()
+    for held in _held:
+        held.acquire()
 
 
 def _release() -> None:
-    for lock in reversed(_held):
-        lock.release()
+    for held in reversed(_held):
+        held.release()
 
 
 if hasattr(os, "register_at_fork"):
@@ -42,5 +47,25 @@ if hasattr(os, "register_at_fork"):
 @cache
 def module(name: str) -> ModuleType:
     """Import a module and return it."""
-    with _lock:
+    with lock:
         return importlib.import_module(name)
+
+
+class once(Generic[_T]):  # named like the functions it decorates are used
+    """A property that is computed once; `functools.cached_property` without its lock.
+
+    In Python 3.11 all instances share that lock, and a child forked while another thread computes one finds it taken
+    for ever. Without it two threads may compute the same value, and one of the two is kept.
+    """
+
+    def __init__(self, function: Callable[[Any], _T]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> _T:
+        """Compute the value and put it in this property's place."""
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value = self._function(instance)
+        instance.__dict__[self._function.__name__] = value
+        return value

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from npconv import backends, loading, registry, winners
+from npconv.kernels import host
+from npconv.kernels.packed import Packed, Run
+from npconv.loading import once
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
 
@@ -61,8 +64,6 @@ class Plan:
             from npconv.kernels.cuda import device
 
             return device.run(self.algorithm.name, self.problem, input, weight, bias, out)
-        from npconv.kernels import host
-
         if out is None:
             out = np.empty(self.problem.result_shape, self.problem.dtype)
         if self.algorithm.engine is not None:
@@ -77,7 +78,6 @@ class Plan:
 
     def pack(self, weight: Any, bias: Any, workspace: Any = None, part: Any = None) -> Any:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
-        from npconv.kernels.packed import Packed
 
         def pack() -> Packed:
             return Packed(self._run.engine, self.problem, weight, bias)
@@ -91,13 +91,11 @@ class Plan:
         """A function of a C-contiguous input of the problem's dtype and of what `pack` returned, or None."""
         return None if self.algorithm.engine is None else self._run.quick
 
-    @cached_property
+    @once
     def _run(self) -> Any:
-        from npconv.kernels import packed
-
         name, _, attribute = str(self.algorithm.engine).partition(".")
         engine: Any = loading.module(f"npconv.kernels.{self.algorithm.backend}.{name}")
-        return packed.Run(getattr(engine, attribute) if attribute else engine, self.problem, self.threads)
+        return Run(getattr(engine, attribute) if attribute else engine, self.problem, self.threads)
 
 
 def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from npconv.loading import once
 
 COMPUTE_DTYPES = {"float16": "float32", "bfloat16": "float32"}
 """Dtypes whose sums are kept in another dtype; every other dtype computes in itself."""
@@ -62,17 +63,17 @@ class ConvProblem:
         """Number of spatial axes."""
         return len(self.input_size)
 
-    @cached_property
+    @once
     def padded_size(self) -> tuple[int, ...]:
         """Spatial size of the input with its padding."""
         return tuple(n + sum(pad) for n, pad in zip(self.input_size, self.padding, strict=True))
 
-    @cached_property
+    @once
     def span(self) -> tuple[int, ...]:
         """Spatial size of the region under the dilated kernel."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
 
-    @cached_property
+    @once
     def output_size(self) -> tuple[int, ...]:
         """Spatial size of the result."""
         return tuple(map(output_size, self.padded_size, self.span, self.stride))

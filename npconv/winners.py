@@ -28,6 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from npconv import loading
 from npconv.errors import warn
 from npconv.problem import ConvProblem
 
@@ -193,10 +194,11 @@ def _all() -> dict[str, Times]:
     """Return all that is kept, from the disk the first time."""
     global _kept
     if _kept is None:
-        found: dict[str, Times] = {}
-        for path in _existing():
-            found = _read(path)
-        _kept = found
+        with loading.lock:  # reading imports modules
+            found: dict[str, Times] = {}
+            for path in _existing():
+                found = _read(path)
+            _kept = found
     return _kept
 
 

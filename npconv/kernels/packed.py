@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from npconv import loading
 from npconv.kernels import activation, host
+from npconv.loading import once
 from npconv.problem import ConvProblem
 
 _ALL = (-np.inf, np.inf)
@@ -97,9 +98,9 @@ class Run:
                 activation.apply(made, self._left)
                 target[...] = made
 
-    @cached_property
+    @once
     def quick(self) -> Callable[[np.ndarray, Packed], np.ndarray] | None:
-        """What a call does for a C-contiguous input of the compute dtype, without looking at it again, or None.
+        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None.
 
         For small problems that looking takes longer than computing.
         """

@@ -146,6 +146,13 @@ def aligned(size: int) -> np.ndarray:
 
 _pool = _Pool()
 _UNUSED = np.zeros(1, np.int64)
+
+
+def counter_of(parallel: bool) -> np.ndarray:
+    """Return what threads count their tasks with."""
+    return np.zeros(1, np.int64) if parallel else _UNUSED
+
+
 _NOTHING = np.empty((max(64, os.cpu_count() or 1), 0), np.uint8)
 
 
@@ -159,6 +166,7 @@ class Kernel:
     def __init__(self, task: Callable[..., None], scratch: bool = False) -> None:
         self._task = (_with_scratch if scratch else _without_scratch)(inline(task))
         self._compiled: dict[bool, Any] = {}
+        self._ready: set[tuple[bool, Any]] = set()
 
     def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
         """Run all tasks with the given arrays and integers; ``work`` is the number of products that they ask for.
@@ -199,17 +207,29 @@ class Kernel:
 
     def _drive(self, workers: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
         parallel = workers > 1
+        kind = parallel, arguments[0].dtype
+        if kind in self._ready:
+            self._compiled[parallel](workers, counter_of(parallel), tasks, scratch, arguments)
+            return
+        # What Numba does with the first arrays of a kind, forks wait for: it takes locks of its own, those of
+        # `functools.cached_property` in Python 3.11 among them, and imports modules.
+        with loading.lock:
+            self._first(workers, tasks, scratch, arguments)
+        self._ready.add(kind)
+
+    def _first(self, workers: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
+        """Compile and run."""
+        parallel = workers > 1
         compiled = self._compiled.get(parallel)
         if compiled is None:
             compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=True)
-        counter = np.zeros(1, np.int64) if parallel else _UNUSED
         try:
-            compiled(workers, counter, tasks, scratch, arguments)
+            compiled(workers, counter_of(parallel), tasks, scratch, arguments)
         except (EOFError, pickle.UnpicklingError) as error:
             folder = compiled.stats.cache_path
             warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
             compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=False)
-            compiled(workers, counter, tasks, scratch, arguments)
+            compiled(workers, counter_of(parallel), tasks, scratch, arguments)
 
 
 def scratch_kernel(task: Callable[..., None]) -> Kernel:
