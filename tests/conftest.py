@@ -1,6 +1,7 @@
 """Settings for all tests: hypothesis's profiles, and the count of PyTorch's samples at the end."""
 
 import os
+import tempfile
 
 import hypothesis
 import pytest
@@ -16,7 +17,11 @@ SAMPLES = pytest.StashKey[dict[tuple[str, str], dict[str, tuple[int, int]]]]()
 
 
 def pytest_configure(config):
+    """Give this run, and the processes that it starts, a folder of its own for what `npconv.tune` keeps."""
     config.stash[SAMPLES] = {}
+    folder = tempfile.TemporaryDirectory(prefix="npconv-")
+    os.environ["NPCONV_CACHE_DIR"] = folder.name
+    config.add_cleanup(folder.cleanup)
 
 
 @pytest.fixture
