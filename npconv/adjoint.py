@@ -170,24 +170,30 @@ def weight_gradient(
         (o - 1) * s + (k - 1) * d + 1
         for o, s, k, d in zip(size, problem.stride, problem.kernel_size, problem.dilation, strict=True)
     )
-    x = host.padded(input, problem.padding, problem.padding_mode, np.dtype(problem.dtype))
-    x = x[_last_axes(*(slice(n) for n in reached))]
-    channels = problem.in_channels // groups
-    x = x.reshape(problem.batch, groups, channels, *reached).transpose(2, 1, 0, 3, 4, 5)
+    before = tuple(pad for pad, _ in problem.padding)
+    padding = tuple((pad, n - pad - m) for pad, n, m in zip(before, reached, input.shape[2:], strict=True))
+    if problem.padding_mode != "zeros" or any(pad >= n for pad, n in zip(before, reached, strict=True)):
+        input = host.padded(input, problem.padding, problem.padding_mode, np.dtype(problem.dtype))
+        padding = tuple((0, n - m) for n, m in zip(reached, input.shape[2:], strict=True))
+    # Where less is reached than there is, the padding behind is negative: a part of the input.
+    x = input[_last_axes(*(slice(n + min(after, 0)) for (_, after), n in zip(padding, input.shape[2:], strict=True)))]
+    padding = tuple((pad, max(after, 0)) for pad, after in padding)
+    channels, inner = problem.in_channels // groups, x.shape[2:]
+    x = x.reshape(problem.batch, groups, channels, *inner).transpose(2, 1, 0, 3, 4, 5)
     forward = replace(
         problem,
         batch=channels,
         in_channels=groups * problem.batch,
-        input_size=reached,
+        input_size=inner,
         kernel_size=size,
         stride=problem.dilation,
         dilation=problem.stride,
-        padding=((0, 0),) * 3,
+        padding=padding,
         padding_mode="zeros",
         bias=False,
         activation=(),
     )
-    x = x.reshape(channels, groups * problem.batch, *reached)
+    x = x.reshape(channels, groups * problem.batch, *inner)
     choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
 
 

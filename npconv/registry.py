@@ -62,8 +62,13 @@ class Effort:
     pack: float
     panel: int = 0
     tile: int = 1
+    dots: bool = False
+    """Whether elements of the kernel are in the vectors, and not results."""
 
-    COPY = 0.3e-9
+    alone: float = 1
+    """The share of its rate that an engine without panels reaches with one filter a group."""
+
+    COPY = 0.15e-9
     """Seconds to load or store a number."""
 
     STREAM = 40e9
@@ -77,17 +82,24 @@ class Effort:
         if self.panel:
             filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
         else:
-            rate *= min(0.3 + 0.15 * filters, 1)  # of so few filters that loads take longer than products
+            rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
         plane = math.prod(-(-n // self.tile) * self.tile for n in (height, width))
-        if not self.panel:
+        products = problem.products
+        if self.dots:
+            lanes = 64 // itemsize
+            products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
+            plane = -(-plane // 9) * 9
+        elif not self.panel:
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
         pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
-        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) + pixels * filters
-        work = pixels * filters * problem.products / saving / rate + copied * itemsize / 4 * self.COPY
+        turned = self.panel > 0 and problem.data_format == "channels_first"  # results are transposed, which takes twice
+        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+        copied += pixels * filters * (2 if turned else 1)
+        work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
             work += weights * self.pack * 1e-9
         streamed = weights * points * itemsize / self.STREAM
@@ -113,6 +125,9 @@ class Effort:
             size = self.tile + problem.kernel_size[-1] - 1
             tiles = min(16, problem.batch * math.prod(-(-n // self.tile) for n in problem.output_size))
             slab += size**2 * tiles * (problem.in_channels + panel) * itemsize
+        if self.dots:  # a whole plane of the input, and one of the kernel
+            plane = math.prod(problem.padded_size)
+            slab = 2 * (plane + problem.taps) * itemsize + 2**15
         return weights + threads * slab
 
 
@@ -217,11 +232,39 @@ def _winograd_refuses(*taps: int) -> Callable[[ConvProblem], str | None]:
     return refuse
 
 
+def _depthwise_refuses(problem: ConvProblem) -> str | None:
+    if problem.in_channels != problem.groups:
+        return "it is for groups of one input channel"
+    kernel, stride = problem.three(problem.kernel_size), problem.three(problem.stride)
+    for axis, (taps, step, dilation) in enumerate(zip(kernel, stride, problem.three(problem.dilation), strict=True)):
+        if step > 1 and dilation > 1:
+            return "it takes no stride together with a dilation"
+        reached = -(-taps // step)
+        if reached > 7:
+            return "it takes kernels of up to 7 elements, or 7 strides, along an axis"
+        # The products of a step down or along are one chain, and the steps that reach a result another.
+        chains = problem.products // max(taps, 1) * min(step, taps) + reached
+        if axis > 0 and chains > 2 * (7 + math.sqrt(problem.products)):
+            return "its steps would be too long a chain of sums"
+    return _direct_refuses(problem)
+
+
+def _dots_refuses(problem: ConvProblem) -> str | None:
+    # It adds up √(n/l) products in √(n/l) chains for each of l lanes, then the lanes, then the planes. At most half as
+    # many planes as √products leave that within the bound.
+    planes = problem.in_channels // problem.groups * (problem.kernel_size[0] if problem.rank == 3 else 1)
+    if planes > max(math.sqrt(problem.products) / 2, 1):
+        return "it is for kernels of many elements and few channels"
+    return _direct_refuses(problem)
+
+
 _LOOP = "slide the kernel; at each position, for each output and input channel, multiply and add"
 _FLATTEN = "one channel plane at a time: its regions as rows of a matrix, times the flattened kernel"
 _IM2COL = "batch and channels at once: one region matrix, one matrix product"
 
 _DIRECT = "the direct sum, filters in vectors, no region matrix"
+_DEPTHWISE = "the direct sum, each step of the input added to all results that it reaches; for one channel a group"
+_DOTS = "the direct sum, the kernel's elements in vectors; for kernels larger than their results"
 _PLANES = "the direct sum, pixels in vectors, no region matrix; for few channels a group"
 
 _TABLE = (
@@ -257,10 +300,28 @@ _TABLE = (
         engine="direct",
     ),
     Algorithm(
+        "depthwise",
+        "numba",
+        _DEPTHWISE,
+        Effort(8e-6, 40e9, 0.3),
+        refuse=_depthwise_refuses,
+        dtypes="float",
+        engine="depthwise",
+    ),
+    Algorithm(
+        "dots",
+        "numba",
+        _DOTS,
+        Effort(8e-6, 25e9, 0, dots=True),
+        refuse=_dots_refuses,
+        dtypes="float",
+        engine="dots",
+    ),
+    Algorithm(
         "planes",
         "numba",
         _PLANES,
-        Effort(8e-6, 48e9, 0),
+        Effort(8e-6, 48e9, 0, alone=0.45),
         refuse=_direct_refuses,
         dtypes="float",
         engine="planes",

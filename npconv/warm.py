@@ -118,7 +118,9 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     """Return the calls that compile an algorithm for a dtype; none, or an error if it ``must``, where it refuses all.
 
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
-    engines have kernels of their own for each size of the filters, and take many channels only.
+    engines have kernels of their own for each size of the filters, and take many channels only. So does depthwise, for
+    strides and for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dots
+    is for large kernels.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -131,8 +133,15 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         channels = int((SMALL_WORK * WORTH / 9) ** 0.5) + 1
         x = (2, channels, 12, 12)
         calls = [_Call(x, (channels, channels, taps, taps), options) for taps in (3, 5)]
+    grouped = {**options, "groups": 64}
+    if algorithm == "depthwise":
+        weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}
+        calls = [_Call((1, 64, 99, 99), weight, {**grouped, "stride": stride}) for stride in (1, 2)]
+        calls += [_Call((1, 99, 99, 64), weight, {**last, "stride": stride}) for stride in (1, 2)]
+    elif algorithm == "dots":
+        calls = [_Call((1, 64, 30, 30), (64, 1, 28, 28), grouped)]
     refusals = [
-        explain("conv2d", call.input_shape, call.weight_shape, dtype=dtype, **options).refusals.get(
+        explain("conv2d", call.input_shape, call.weight_shape, dtype=dtype, **call.options).refusals.get(
             ("numba", algorithm)
         )
         for call in calls

@@ -16,8 +16,12 @@ import npconv
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd4")
-FAST = DIRECT + WINOGRAD
-"""The fast engines of the Numba backend, which take some problems only; test_frame shows that none is missing here."""
+EXACT = (*DIRECT, "depthwise", "dots")
+FAST = (*EXACT, *WINOGRAD)
+"""The fast engines of the Numba backend; test_frame shows that none is missing here."""
+
+CHOOSY = set(FAST) - set(DIRECT)
+"""Those that take some problems only."""
 
 COUNTS = (1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 64, 65)
 """Channels and filters around whole vectors and panels of every width."""
@@ -86,7 +90,33 @@ SHAPES = (
     "ic32oc8id3ih5iw6kd1kh3ph1pd0",
     "ic32oc5ih6iw5kh3ph1+circular",
     "mb2ic40oc40ih35iw38kh3ph1",
+    # Kernels larger than their results.
+    "mb2g3ic3oc6ih33iw37kh31kw35+bias",
+    "g5ic10oc5ih20iw23kh18kw17ph1+bias",
+    "g9ic9oc9ih29iw31kh14kw15dh2ph1+reflect",
+    "ic2oc3id5ih9iw40kd4kh8kw33sw3dh1pw2",
+    "g3ic3oc3iw100kw90pw4",
+    # Depthwise: sums of every height, steps that some results do not meet, rows shorter than a vector.
+    "mb2g90ic90oc90ih14kh3ph1+bias",
+    "g33ic33oc66ih7iw9kh3ph1",
+    "mb2g40ic40oc40ih13iw17kh5ph2+bias",
+    "g35ic35oc35ih20iw33kh7ph3+bias",
+    "g34ic34oc68ih23iw40kh5sh2ph2",
+    "g40ic40oc40ih15iw16kh7sh3ph3",
+    "g40ic40oc40ih12iw21kh3dh2ph2",
+    "g36ic36oc36ih9iw20kh4sh3sw1ph1:0pw0:2",
+    "g40ic40oc40ih4iw5kh6ph3",
+    "mb2g32ic32oc32id4ih6iw19kd3kh3ph1pd1+bias",
+    "g33ic33oc33iw100kw3pw1",
+    "g40ic40oc40iw70kw5sw2",
+    "g1ic1oc1ih70iw300kh3ph1",
 )  # fmt: skip
+
+
+def ordinary(algorithm: str) -> str:
+    """A problem that an engine takes."""
+    return f"g{40 if algorithm in ('depthwise', 'dots') else 1}ic40oc40ih5iw6kh3ph1+bias"
+
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
@@ -172,7 +202,7 @@ def judge(got: np.ndarray, text: str, dtype: str, algorithm: str) -> str | None:
 
 def arrays_for(text: str, dtype: str, algorithm: str) -> Arrays:
     """Whole numbers for the direct sums, normal ones for Winograd's."""
-    return data(text, dtype, algorithm in DIRECT)
+    return data(text, dtype, algorithm in EXACT)
 
 
 def taken(texts: tuple[str, ...], dtype: str, algorithm: str) -> Iterator[tuple[str, Case]]:

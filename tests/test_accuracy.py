@@ -23,7 +23,7 @@ from checks import (
     summed_in,
 )
 from corpus import parse
-from engine_problems import DIRECT
+from engine_problems import DIRECT, refusal
 
 import npconv
 
@@ -38,6 +38,11 @@ SHAPES = (
     "iw1003kw1000",
     "ic2048oc3ih2",  # a fully connected layer
     "ic512oc1ih3kh3",  # 4608
+    "g17ic17oc17ih8kh7ph3",  # depthwise
+    "g2ic2oc4id5ih7iw40kd5kh6",  # 180
+    "g2ic2oc2iw120kw63sw9",  # a step of 9 elements, or of 63 in the other direction
+    "ic6oc2ih12iw14kh11kw13",  # 858, the weight gradient of six images
+    "ic14oc2ih31kh29",  # 11774
 )
 
 
@@ -111,6 +116,7 @@ def factors(case, x, w, b):
     x = np.pad(x, [(0, 0), (0, 0), *case.padding])
     spatial = range(2, x.ndim)
     regions = np.lib.stride_tricks.sliding_window_view(x, case.kernel, tuple(spatial))[0]
+    regions = regions[:, *(slice(None, None, step) for step in case.stride)]
     size = regions.shape[1 : case.rank + 1]
     regions = np.moveaxis(regions.reshape(case.groups, -1, math.prod(size), math.prod(case.kernel)), 1, 2)
     regions = regions.reshape(case.groups, 1, -1, case.products)  # (group, filter, position, product)
@@ -157,10 +163,13 @@ def about_data(data):
 
 RUNS = [(dtype, *engine) for dtype in (*FLOATS, *COMPLEX) for engine in ENGINES]
 RUNS += [(dtype, "numba", algorithm) for dtype in FLOATS for algorithm in DIRECT]
+CASES = [(text, *run) for text in SHAPES for run in RUNS]
+CASES += [(text, dtype, "numba", algorithm)
+          for text in SHAPES for dtype in FLOATS for algorithm in ("depthwise", "dots")
+          if refusal(parse(text), dtype, algorithm) is None]  # fmt: skip
 
 
-@pytest.mark.parametrize(("dtype", "backend", "algorithm"), RUNS)
-@pytest.mark.parametrize("text", SHAPES)
+@pytest.mark.parametrize(("text", "dtype", "backend", "algorithm"), CASES)
 @pytest.mark.parametrize("data", range(len(DATA)), ids=about_data)
 def test_bound(text, dtype, data, backend, algorithm):
     arrays, want, bound = problem(text, dtype, data)

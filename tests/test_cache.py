@@ -4,10 +4,12 @@ import importlib
 import pkgutil
 from collections import Counter
 
+import numpy as np
 from numba.core.dispatcher import Dispatcher
 from processes import python
 
 import npconv.kernels.numba
+from npconv.kernels.numba.jit import Kernel
 
 CALL = """
 import sys, warnings
@@ -43,11 +45,27 @@ def test_no_two_compiled_functions_share_a_name():
     found = {}
     for info in pkgutil.iter_modules(npconv.kernels.numba.__path__, "npconv.kernels.numba."):
         module = importlib.import_module(info.name)
-        values = (getattr(value, "_task", value) for value in vars(module).values())  # a jit.Kernel's function
-        found |= {id(value): value.py_func for value in values if isinstance(value, Dispatcher)}
+        for value in vars(module).values():
+            function = value._task if isinstance(value, Kernel) else getattr(value, "py_func", None)
+            if isinstance(value, (Kernel, Dispatcher)):
+                found[id(function)] = function
     names = Counter((function.__module__, function.__qualname__) for function in found.values())
     assert len(names) >= 10
     assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_arguments_of_other_types():
+    """A kernel's address is used for the types only that it was compiled for."""
+
+    def fill(index, out, number, table):
+        out[index] = number * table[0]
+
+    kernel = Kernel(fill)
+    for _ in range(2):
+        for number, table in ((3, np.ones(1)), (2.5, np.ones(1, np.int32)), (3, np.full((1, 2), 4.0))):
+            out = np.zeros(5)
+            kernel.run(5, 0, out, number, table[0] if table.ndim == 2 else table)
+            assert (out == number * table.reshape(-1)[0]).all()
 
 
 COMPILING = """

@@ -69,7 +69,10 @@ def test_explanation_of_a_layer():
     assert (found.algorithm, found.backend) == ("winograd4", "numba")
     assert found.output_shape == (1, 64, 56, 56)
     assert found.flops == 2 * 64 * 56 * 56 * 64 * 9
-    assert found.refusals == {}
+    assert found.refusals == {
+        ("numba", "depthwise"): "it is for groups of one input channel",
+        ("numba", "dots"): "it is for kernels of many elements and few channels",
+    }
     assert found.threads == npconv.get_num_threads()
     assert 1e-5 < found.seconds < 10
     text = str(found)

@@ -52,8 +52,8 @@ COLD = """
 import numpy as np, npconv
 from npconv.kernels.numba import jit
 npconv.warmup(progress=False)
-def refuse(task, parallel, cached):
-    raise AssertionError(f"{task} was not made ready, parallel: {parallel}")
+def refuse(task, *options, **more):
+    raise AssertionError(f"{task} was not made ready")
 jit._compile = refuse  # called for what may be on disk as well
 rng = np.random.default_rng(0)
 with jit.compile_clock() as clock:
@@ -67,7 +67,10 @@ with jit.compile_clock() as clock:
                     npconv.conv2d(x, weight, padding=1, algorithm=algorithm, backend="numba", activation="relu")
                     npconv.Conv2d(weight, padding=1, algorithm=algorithm, backend="numba")(x)
                 npconv.conv2d(x, large, padding=2, algorithm="winograd2")
-                npconv.conv2d(x, weight[:, :1], groups=channels)
+                for stride in (1, 2):
+                    npconv.conv2d(x, weight[:, :1], stride=stride, groups=channels)
+                    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+                    npconv.conv2d(last, weight[:, :1], stride=stride, groups=channels, data_format="channels_last")
 print(clock.seconds)
 """
 

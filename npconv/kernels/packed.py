@@ -84,7 +84,7 @@ class Run:
         numbers = flat(x) if x.dtype == dtype else None
         if numbers is None:
             with np.errstate(all="ignore"):
-                numbers = flat(host.contiguous(x, dtype))
+                numbers = flat(x.astype(dtype)) or flat(host.contiguous(x, dtype))  # in the memory order it has
         result = flat(target) if target.dtype == dtype else None
         if result is not None:
             self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
@@ -92,7 +92,7 @@ class Run:
                 with np.errstate(all="ignore"):
                     activation.apply(target, self._left)
         else:
-            made = np.empty(target.shape, dtype)
+            made = np.empty_like(target, dtype, subok=False)
             self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *flat(made))
             with np.errstate(all="ignore"):
                 activation.apply(made, self._left)

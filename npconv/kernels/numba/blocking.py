@@ -26,15 +26,17 @@ def even(size: int, most: int) -> int:
     return -(-size // pieces)
 
 
-def blocks(height: int, width: int, pixels: int, others: int, panels: int, threads: int) -> Blocks:
+def blocks(height: int, width: int, pixels: int, others: int, panels: int, threads: int, least: int = 1) -> Blocks:
     """Return rectangles of about ``pixels`` of height × width, with all panels if that makes tasks enough.
 
-    ``others`` is the number of images, planes and groups, each of which is cut so.
+    ``others`` is the number of images, planes and groups, each of which is cut so. Tasks of fewer panels than ``least``
+    are made only as long as there are threads without one.
     """
     columns = even(width, pixels if width > pixels else width)
     rows = even(height, pixels // columns)
     wanted = TASKS_PER_THREAD * threads if threads > 1 else 1
     parts = 1
-    while others * -(-height // rows) * -(-width // columns) * parts < wanted and parts < panels:
+    rectangles = others * -(-height // rows) * -(-width // columns)
+    while parts < panels and rectangles * parts < (wanted if panels // (parts + 1) >= least else threads):
         parts += 1
     return Blocks(rows, columns, -(-panels // parts))

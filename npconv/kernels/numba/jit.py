@@ -1,8 +1,9 @@
 """How npconv compiles for the CPU, in one place: when, with which flags, for how many threads, and where it is kept.
 
 A kernel is a function of a task's number and of arrays and integers, which computes some outputs that no other task
-touches. `Kernel` compiles the loop over the tasks, by the first call that needs it, and keeps it on disk, in up to
-two versions: over threads, and for one thread. The one-thread version serves
+touches. `Kernel` compiles it by the first call that needs it, and keeps it on disk. Two loops, the same for all
+kernels, call it by its address (`npconv.kernels.numba.calls`) for each task: one over threads, and one in one thread.
+The latter serves
 
 - small work, for which waking the threads costs more than it gains (3 µs under OpenMP, 45 µs under Numba's workqueue);
 - a second Python thread that calls while the first has the threads: sharing them gains nothing, and workqueue
@@ -29,12 +30,14 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import event
+from numba.core.caching import FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.np.ufunc import parallel as numba_threads
 
 from npconv import loading
 from npconv.errors import warn
+from npconv.kernels.numba.calls import call, fingerprint, fits, row_of
 from npconv.kernels.numba.vector import VECTOR_BYTES, next_task
 from npconv.threads import get_num_threads, max_threads
 
@@ -43,18 +46,26 @@ _OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 SMALL_WORK = 50_000
 """Products under which one thread is as fast as several."""
 
-inline = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
-"""Decorator of functions that become part of the kernels which call them; they need no way in from Python or C."""
+_INLINE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, **_OPTIONS}
+
+inline = numba.njit(**_INLINE)
+"""Decorator of functions that become part of the kernels which call them; they need no way in from Python or C.
+
+They make no arrays, so that Numba need not count who uses the ones they are given, 80 cycles a call.
+"""
 
 
-def specialised(function: Callable[..., Any], *values: object) -> Any:
+def specialised(function: Callable[..., Any], *values: object, within: bool = False) -> Any:
     """Decorate a function like `inline`, one of several that differ in the values they have from around them.
+
+    Those ``within`` are copied into each place that calls them. For a register tile a call costs 100 cycles: each
+    array is seven arguments, and all go through memory.
 
     Compiled functions are named by place, types and a count of the process. Two versions of one function that were kept
     on disk by different processes can so bear one name, and a third process runs either for both, without a word.
     """
     function.__qualname__ = "-".join(map(str, (function.__qualname__, *values)))
-    return inline(function)
+    return numba.njit(**_INLINE, forceinline=within)(function)
 
 
 def _digest() -> str:
@@ -70,37 +81,29 @@ def _digest() -> str:
 _DIGEST = _digest()
 
 
-def _over_threads(workers, counter, tasks, scratch, arguments):  # type: ignore[no-untyped-def]
-    """Run every task, ``run`` being the kernel's function: each thread takes the next one until there is none.
+def _over_threads(workers, counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
+    """Run every task: each thread takes the next one until there is none. False if the task is for other types.
 
     Equal shares, given out beforehand, made all threads wait for one that the system had put aside: on two cores
     beside a busy program that cost up to a half.
     """
+    if not fits(task, scratch, arguments):
+        return False
     for worker in numba.prange(workers):
         index = next_task(counter)
         while index < tasks:
-            run(index, scratch[worker], arguments)  # type: ignore[name-defined]  # noqa: F821
+            call(task, index, scratch[worker], arguments)
             index = next_task(counter)
+    return True
 
 
-def _in_one(workers, counter, tasks, scratch, arguments):  # type: ignore[no-untyped-def]
-    """Run every task in order."""
+def _in_one(workers, counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
+    """Run every task in order. False if the task is for other types."""
+    if not fits(task, scratch, arguments):
+        return False
     for index in range(tasks):
-        run(index, scratch[0], arguments)  # type: ignore[name-defined]  # noqa: F821
-
-
-def _without_scratch(task: Any) -> Any:
-    def run(index, scratch, arguments):  # type: ignore[no-untyped-def]
-        task(index, *arguments)
-
-    return specialised(run, task.py_func.__module__, task.py_func.__qualname__)
-
-
-def _with_scratch(task: Any) -> Any:
-    def run(index, scratch, arguments):  # type: ignore[no-untyped-def]
-        task(index, scratch, *arguments)
-
-    return specialised(run, task.py_func.__module__, task.py_func.__qualname__)
+        call(task, index, scratch[0], arguments)
+    return True
 
 
 class _Pool:
@@ -164,8 +167,9 @@ class Kernel:
     """
 
     def __init__(self, task: Callable[..., None], scratch: bool = False) -> None:
-        self._task = (_with_scratch if scratch else _without_scratch)(inline(task))
-        self._compiled: dict[bool, Any] = {}
+        self._task, self._scratch = task, scratch
+        self._compiled: Any = None
+        self._handles: dict[Any, np.ndarray] = {}
         self._ready: set[tuple[bool, Any]] = set()
 
     def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
@@ -209,27 +213,40 @@ class Kernel:
         parallel = workers > 1
         kind = parallel, arguments[0].dtype
         if kind in self._ready:
-            self._compiled[parallel](workers, counter_of(parallel), tasks, scratch, arguments)
-            return
+            handle = self._handles[kind[1]]
+            if _drivers[parallel](workers, counter_of(parallel), tasks, handle, scratch, arguments):
+                return
         # What Numba does with the first arrays of a kind, forks wait for: it takes locks of its own, those of
         # `functools.cached_property` in Python 3.11 among them, and imports modules.
         with loading.lock:
-            self._first(workers, tasks, scratch, arguments)
+            try:
+                self._first(parallel, workers, tasks, scratch, arguments, cached=True)
+            except (EOFError, pickle.UnpicklingError) as error:
+                folder = next((d.stats.cache_path for d in (self._compiled, *_drivers.values()) if d is not None), "")
+                warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
+                self._first(parallel, workers, tasks, scratch, arguments, cached=False)
         self._ready.add(kind)
 
-    def _first(self, workers: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
-        """Compile and run."""
-        parallel = workers > 1
-        compiled = self._compiled.get(parallel)
-        if compiled is None:
-            compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=True)
-        try:
-            compiled(workers, counter_of(parallel), tasks, scratch, arguments)
-        except (EOFError, pickle.UnpicklingError) as error:
-            folder = compiled.stats.cache_path
-            warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
-            compiled = self._compiled[parallel] = _compile(self._task, parallel, cached=False)
-            compiled(workers, counter_of(parallel), tasks, scratch, arguments)
+    def _first(
+        self, parallel: bool, workers: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...], cached: bool
+    ) -> None:
+        """Compile, or load, what is not there for arguments of these types; and run."""
+        if self._compiled is None or not cached:
+            self._compiled = _compile(self._task, cached)
+        if parallel not in _drivers or not cached:
+            _drivers[parallel] = _compile(_over_threads if parallel else _in_one, cached, parallel=parallel)
+        rows = [row_of(numba.typeof(scratch))] if self._scratch else []
+        kinds = (numba.int64, *rows, *map(numba.typeof, arguments))
+        self._compiled.compile(kinds)
+        found = self._compiled.overloads[kinds]
+        address = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
+        self._handles[arguments[0].dtype] = handle = np.array([address, fingerprint(kinds)])
+        if not _drivers[parallel](workers, counter_of(parallel), tasks, handle, scratch, arguments):
+            raise AssertionError(f"{self._task.__qualname__} was compiled for other types than {kinds}")
+
+
+_drivers: dict[bool, Any] = {}
+"""The loops over tasks, over threads and in one."""
 
 
 def scratch_kernel(task: Callable[..., None]) -> Kernel:
@@ -251,23 +268,31 @@ def _as_writeable(array: np.ndarray) -> np.ndarray:
     return np.asarray(_Memory(array))
 
 
-def _compile(task: Any, parallel: bool, cached: bool) -> Any:
-    """Return the loop over the tasks of a kernel, to be compiled at its first call, and kept on disk if possible."""
-    driver = _over_threads if parallel else _in_one
-    function = types.FunctionType(
-        driver.__code__, {"numba": numba, "next_task": next_task, "run": task}, driver.__name__
-    )
-    function.__module__ = __name__
-    # Numba's cache tells functions apart by name and place, not by flags or globals: each loop needs a name of its own.
-    name = f"{task.py_func.__module__}.{task.py_func.__qualname__}"
-    function.__qualname__ = f"{name}-{'threads' if parallel else 'serial'}-{_DIGEST}"
-    try:
-        return numba.njit(parallel=parallel, cache=cached, **_OPTIONS)(function)
-    except RuntimeError as error:
-        if "locator" not in str(error):
-            raise
-        _warn_uncached()
-        return numba.njit(parallel=parallel, **_OPTIONS)(function)
+class _Kept(FunctionCache):
+    """Compiled functions on disk, told apart by their names, which have the fingerprint of the sources.
+
+    Numba's own looks at what a function has from around it as well; compiled functions there look different to each
+    process.
+    """
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple()
+
+
+def _compile(task: Callable[..., Any], cached: bool, **options: Any) -> Any:
+    """Return a function to be compiled for types, and kept on disk if possible."""
+    function = types.FunctionType(task.__code__, task.__globals__, task.__name__, task.__defaults__, task.__closure__)
+    function.__module__ = task.__module__
+    function.__qualname__ = f"{task.__qualname__}-{_DIGEST}"
+    compiled = numba.njit(**_OPTIONS, **options)(function)
+    if cached:
+        try:
+            compiled._cache = _Kept(function)
+        except RuntimeError as error:
+            if "locator" not in str(error):
+                raise
+            _warn_uncached()
+    return compiled
 
 
 _warned = False

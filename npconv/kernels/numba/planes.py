@@ -19,18 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit
-from npconv.kernels.numba.slab import clear, copy_numbers, copy_spaced, inside
+from npconv.kernels.numba.slab import clear, load_planes, unload_planes
 from npconv.kernels.numba.vector import (
     BLOCK,
     VECTOR_BYTES,
     activated,
     add,
     add_column,
-    move,
+    lanes_of,
     multiply_add,
     starts_from,
     store,
-    transpose,
     zeros,
 )  # fmt: skip
 from npconv.kernels.summation import chain_length
@@ -150,7 +149,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     elements = len(offsets) - down - across
     phases = offsets[elements:]
     size = channels * window[0] * down * across * plane
-    lanes = VECTOR_BYTES // x.itemsize
+    lanes = lanes_of(x)
     spare = WIDEST * lanes
     positions = (rows - 1) * window[2] + columns
     pitch = -(-positions // lanes) * lanes + spare
@@ -159,15 +158,12 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
     for begin in range(first_group, first_group + together, at_once):
         number = min(at_once, first_group + together - begin)
-        for i in range(window[0]):
-            depth = before[0] + z * stride[0] + i * depth_step
-            for phase in range(down * across):
-                top = before[1] + row * stride[1] + phases[phase // across]
-                left = before[2] + column * stride[2] + phases[down + phase % across]
-                at = (i * down * across + phase) * plane
-                start = n * x_layout[0] + begin * channels * x_layout[1]
-                step = window[0] * down * across * plane
-                _load_planes(piece, at, step, x, x_layout, start, number * channels, depth, top, left, stride, window)
+        start = n * x_layout[0] + begin * channels * x_layout[1]
+        origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
+        load_planes(
+            piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride, window,
+            phases, down,
+        )  # fmt: skip
         for g in range(number):
             k = (begin + g) * filters + first_filter
             _multiply(
@@ -176,7 +172,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
             )  # fmt: skip
         k = begin * filters + first_filter
         at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
-        _unload(out, out_layout, at, number * count, rows, columns, result, pitch, window[2])
+        unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
 
 @jit.inline
@@ -188,62 +184,12 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
     return min(groups, -(-BLOCK // filters)) if to_filter == 1 or to_channel == 1 else 1
 
 
-@jit.inline
-def _load_planes(slab, i, pitch, x, layout, start, channels, depth, top, left, stride, window):  # type: ignore[no-untyped-def]
-    """Copy every stride-th pixel of every stride-th row of some channels; what lies outside of the image stays."""
-    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = layout
-    if depth < 0 or depth >= depths:
-        return
-    left_out, last = inside(left, stride[2], window[2], width)
-    above, below = inside(top, stride[1], window[1], height)
-    step = to_pixel * stride[2]
-    pixels = last - left_out
-    start += depth * to_plane + (left + left_out * stride[2]) * to_pixel
-    for row in range(above, below):
-        at = start + (top + row * stride[1]) * to_line
-        to = i + row * window[2] + left_out
-        if step == 1:
-            for c in range(channels):
-                copy_numbers(slab, to + c * pitch, x, at + c * to_channel, pixels)
-        elif to_channel == 1 and channels >= BLOCK and pixels >= BLOCK:
-            for c in range(0, channels, BLOCK):
-                c = min(c, channels - BLOCK)
-                for pixel in range(0, pixels, BLOCK):
-                    pixel = min(pixel, pixels - BLOCK)
-                    transpose(slab, to + c * pitch + pixel, pitch, x, at + c + pixel * step, step)
-        else:
-            for c in range(channels):
-                copy_spaced(slab, to + c * pitch, x, at + c * to_channel, step, pixels)
-
-
-@jit.inline
-def _unload(out, layout, start, filters, rows, columns, result, pitch, width):  # type: ignore[no-untyped-def]
-    """Write the planes of a result, whose rows are ``width`` apart."""
-    _, to_filter, _, to_line, to_pixel, _, _, _ = layout
-    for row in range(rows):
-        at = start + row * to_line
-        source = row * width
-        if to_pixel == 1:
-            for k in range(filters):
-                copy_numbers(out, at + k * to_filter, result, k * pitch + source, columns)
-        elif to_filter == 1 and filters >= BLOCK and columns >= BLOCK:
-            for k in range(0, filters, BLOCK):
-                k = min(k, filters - BLOCK)
-                for x in range(0, columns, BLOCK):
-                    x = min(x, columns - BLOCK)
-                    transpose(out, at + x * to_pixel + k, to_pixel, result, k * pitch + source + x, pitch)
-        else:
-            for k in range(filters):
-                for x in range(columns):
-                    move(out, at + k * to_filter + x * to_pixel, result, k * pitch + source + x)
-
-
 def _height(rows):  # type: ignore[no-untyped-def]
     """Return the product of ``rows`` filters with all pixels."""
     columns = TILES[rows]
 
     def multiply(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, chain, bias, epilogue):  # type: ignore[no-untyped-def]
-        wide = columns * VECTOR_BYTES // result.itemsize
+        wide = columns * lanes_of(result)
         filters = starts_from(k * elements, elements, rows)
         for pixel in range(0, positions, wide):
             total = zeros(result, rows, columns)
@@ -257,7 +203,7 @@ def _height(rows):  # type: ignore[no-untyped-def]
                 total = activated(total, epilogue)
             store(total, result, at * pitch + pixel, pitch)
 
-    return jit.specialised(multiply, rows)
+    return jit.specialised(multiply, rows, within=True)
 
 
 _one, _two, _three, _four, _five, _six = (_height(rows) for rows in TILES)
@@ -274,99 +220,21 @@ def _multiply(  # type: ignore[no-untyped-def]
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
         if rows == 6:
-            _six(
-                result,
-                first + at,
-                pitch,
-                weights,
-                k + at,
-                elements,
-                piece,
-                begin,
-                offsets,
-                positions,
-                chain,
-                bias,
-                epilogue,
-            )
+            _six(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+                 epilogue)  # fmt: skip
         elif rows == 5:
-            _five(
-                result,
-                first + at,
-                pitch,
-                weights,
-                k + at,
-                elements,
-                piece,
-                begin,
-                offsets,
-                positions,
-                chain,
-                bias,
-                epilogue,
-            )
+            _five(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+                  epilogue)  # fmt: skip
         elif rows == 4:
-            _four(
-                result,
-                first + at,
-                pitch,
-                weights,
-                k + at,
-                elements,
-                piece,
-                begin,
-                offsets,
-                positions,
-                chain,
-                bias,
-                epilogue,
-            )
+            _four(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+                  epilogue)  # fmt: skip
         elif rows == 3:
-            _three(
-                result,
-                first + at,
-                pitch,
-                weights,
-                k + at,
-                elements,
-                piece,
-                begin,
-                offsets,
-                positions,
-                chain,
-                bias,
-                epilogue,
-            )
+            _three(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+                   epilogue)  # fmt: skip
         elif rows == 2:
-            _two(
-                result,
-                first + at,
-                pitch,
-                weights,
-                k + at,
-                elements,
-                piece,
-                begin,
-                offsets,
-                positions,
-                chain,
-                bias,
-                epilogue,
-            )
+            _two(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+                 epilogue)  # fmt: skip
         else:
-            _one(
-                result,
-                first + at,
-                pitch,
-                weights,
-                k + at,
-                elements,
-                piece,
-                begin,
-                offsets,
-                positions,
-                chain,
-                bias,
-                epilogue,
-            )
+            _one(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+                 epilogue)  # fmt: skip
         at += rows

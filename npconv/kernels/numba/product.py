@@ -31,6 +31,7 @@ from npconv.kernels.numba.vector import (
     add_row,
     blank,
     copy,
+    lanes_of,
     move,
     multiply_add,
     starts_at,
@@ -55,7 +56,7 @@ def width(dtype: Any) -> int:
 @jit.inline
 def width_of(numbers):  # type: ignore[no-untyped-def]
     """Return the filters of a panel of an array's dtype."""
-    return COLUMNS * VECTOR_BYTES // numbers.itemsize
+    return COLUMNS * lanes_of(numbers)
 
 
 CHANNELS = 64
@@ -221,7 +222,7 @@ def _height(rows, finished):  # type: ignore[no-untyped-def]
                 total = activated(total, epilogue)
         store(total, result, at * wide, wide)
 
-    return jit.specialised(multiply, rows, finished)
+    return jit.specialised(multiply, rows, finished, within=True)
 
 
 def _tiles(finished):  # type: ignore[no-untyped-def]

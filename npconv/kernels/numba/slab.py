@@ -16,7 +16,17 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.vector import BLOCK, COLUMNS, VECTOR_BYTES, blank, copy, copy_part, move, transpose
+from npconv.kernels.numba.vector import (
+    BLOCK,
+    COLUMNS,
+    blank,
+    copy,
+    copy_pairs,
+    copy_part,
+    lanes_of,
+    move,
+    transpose,
+)  # fmt: skip
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -43,7 +53,7 @@ def _copying(step):  # type: ignore[no-untyped-def]
     """Return a function that copies numbers which are ``step`` apart, in vectors, the last of which may overlap."""
 
     def copy_numbers(out, i, numbers, j, count):  # type: ignore[no-untyped-def]
-        lanes = VECTOR_BYTES // out.itemsize
+        lanes = lanes_of(out)
         last = count - lanes
         if last >= 0:
             for k in range(0, last, lanes):
@@ -171,3 +181,132 @@ def unload(  # type: ignore[no-untyped-def]
             for k in range(filters):
                 for x in range(columns):
                     move(out, at + k * to_filter + x * to_pixel, slab, line + x * wide + k)
+
+
+@jit.inline
+def load_planes(slab, at, plane, x, layout, start, channels, origin, step, stride, window, phases, down):  # type: ignore[no-untyped-def]
+    """Fill planes (depth, phase of the rows, phase of the columns, rows, columns) for each of some channels.
+
+    Where a stride is greater than one, the rows of one residue lie together, and so do the columns; ``phases`` are the
+    residues of rows that are wanted, ``down`` of them, and then those of columns. What lies outside of the image stays
+    as it is. From ``slab[at]`` on, planes are ``plane`` apart, channel behind channel.
+    """
+    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = layout
+    across = len(phases) - down
+    blocks = to_channel == 1 and channels >= BLOCK
+    size = window[0] * down * across * plane
+    for i in range(window[0]):
+        z = origin[0] + i * step
+        if z < 0 or z >= depths:
+            continue
+        source, target = start + z * to_plane, at + i * down * across * plane
+        if to_pixel == 1 and across == 2 and stride[2] == 2 and not blocks:
+            _load_halves(slab, target, size, plane, x, layout, source, channels, origin, stride, window, phases, down)
+            continue
+        for phase in range(across):
+            left = origin[2] + phases[down + phase]
+            first, last = inside(left, stride[2], window[2], width)
+            pace, pitch, count = to_pixel * stride[2], window[2], last - first
+            for residue in range(down):
+                top = origin[1] + phases[residue]
+                above, below = inside(top, stride[1], window[1], height)
+                next_line, rows = stride[1] * to_line, below - above
+                begin = source + (top + above * stride[1]) * to_line + left * to_pixel + first * pace
+                for c in range(0, channels, channels if blocks else 1):
+                    line = begin + c * to_channel
+                    to = target + c * size + (residue * across + phase) * plane + above * pitch + first
+                    for _ in range(rows):
+                        if blocks:
+                            _load_blocks(slab, to, size, x, line, pace, channels, count)
+                        elif pace == 1:
+                            copy_numbers(slab, to, x, line, count)
+                        else:
+                            copy_spaced(slab, to, x, line, pace, count)
+                        line += next_line
+                        to += pitch
+
+
+@jit.inline
+def _load_halves(  # type: ignore[no-untyped-def]
+    slab, at, size, plane, x, layout, start, channels, origin, stride, window, phases, down
+):
+    """Load the planes of one depth at stride 2, where both residues of the columns are wanted: each row once."""
+    left = origin[2]
+    first, last = inside(left, 2, window[2], layout[7])
+    second, end = inside(left + 1, 2, window[2], layout[7])
+    begin, pairs = max(first, second), min(last, end) - max(first, second)
+    pitch = window[2]
+    for residue in range(down):
+        top = origin[1] + phases[residue]
+        above, below = inside(top, stride[1], window[1], layout[6])
+        next_line, rows = stride[1] * layout[3], below - above
+        for c in range(channels):
+            line = start + c * layout[1] + (top + above * stride[1]) * layout[3] + left
+            to = at + c * size + residue * 2 * plane + above * pitch
+            for _ in range(rows):
+                if first < begin:
+                    move(slab, to + first, x, line + 2 * first)
+                if last > begin + pairs:
+                    move(slab, to + last - 1, x, line + 2 * last - 2)
+                if second < begin:
+                    move(slab, to + plane + second, x, line + 2 * second + 1)
+                if end > begin + pairs:
+                    move(slab, to + plane + end - 1, x, line + 2 * end - 1)
+                _copy_pairs(slab, to + begin, plane, x, line + 2 * begin, pairs)
+                line += next_line
+                to += pitch
+
+
+@jit.inline
+def _copy_pairs(out, i, step, numbers, j, count):  # type: ignore[no-untyped-def]
+    """Copy ``count`` pairs from ``numbers[j:]``: their first numbers to ``out[i:]``, the others ``step`` behind."""
+    lanes = lanes_of(out)
+    last = count - lanes
+    if last >= 0:
+        for k in range(0, last, lanes):
+            copy_pairs(out, i + k, step, numbers, j + 2 * k, 1)
+        copy_pairs(out, i + last, step, numbers, j + 2 * last, 1)
+    elif 2 * count >= lanes:
+        last += lanes // 2
+        copy_pairs(out, i, step, numbers, j, 2)
+        copy_pairs(out, i + last, step, numbers, j + 2 * last, 2)
+    else:
+        for k in range(count):
+            move(out, i + k, numbers, j + 2 * k)
+            move(out, i + step + k, numbers, j + 2 * k + 1)
+
+
+@jit.inline
+def _load_blocks(slab, to, size, x, at, step, channels, pixels):  # type: ignore[no-untyped-def]
+    """Load a row of pixels ``step`` apart whose channels lie side by side, at least `BLOCK` of them."""
+    if pixels >= BLOCK:
+        for c in range(0, channels, BLOCK):
+            c = min(c, channels - BLOCK)
+            for pixel in range(0, pixels, BLOCK):
+                pixel = min(pixel, pixels - BLOCK)
+                transpose(slab, to + c * size + pixel, size, x, at + c + pixel * step, step)
+    else:
+        for c in range(channels):
+            copy_spaced(slab, to + c * size, x, at + c, step, pixels)
+
+
+@jit.inline
+def unload_planes(out, layout, start, filters, rows, columns, result, first, pitch, width):  # type: ignore[no-untyped-def]
+    """Write planes of a result, ``pitch`` apart from ``result[first]`` on, whose rows are ``width`` apart."""
+    _, to_filter, _, to_line, to_pixel, _, _, _ = layout
+    for row in range(rows):
+        at = start + row * to_line
+        source = first + row * width
+        if to_pixel == 1:
+            for k in range(filters):
+                copy_numbers(out, at + k * to_filter, result, k * pitch + source, columns)
+        elif to_filter == 1 and filters >= BLOCK and columns >= BLOCK:
+            for k in range(0, filters, BLOCK):
+                k = min(k, filters - BLOCK)
+                for x in range(0, columns, BLOCK):
+                    x = min(x, columns - BLOCK)
+                    transpose(out, at + x * to_pixel + k, to_pixel, result, k * pitch + source + x, pitch)
+        else:
+            for k in range(filters):
+                for x in range(columns):
+                    move(out, at + k * to_filter + x * to_pixel, result, k * pitch + source + x)
