@@ -113,8 +113,8 @@ def conv2d(
         stay integers.
     algorithm : str, default "auto"
         ``"auto"`` takes the fastest there is; ``"loop"``, ``"flatten"`` and ``"im2col"`` are the textbook's,
-        ``"direct"``, ``"planes"``, ``"depthwise"``, ``"dots"``, ``"winograd2"`` and ``"winograd4"`` faster ones;
-        see `npconv.algorithms`.
+        ``"direct"``, ``"planes"``, ``"depthwise"``, ``"dots"``, ``"pieces"``, ``"winograd2"`` and ``"winograd4"``
+        faster ones; see `npconv.algorithms`.
     backend : {"auto", "numpy", "numba", "cuda"}
         ``"auto"`` follows the input: device arrays run on their device, anything else on the CPU.
     precision : {"default", "strict"}, optional
@@ -148,8 +148,8 @@ def conv2d(
     for ``precision="strict"``; the default precision lets ``"auto"`` take algorithms that transform their data,
     within max(64, 8 + √n) · eps · max Σ|input · weight|. Integers are exact modulo 2**bits. NaN and infinity go
     through as IEEE arithmetic takes them; zeros of the padding are multiplied like any others. Algorithms that
-    transform their data, ``"winograd2"`` and ``"winograd4"``, spoil all results of a tile, up to 4 × 4 of them, that
-    meets one NaN, infinity, or number whose multiples overflow.
+    transform their data, ``"winograd2"``, ``"winograd4"`` and ``"pieces"``, spoil all results of a tile, up to 5 × 5 of
+    them, that meets one NaN, infinity, or number whose multiples overflow.
 
     The textbook's algorithms are those of Chellapilla, Puri and Simard, *High Performance Convolutional Neural
     Networks for Document Processing* (2006), §2 (loops) and §3.1 (unrolling into a matrix product); the others name
@@ -425,11 +425,11 @@ def _conv(
     if out is not None:
         arguments.check_out(out, problem.result_shape, dtype, named, plan.algorithm.backend)
     result = plan.run(named["input"], named["weight"], named.get("bias"), out)
-    quick = plan.quick
-    if key is not None and quick is not None and {array.dtype for array in named.values()} == {dtype}:
+    road = plan.road
+    if key is not None and road is not None and {array.dtype for array in named.values()} == {dtype}:
         if len(_roads) >= recall.KEPT:
             _roads.clear()
-        _roads[key, options] = lambda input, weight, bias: quick(input, plan.pack(weight, bias))
+        _roads[key, options] = road
     return result
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from npconv import backends, loading, registry, winners
 from npconv.kernels import host
-from npconv.kernels.packed import Packed, Run
+from npconv.kernels.packed import InSections, Packed, Run
 from npconv.loading import once
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
@@ -74,13 +74,16 @@ class Plan:
         return out
 
     def _run_packed(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any, part: Any) -> None:
-        self._run(input, self.pack(weight, bias, workspace, part), out)
+        if workspace is None and self._sections is not None:
+            self._sections(input, weight, bias, out)
+        else:
+            self._run(input, self.pack(weight, bias, workspace, part), out)
 
     def pack(self, weight: Any, bias: Any, workspace: Any = None, part: Any = None) -> Any:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
 
         def pack() -> Packed:
-            return Packed(self._run.engine, self.problem, weight, bias)
+            return Packed(self._engine, self.problem, weight, bias)
 
         if workspace is None:
             return pack()
@@ -91,11 +94,33 @@ class Plan:
         """A function of a C-contiguous input of the problem's dtype and of what `pack` returned, or None."""
         return None if self.algorithm.engine is None else self._run.quick
 
+    @property
+    def road(self) -> Callable[[Any, Any, Any], np.ndarray] | None:
+        """A function of C-contiguous input, weight and bias of the problem's dtype, or None."""
+        quick = self.quick
+        if quick is None:
+            return None
+        if self._sections is not None:
+            return lambda input, weight, bias: self.run(input, weight, bias, None)
+        return lambda input, weight, bias: quick(input, self.pack(weight, bias))
+
     @once
     def _run(self) -> Any:
+        return Run(self._engine, self.problem, self.threads)
+
+    @once
+    def _sections(self) -> Any:
+        """How a call packs its filters, if not all at once."""
+        filters = self.algorithm.filters_at_once(self.problem, self.threads)
+        if filters >= self.problem.out_channels:
+            return None
+        return InSections(self._engine, self.problem, self.threads, filters)
+
+    @once
+    def _engine(self) -> Any:
         name, _, attribute = str(self.algorithm.engine).partition(".")
         engine: Any = loading.module(f"npconv.kernels.{self.algorithm.backend}.{name}")
-        return Run(getattr(engine, attribute) if attribute else engine, self.problem, self.threads)
+        return getattr(engine, attribute) if attribute else engine
 
 
 def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:

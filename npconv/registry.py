@@ -20,6 +20,15 @@ ENGINE_LIMIT, ENGINE_FREE = 2**26, 2**20
 """Engines may take as much as input, weight and result together, but no more than 64 MiB. A mebibyte, which two cores'
 caches hold, is free."""
 
+SECTION = 2
+"""Panels of filters that a Winograd call packs at a time, or more."""
+
+
+def engine_limit(problem: ConvProblem) -> int:
+    """Return the bytes of workspace over which ``"auto"`` passes an engine by."""
+    arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
+    return min(arrays + ENGINE_FREE, ENGINE_LIMIT)
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -65,6 +74,9 @@ class Effort:
     dots: bool = False
     """Whether elements of the kernel are in the vectors, and not results."""
 
+    pieces: bool = False
+    """Whether it is the kernel that is cut into Winograd tiles, and not the result."""
+
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
@@ -78,6 +90,7 @@ class Effort:
         """Return the time that a problem should take."""
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
+        sections = 1 if packed else -(-problem.out_channels // self.filters_at_once(problem, threads))
         rate = self.products * 4 / itemsize
         if self.panel:
             filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
@@ -97,7 +110,7 @@ class Effort:
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and problem.data_format == "channels_first"  # results are transposed, which takes twice
-        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) * sections * self.tile
         copied += pixels * filters * (2 if turned else 1)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
@@ -107,6 +120,9 @@ class Effort:
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
         """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
+        if self.pieces:
+            results = problem.output_size[-1]
+            return ((results * (7 - results) / 6) ** 2 if results < 6 else 1.0), 1.0
         if self.tile == 1:
             return 1.0, 1.0
         taps = problem.kernel_size[-1]
@@ -115,20 +131,44 @@ class Effort:
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
+        weights = 0 if packed else self._packed_bytes(problem, self.filters_at_once(problem, threads))
+        return weights + threads * self._scratch(problem)
+
+    def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
+        """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
+
+        Each time the input is transformed again, so that there are `SECTION` panels or more.
+        """
+        filters = max(problem.out_channels, 1)
+        if self.tile == 1:
+            return filters
+        wide = self.panel // problem.compute_dtype.itemsize
+        room = engine_limit(problem) - threads * self._scratch(problem)
+        fit = max(room // max(self._packed_bytes(problem, wide), 1), SECTION)
+        panels = -(-filters // wide)
+        return min(-(-panels // -(-panels // fit)) * wide, filters)
+
+    def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
+        """Return the bytes of some filters when they are packed."""
         itemsize = problem.compute_dtype.itemsize
         panel = max(self.panel, 1) // itemsize or 1
-        filters = -(-problem.out_channels // problem.groups // panel) * panel * problem.groups
-        _, points = self._winograd(problem)
-        weights = 0 if packed else int(filters * problem.products * points) * itemsize
+        filters = -(-filters // problem.groups // panel) * panel * problem.groups
+        return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
+
+    def _scratch(self, problem: ConvProblem) -> int:
+        """Return about as many bytes as a thread works in."""
+        itemsize = problem.compute_dtype.itemsize
+        if self.dots:  # a whole plane of the input, and one of the kernel
+            return 2 * (math.prod(problem.padded_size) + problem.taps) * itemsize + 2**15
         slab = min(2**18, problem.padded_elements * itemsize) + 2**15
+        if self.pieces:
+            pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
+            slab += 36 * (64 * 32 + pieces * 96) * 4
         if self.tile > 1:
             size = self.tile + problem.kernel_size[-1] - 1
             tiles = min(16, problem.batch * math.prod(-(-n // self.tile) for n in problem.output_size))
-            slab += size**2 * tiles * (problem.in_channels + panel) * itemsize
-        if self.dots:  # a whole plane of the input, and one of the kernel
-            plane = math.prod(problem.padded_size)
-            slab = 2 * (plane + problem.taps) * itemsize + 2**15
-        return weights + threads * slab
+            slab += size**2 * tiles * (problem.in_channels + self.panel // itemsize) * itemsize
+        return slab
 
 
 def _takes_all(problem: ConvProblem) -> str | None:
@@ -172,8 +212,13 @@ class Algorithm:
         """Whether ``"auto"`` may take the algorithm if it needs so much workspace."""
         if self.engine is None:
             return workspace <= WORKSPACE_LIMIT
-        arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
-        return workspace <= min(arrays + ENGINE_FREE, ENGINE_LIMIT)
+        return workspace <= engine_limit(problem)
+
+    def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
+        """Return how many filters a call packs at a time."""
+        if isinstance(self.rate, Effort):
+            return self.rate.filters_at_once(problem, threads)
+        return max(problem.out_channels, 1)
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take; ``packed`` if the weights are so already."""
@@ -224,10 +269,10 @@ def _winograd_refuses(*taps: int) -> Callable[[ConvProblem], str | None]:
             return "it is for stride 1"
         if problem.groups != 1:
             return "it takes one group only"
-        least = 128 // problem.compute_dtype.itemsize
-        if problem.in_channels < least:
+        refused, least = _direct_refuses(problem), 128 // problem.compute_dtype.itemsize
+        if refused is None and problem.in_channels < least:
             return f"it needs {least} input channels or more, and there are {problem.in_channels}"
-        return _direct_refuses(problem)
+        return refused
 
     return refuse
 
@@ -256,6 +301,22 @@ def _dots_refuses(problem: ConvProblem) -> str | None:
     if planes > max(math.sqrt(problem.products) / 2, 1):
         return "it is for kernels of many elements and few channels"
     return _direct_refuses(problem)
+
+
+def _pieces_refuses(problem: ConvProblem) -> str | None:
+    if problem.three(problem.output_size) not in ((1, 3, 3), (1, 5, 5)):
+        return "it is for results of 3 × 3 or 5 × 5"
+    *depth, height, width = problem.three(problem.kernel_size)
+    if depth != [1] or min(height, width) < 4:
+        return "it is for kernels of 4 × 4 or more"
+    if set(problem.dilation) != {1}:
+        return "it is for dilation 1"
+    if problem.groups != 1:
+        return "it takes one group only"
+    refused, least = _direct_refuses(problem), 128 // problem.compute_dtype.itemsize
+    if refused is None and min(problem.batch, problem.out_channels) < least:
+        return f"it needs {least} images and filters or more"
+    return refused
 
 
 _LOOP = "slide the kernel; at each position, for each output and input channel, multiply and add"
@@ -289,6 +350,17 @@ _TABLE = (
         dtypes="float",
         ranks="2, 3",
         engine="winograd.two",
+    ),
+    Algorithm(
+        "pieces",
+        "numba",
+        "large kernels of 3 × 3 or 5 × 5 results with 4 or 2.8 times fewer products, by transforms of 6 × 6 pieces",
+        Effort(12e-6, 36e9, 0, panel=128, pieces=True),
+        refuse=_pieces_refuses,
+        direct=False,
+        dtypes="float",
+        ranks="2, 3",
+        engine="pieces",
     ),
     Algorithm(
         "direct",

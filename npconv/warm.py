@@ -120,7 +120,7 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
     engines have kernels of their own for each size of the filters, and take many channels only. So does depthwise, for
     strides and for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dots
-    is for large kernels.
+    and pieces are for large kernels.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -138,6 +138,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}
         calls = [_Call((1, 64, 99, 99), weight, {**grouped, "stride": stride}) for stride in (1, 2)]
         calls += [_Call((1, 99, 99, 64), weight, {**last, "stride": stride}) for stride in (1, 2)]
+    elif algorithm == "pieces":
+        calls = [_Call((64, 1, 30, 30), (64, 1, 31 - results, 31 - results), options) for results in (3, 5)]
     elif algorithm == "dots":
         calls = [_Call((1, 64, 30, 30), (64, 1, 28, 28), grouped)]
     refusals = [

@@ -15,7 +15,7 @@ from corpus import Case, parse
 import npconv
 
 DIRECT = ("direct", "planes")
-WINOGRAD = ("winograd2", "winograd4")
+WINOGRAD = ("winograd2", "winograd4", "pieces")
 EXACT = (*DIRECT, "depthwise", "dots")
 FAST = (*EXACT, *WINOGRAD)
 """The fast engines of the Numba backend; test_frame shows that none is missing here."""
@@ -25,6 +25,18 @@ CHOOSY = set(FAST) - set(DIRECT)
 
 COUNTS = (1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 64, 65)
 """Channels and filters around whole vectors and panels of every width."""
+
+PIECES = (
+    # Results of 3 × 3 and 5 × 5, kernels of one piece and of many steps, panels and blocks of channels that overlap.
+    "mb33ic2oc40ih6iw9kh4kw7+bias",
+    "mb70ic3oc33ih10iw13kh9kw11ph1:0pw0",
+    "mb33ic2oc34ih13iw14kh9kw9sh2",
+    "mb40ic7oc32ih6kh4",
+    "mb40ic2oc32ih30iw33kh28kw31+bias",
+    "mb32oc65ih9iw12kh7kw12ph1pw2+bias",
+    "mb34ic2oc37id2ih17iw15kd1kh9kw7sd2sh2+reflect",
+)
+"""Problems for the engine of this name."""
 
 SHAPES = (
     # Channels and filters, which end within a vector, with one, or one behind it.
@@ -91,6 +103,7 @@ SHAPES = (
     "ic32oc5ih6iw5kh3ph1+circular",
     "mb2ic40oc40ih35iw38kh3ph1",
     # Kernels larger than their results.
+    *PIECES,
     "mb2g3ic3oc6ih33iw37kh31kw35+bias",
     "g5ic10oc5ih20iw23kh18kw17ph1+bias",
     "g9ic9oc9ih29iw31kh14kw15dh2ph1+reflect",
@@ -115,6 +128,8 @@ SHAPES = (
 
 def ordinary(algorithm: str) -> str:
     """A problem that an engine takes."""
+    if algorithm == "pieces":
+        return "mb40ic3oc40ih6iw7kh4kw5+bias"
     return f"g{40 if algorithm in ('depthwise', 'dots') else 1}ic40oc40ih5iw6kh3ph1+bias"
 
 

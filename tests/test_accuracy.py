@@ -222,3 +222,22 @@ def test_bound_of_transforms(algorithm, taps, channels, make, dtype):
         bound = max(64, 8 + math.sqrt(channels * taps * taps)) * np.finfo(summed_in(dtype)).eps * largest
         rounding = np.abs(want) * np.finfo(dtype).eps if dtype != summed_in(dtype) else 0
         assert_within(got, want, np.broadcast_to(bound + rounding, want.shape), f"{algorithm} {make.__name__}")
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+@pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_bound_of_transformed_gradients(taps, make, dtype):
+    """The same holds for weight gradients, whose sums go over whole images."""
+    dtype = np.dtype(dtype)
+    rng = np.random.default_rng(seed_of(f"gradient {taps} {make.__name__} {dtype}"))
+    x = make(rng, (2, 32, 43, 37), dtype).astype(dtype)
+    for other in (constants, positive, normal):
+        slope = other(rng, (2, 32, 44 - taps, 38 - taps), dtype).astype(dtype)
+        got = npconv.grad.conv2d_weight(x, (32, 32, taps, taps), slope, algorithm="pieces")
+        swapped = x.swapaxes(0, 1), slope.swapaxes(0, 1)
+        want, largest = exactly(*swapped), float(exactly(*map(np.abs, swapped)).max())
+        bound = max(64, 8 + math.sqrt(2 * slope[0, 0].size)) * np.finfo(summed_in(dtype)).eps * largest
+        rounding = np.abs(want) * np.finfo(dtype).eps if dtype != summed_in(dtype) else 0
+        bound = np.broadcast_to(bound + rounding, want.shape)
+        assert_within(got.swapaxes(0, 1), want, bound, f"{make.__name__} and {other.__name__}")

@@ -18,6 +18,7 @@ from engine_problems import (
     DIRECT,
     EXACT,
     FAST,
+    PIECES,
     SHAPES,
     WINOGRAD,
     arrays_for,
@@ -49,7 +50,7 @@ def test_table(algorithm, dtype):
     for n in THREADS:
         with npconv.threads(n):
             number = problems.check(SHAPES, dtype, algorithm)
-    assert number >= (2 * len(SHAPES) if algorithm in DIRECT else 40)
+    assert number >= (2 * len(SHAPES) if algorithm in DIRECT else 2 * len(PIECES) if algorithm == "pieces" else 40)
 
 
 @st.composite
@@ -63,8 +64,16 @@ def engine_cases(draw, algorithm, dtype):
     size = per_axis(st.integers(1, (70, 23, 6)[rank - 1]))
     padding = tuple((draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in size)
     dilation = per_axis(st.integers(1, 3))
-    groups, stride = 1, (1,) * rank
-    if algorithm in WINOGRAD:
+    groups, stride, batch = 1, (1,) * rank, draw(st.sampled_from((1, 1, 2, 3, 9)))
+    if algorithm == "pieces":
+        padding, dilation, results = ((0, draw(st.integers(0, 2))),) * rank, (1,) * rank, draw(st.sampled_from((3, 5)))
+        stride = (*(1,) * (rank - 2), draw(st.integers(1, 2)), draw(st.integers(1, 3)))
+        kernel = (*(1,) * (rank - 2), draw(st.integers(4, 40)), draw(st.integers(4, 20)))
+        size = tuple(k + (results - 1) * s - pad[1] for k, s, pad in zip(kernel, stride, padding, strict=True))
+        padding = (*((0, 0),) * (rank - 2), *padding[-2:])
+        size = (*(1,) * (rank - 2), *size[-2:])
+        batch, channels, filters = draw(st.integers(32, 70)), draw(st.integers(1, 3)), draw(st.integers(32, 70))
+    elif algorithm in WINOGRAD:
         taps = draw(st.sampled_from((3, 5) if algorithm == "winograd2" else (3,)))
         kernel = (*(1,) * (rank - 2), taps, taps)
         channels, filters = draw(st.integers(32, 70)), draw(st.sampled_from((*COUNTS, 2, 40)))
@@ -83,7 +92,7 @@ def engine_cases(draw, algorithm, dtype):
     most = [{"circular": n, "reflect": n - 1}.get(mode, 4) for n in size]
     assume(all(max(pad) <= limit for pad, limit in zip(padding, most, strict=True)))
     return Case(
-        draw(st.sampled_from((1, 1, 2, 3, 9))), groups, groups * channels, groups * filters, size, kernel, stride,
+        batch, groups, groups * channels, groups * filters, size, kernel, stride,
         dilation, padding, mode, channels_last=draw(st.booleans()), bias=draw(st.booleans()),
     )  # fmt: skip
 
@@ -149,10 +158,11 @@ def test_arrays_of_any_making(algorithm, making, dtype):
 @pytest.mark.parametrize("algorithm", FAST)
 def test_zero_strides_and_overlapping_windows(algorithm):
     """Inputs whose pixels are one number, one channel, or share memory with each other."""
-    case = parse(f"mb2{ordinary(algorithm)}")
+    case = parse(ordinary(algorithm))
+    case = replace(case, batch=max(case.batch, 2))
     rng = np.random.default_rng(3)
     weight = rng.standard_normal(case.weight_shape)
-    line = rng.standard_normal(2000)
+    line = rng.standard_normal(21000)
     step = line.itemsize
     for last in (False, True):
         shape = replace(case, channels_last=last).input_shape
@@ -447,7 +457,21 @@ def test_nan_and_infinity_are_where_they_belong(algorithm, dtype):
             assert np.isfinite(got.astype("f4")).any()
 
 
-@pytest.mark.parametrize("algorithm", WINOGRAD)
+def test_pieces_keep_nan_to_its_image():
+    """And, where it is the kernel's, to its filter."""
+    case = parse(ordinary("pieces"))
+    x, weight, bias = problems.data(ordinary("pieces"), "float32", False)
+    plain = call(case, (x, weight, bias), algorithm="pieces")
+    for array, spoiled in ((x, np.s_[7]), (weight, np.s_[:, 7])):
+        saved, array[7, 1, 2, 3] = array[7, 1, 2, 3], np.nan
+        got = call(case, (x, weight, bias), algorithm="pieces")
+        array[7, 1, 2, 3] = saved
+        assert np.isnan(got[spoiled]).all()
+        got[spoiled] = plain[spoiled]
+        assert_same(got, plain, "pieces")
+
+
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
 def test_winograd_keeps_nan_to_its_tile(algorithm):
     """A transform spreads what is not finite over a tile, but no further, and never hides it."""
     x = np.random.default_rng(2).standard_normal((2, 40, 30, 30)).astype("f4")

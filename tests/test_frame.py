@@ -72,6 +72,7 @@ def test_explanation_of_a_layer():
     assert found.refusals == {
         ("numba", "depthwise"): "it is for groups of one input channel",
         ("numba", "dots"): "it is for kernels of many elements and few channels",
+        ("numba", "pieces"): "it is for results of 3 × 3 or 5 × 5",
     }
     assert found.threads == npconv.get_num_threads()
     assert 1e-5 < found.seconds < 10

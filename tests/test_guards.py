@@ -31,4 +31,4 @@ def test_guards_guard(place):
 def test_no_engine_trespasses(algorithm, place, poison):
     said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, 'float32', 'float64')")
     assert said[-1] == "untouched"
-    assert len(said) > 100
+    assert len(said) > 50

@@ -106,48 +106,63 @@ def _in_one(workers, counter, tasks, task, scratch, arguments):  # type: ignore[
     return True
 
 
+LINE = 64
+"""Bytes of a line of the cache: vectors that begin with one are loaded at once, others may take two lines."""
+
+
 class _Pool:
     """Memory that kernels work in, kept from call to call: new memory is cleared by the system, page by page.
 
-    A megabyte so costs 80 µs; and what tasks allocate and free themselves, glibc gives back to the system each time,
-    which made depthwise kernels three times slower.
+    A megabyte so costs 80 to 400 µs; and what tasks allocate and free themselves, glibc gives back to the system each
+    time, which made depthwise kernels three times slower.
     """
 
     KEPT = 4
-    """Buffers kept, one for each Python thread that computes at a time."""
+    """Buffers kept, one for each Python thread that computes at a time, or two if it packs its weights, too."""
 
     LARGEST = 2**24
     """Bytes of a buffer that is kept."""
 
     def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
+        self._free: dict[int, np.ndarray] = {}
 
     def take(self, size: int) -> np.ndarray:
         """Return at least ``size`` bytes, at the beginning of a line of the cache."""
-        try:
-            found = self._free.pop()
-        except IndexError:
-            return aligned(size)
-        return found if len(found) >= size else aligned(size)
+        enough = [buffer for buffer in tuple(self._free.values()) if len(buffer) >= size]
+        if enough and self._free.pop(id(best := min(enough, key=len)), None) is not None:
+            return best
+        buffer = np.empty(size + LINE, np.uint8)
+        start = -buffer.ctypes.data % LINE
+        return buffer[start : start + size]
 
     def give(self, buffer: np.ndarray) -> None:
-        """Take a buffer back."""
-        if len(self._free) < self.KEPT and len(buffer) <= self.LARGEST:
-            self._free.append(buffer)
-
-
-LINE = 64
-"""Bytes of a line of the cache: vectors that begin with one are loaded at once, others may take two lines."""
-
-
-def aligned(size: int) -> np.ndarray:
-    """Return ``size`` new bytes, at the beginning of a line of the cache."""
-    buffer = np.empty(size + LINE, np.uint8)
-    start = -buffer.ctypes.data % LINE
-    return buffer[start : start + size]
+        """Take a buffer back, in the place of the smallest if there are enough."""
+        if len(buffer) <= self.LARGEST:
+            self._free[id(buffer)] = buffer
+            while len(self._free) > self.KEPT:
+                smallest = min(tuple(self._free.items()), key=lambda item: len(item[1]))
+                self._free.pop(smallest[0], None)
 
 
 _pool = _Pool()
+
+
+class _Lent:
+    """Memory of the pool, which gets it back when no array uses it any more."""
+
+    def __init__(self, size: int) -> None:
+        self._buffer = _pool.take(size)
+        self.__array_interface__ = {**self._buffer.__array_interface__, "shape": (size,)}
+
+    def __del__(self, give: Callable[[np.ndarray], None] = _pool.give) -> None:
+        give(self._buffer)
+
+
+def aligned(size: int) -> np.ndarray:
+    """Return ``size`` bytes, at the beginning of a line of the cache."""
+    return np.asarray(_Lent(size))
+
+
 _UNUSED = np.zeros(1, np.int64)
 
 

@@ -59,8 +59,8 @@ def width_of(numbers):  # type: ignore[no-untyped-def]
     return COLUMNS * lanes_of(numbers)
 
 
-CHANNELS = 64
-"""Input channels that are packed at once, so that their taps stay in cache."""
+ELEMENTS = 96
+"""Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written."""
 
 
 LINE, ANY = 1, 2
@@ -83,7 +83,8 @@ def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing
     """
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     wide = width(problem.compute_dtype)
-    number, pieces = -(-filters // wide), -(-channels // CHANNELS)
+    share = min(max(ELEMENTS // problem.taps, 1), channels)
+    number, pieces = -(-filters // wide), -(-channels // share)
     size = weight.itemsize
     if any(step % size for step in weight.strides):
         weight = np.ascontiguousarray(weight)
@@ -99,27 +100,25 @@ def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing
         lowest = weight[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
         extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
         numbers = np.lib.stride_tricks.as_strided(lowest, (extent,), (size,))
-    sizes = [number, pieces, channels, filters, problem.taps, kind, first, *steps, depth, height, columns]
-    scratch = (problem.taps * min(channels, CHANNELS) + extra) * wide
+    sizes = [number, pieces, channels, filters, problem.taps, kind, first, *steps, depth, height, columns, share]
+    scratch = (problem.taps * share + extra) * wide
     return Packing(problem.groups * number * pieces, numbers, np.array(sizes), (scratch, problem.compute_dtype))
 
 
-def packed_like(problem: ConvProblem, points: int) -> np.ndarray:
-    """Return room for the panels of a problem's weight with ``points`` numbers for each filter and channel, flat."""
-    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+def packed_like(problem: ConvProblem, elements: int) -> np.ndarray:
+    """Return room for the panels of a problem's weight, of so many elements each, flat."""
     wide = width(problem.compute_dtype)
-    elements = problem.groups * -(-filters // wide) * wide * channels * points
-    return jit.aligned(elements * problem.compute_dtype.itemsize).view(problem.compute_dtype)
+    panels = problem.groups * -(-(problem.out_channels // problem.groups) // wide)
+    return jit.aligned(panels * elements * wide * problem.compute_dtype.itemsize).view(problem.compute_dtype)
 
 
-WORTH = 16
-"""Packed numbers that count as one product: only a million is worth a compilation for several threads, which takes a
-second more."""
+WORTH = 2
+"""Packed numbers that take as long as one product of a kernel's work: over threads from a hundred thousand on."""
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """Return filters (K, C/groups, kd, kh, kw) as panels, the channels of a tap side by side, group after group."""
-    packed = packed_like(problem, problem.taps)
+    packed = packed_like(problem, problem.products)
     cut = packing(problem, weight)
     _pack.run(cut.tasks, len(packed) // WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch)
     return packed
@@ -146,8 +145,8 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
     panel, piece = divmod(task, pieces)
     g, k = divmod(panel, number)
     wide = width_of(weight)
-    channel = piece * CHANNELS
-    count = min(CHANNELS, channels - channel)
+    channel = piece * sizes[15]
+    count = min(sizes[15], channels - channel)
     wanted = min(wide, filters - k * wide)
     start += (g * filters + k * wide) * to_filter + channel * to_channel
     if wanted < wide:
@@ -184,10 +183,10 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
 @jit.inline
 def _transpose_filters(taps_of, at, step, weight, start, to_filter, filters, elements):  # type: ignore[no-untyped-def]
     """Write the elements of some filters, which lie side by side, to rows that are ``step`` apart."""
-    for e in range(0, elements, BLOCK):
-        e = min(e, elements - BLOCK)
-        for lane in range(0, filters, BLOCK):
-            lane = min(lane, filters - BLOCK)
+    for lane in range(0, filters, BLOCK):
+        lane = min(lane, filters - BLOCK)
+        for e in range(0, elements, BLOCK):
+            e = min(e, elements - BLOCK)
             transpose(taps_of, at + e * step + lane, step, weight, start + lane * to_filter + e, to_filter)
 
 

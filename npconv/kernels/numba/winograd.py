@@ -94,6 +94,12 @@ POINTS = {4: (0.0, 1.0, -1.0), 6: (0.0, _ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT)}
 """Points besides infinity, by n."""
 
 
+@jit.inline
+def apart(number):  # type: ignore[no-untyped-def]
+    """Return at least ``number``, as the distance of points of so many rows: odd, lest all meet in one cache set."""
+    return number | 1
+
+
 def _packing(m: int, r: int) -> Any:
     """Return the kernel that packs filters for F(m × m, r × r)."""
     n = m + r - 1
@@ -102,7 +108,7 @@ def _packing(m: int, r: int) -> Any:
     def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
         """Transform some channels of a panel: G g Gᵀ, a vector of filters at a time."""
         panel, channel, count = product.load_filters(task, memory, weight, sizes)
-        channels = sizes[2]
+        pitch = apart(sizes[2])
         wide = width_of(packed)
         scratch = count * r * r * wide
         for c in range(count):
@@ -110,8 +116,8 @@ def _packing(m: int, r: int) -> Any:
                 tap = (c * r * r + j) * wide
                 to_points(memory, scratch + j * wide, r * wide, memory, tap, r * wide)
             for i in range(n):
-                at = ((panel * n * n + i * n) * channels + channel + c) * wide
-                to_points(packed, at, channels * wide, memory, scratch + i * r * wide, wide)
+                at = ((panel * n * n + i * n) * pitch + channel + c) * wide
+                to_points(packed, at, pitch * wide, memory, scratch + i * r * wide, wide)
 
     pack.__name__ = pack.__qualname__ = f"_pack{m}_{r}"
     return jit.scratch_kernel(pack)
@@ -191,7 +197,7 @@ def _kernel(m: int, r: int) -> Any:
             for point in range(n * n):
                 for tile in range(tiles + SPARE):
                     starts[tile] = (point * tiles + min(tile, tiles - 1)) * channels
-                first = (panel * n * n + point) * channels * wide
+                first = (panel * n * n + point) * apart(channels) * wide
                 multiply(products, point * tiles, points, starts, tiles, runs, weights, first, bias, 0, epilogue)
             for tile in range(tiles):
                 i, j = divmod(tile, across)
@@ -220,7 +226,7 @@ class Winograd:
         """Return filters (K, C, 1, r, r) as panels of their points, flat."""
         r = problem.kernel_size[-1]
         n = self._m + r - 1
-        packed = product.packed_like(problem, n * n)
+        packed = product.packed_like(problem, n * n * apart.py_func(problem.in_channels))
         cut = product.packing(problem, weight, extra=n * r)
         self._packing(r).run(
             cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch

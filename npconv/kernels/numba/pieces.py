@@ -1,0 +1,250 @@
+"""Winograd's minimal filtering for large kernels: pieces of the kernel, summed up as points.
+
+The weight gradient of a 3 × 3 convolution is a convolution whose kernel is the gradient of a whole result, and whose
+result has 3 × 3 elements. Its kernel is cut into pieces of 4 × 4; each meets 6 × 6 elements of the input, and F(3×3,
+4×4) needs 36 products for what takes 144 directly. For 5 × 5 results pieces are of 2 × 2, and 36 products are 100.
+
+Both sides of a piece are transformed to points (`npconv.kernels.numba.winograd`). The sum over the pieces of all images
+is, for each point, a matrix product of channels and filters, which grows in the second-level cache while pieces come
+and go; only the end is transformed back. With a stride, elements of one residue, in each direction, are an image of
+their own.
+
+A task is a panel of filters for some channels; it transforms all pieces for itself.
+
+In the words of this problem, whose batch are the channels of the convolution that the gradient belongs to, channels are
+images here: `npconv.adjoint.weight_gradient` says so, and here they are called what they are there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv.kernels.numba import blocking, jit, planes, product, slab
+from npconv.kernels.numba.product import LEAST_ROWS, width_of
+from npconv.kernels.numba.vector import (
+    COLUMNS,
+    ROWS,
+    activated,
+    add_row,
+    add_to,
+    combinations,
+    load,
+    multiply_add,
+    starts_from,
+    store,
+    zeros,
+)  # fmt: skip
+from npconv.kernels.numba.winograd import POINTS, apart, toom_cook
+from npconv.problem import ConvProblem
+
+POINT = 6
+"""Points along an axis."""
+
+PIECES = 32
+"""Pieces of a step: as long as the chains of sums in registers; beyond, sums go through memory."""
+
+CHANNELS = 64
+"""Channels of a task: their sums take 288 KiB, and the points of a step as much."""
+
+
+class Plan(NamedTuple):
+    """A problem's numbers, as the kernel takes them."""
+
+    tasks: int
+    work: int
+    scratch: tuple[int, np.dtype[Any]]
+    results: int
+    layout: np.ndarray
+    sizes: np.ndarray
+
+
+pack, pack_bias = planes.pack, product.panel_bias
+
+
+def plan(problem: ConvProblem, threads: int) -> Plan:
+    """Cut a canonical problem into tasks."""
+    m, wide = problem.output_size[-1], product.width(problem.compute_dtype)
+    r = POINT - m + 1
+    _, height, width = problem.kernel_size
+    _, y_step, x_step = problem.stride
+    down, across = -(-height // (y_step * r)), -(-width // (x_step * r))  # pieces of one residue
+    columns = blocking.even(across, PIECES)
+    rows = blocking.even(down, PIECES // columns)
+    parts = problem.in_channels * y_step * x_step
+    together = max(min(PIECES // (rows * columns), parts), 1) if rows * columns == down * across else 1
+    share = blocking.even(problem.batch, CHANNELS)
+    panels = -(-problem.out_channels // wide)
+    plane = height * width
+    layout = [plane, problem.in_channels * plane, plane, width, 1, 1, height, width]
+    sizes = np.array(
+        [(problem.in_channels, y_step, x_step), (problem.batch, share, problem.out_channels), (down, across, 0),
+         (rows, columns, together), tuple(-pad for pad, _ in problem.padding)]
+    )  # fmt: skip
+    pieces = rows * columns * together
+    numbers = POINT**2 * (share * wide + apart.py_func(pieces) * (share + wide) + wide)
+    numbers += (rows * r + m - 1) * (columns * r + m - 1) * share + (rows * columns * r * r + share * m * m) * wide
+    scratch = numbers + 7 * jit.LINE, problem.compute_dtype
+    return Plan(panels * -(-problem.batch // share), problem.flops // 80, scratch, m, np.array(layout), sizes)
+
+
+def conv(
+    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
+    out: np.ndarray, out_layout: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill ``out``."""
+    _kernel(plan.results).run(
+        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.layout, plan.sizes,
+        scratch=plan.scratch,
+    )  # fmt: skip
+
+
+def _height(rows):  # type: ignore[no-untyped-def]
+    """Return the product of ``rows`` channels with a panel, for one point of some pieces."""
+
+    def multiply(sums, at, points, first, apart, weights, w, pieces, fresh):  # type: ignore[no-untyped-def]
+        wide = width_of(sums)
+        channels = starts_from(first, 1, rows)
+        tile = zeros(sums, rows, COLUMNS)
+        piece = np.int64(0)
+        for _ in range(pieces):
+            tile = multiply_add(tile, points, channels, piece, weights, w)
+            piece += apart
+            w += wide
+        if fresh:
+            store(tile, sums, at * wide, wide)
+        else:
+            add_to(tile, sums, at * wide, wide)
+
+    return jit.specialised(multiply, rows, within=True)
+
+
+_four, _five, _six = (_height(rows) for rows in range(LEAST_ROWS, ROWS + 1))
+
+
+@jit.inline
+def _multiply(sums, at, points, first, channels, weights, w, pieces, fresh):  # type: ignore[no-untyped-def]
+    """Add the products of all channels to their sums, or begin them, in tiles as high as the others or one row less."""
+    tiles = -(-channels // ROWS)
+    least, higher = divmod(channels, tiles)
+    c = np.int64(0)
+    for tile in range(tiles):
+        height = least + 1 if tile < higher else least
+        if height == ROWS:
+            _six(sums, at + c, points, first + c, channels, weights, w, pieces, fresh)
+        elif height == ROWS - 1:
+            _five(sums, at + c, points, first + c, channels, weights, w, pieces, fresh)
+        else:
+            _four(sums, at + c, points, first + c, channels, weights, w, pieces, fresh)
+        c += height
+
+
+@cache
+def _kernel(m: int) -> jit.Kernel:
+    """Return the kernel for m × m results."""
+    n, r = POINT, POINT - m + 1
+    inverse, forward_kernel, forward = toom_cook(m, r, POINTS[n])
+    of_input, of_kernel, to_results = combinations(forward), combinations(forward_kernel), combinations(inverse)
+
+    def transformed(to_points, taps):  # type: ignore[no-untyped-def]
+        def points_of(points, at, apart, piece, first, pitch, channels, scratch):  # type: ignore[no-untyped-def]
+            """Transform a piece of ``taps`` × ``taps`` pixels, a vector of channels at a time."""
+            wide = width_of(piece)
+            for c in range(0, channels, wide):
+                c = min(c, channels - wide)
+                for k in range(taps):
+                    to_points(scratch, k * wide, taps * wide, piece, first + k * channels + c, pitch * channels)
+                for k in range(n):
+                    to_points(points, at + k * n * apart + c, apart, scratch, k * taps * wide, wide)
+
+        return jit.specialised(points_of, m, taps)
+
+    input_points, kernel_points = transformed(of_input, n), transformed(of_kernel, r)
+
+    def results_of(result, at, sums, c, channels, bias, b, epilogue, scratch):  # type: ignore[no-untyped-def]
+        """Transform a channel's sums back and finish them."""
+        wide = width_of(result)
+        for k in range(n):
+            to_results(scratch, k * wide, n * wide, sums, (k * channels + c) * wide, n * channels * wide)
+        for k in range(m):
+            to_results(result, at + k * m * wide, wide, scratch, k * n * wide, wide)
+            row = add_row(load(result, at + k * m * wide, m, COLUMNS), bias, b)
+            if epilogue[0] != 0:
+                row = activated(row, epilogue)
+            store(row, result, at + k * m * wide, wide)
+
+    results_of = jit.specialised(results_of, m)
+
+    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, layout, sizes):  # type: ignore[no-untyped-def]
+        """Compute a panel of filters for some channels."""
+        (images, y_step, x_step), (channels, share, filters), (down, across, _), (rows, columns, together), _ = sizes
+        part, panel = divmod(task, -(-filters // width_of(x)))
+        begin = part * share
+        channels = min(share, channels - begin)
+        wide = width_of(x)
+        k = min(panel * wide, filters - wide)  # the last panel may overlap the one before
+        shape = (1, rows * r + m - 1, columns * r + m - 1)
+        kernel_shape = (1, rows * r, columns * r)
+        room = apart(rows * columns * together)
+        line = jit.LINE // x.itemsize
+        # One array behind the other; each begins with a line of the cache.
+        first = (n * n * wide + line) // line * line
+        second = (first + shape[1] * shape[2] * channels + line) // line * line
+        third = (second + kernel_shape[1] * kernel_shape[2] * wide + line) // line * line
+        fourth = (third + n * n * room * channels + line) // line * line
+        fifth = (fourth + n * n * room * wide + line) // line * line
+        sixth = (fifth + n * n * channels * wide + line) // line * line
+        scratch, piece, kernel_piece = memory[:first], memory[first:second], memory[second:third]
+        points, kernel_points_, sums = memory[third:fourth], memory[fourth:fifth], memory[fifth:sixth]
+        result = memory[sixth:]
+        x_strides = x_layout.copy()
+        x_strides[1] = x_layout[0]
+        fresh = True
+        step = (1, y_step, x_step)
+        for group in range(0, images * y_step * x_step, together):
+            for vertical in range(0, down, rows):
+                for horizontal in range(0, across, columns):
+                    pieces = 0
+                    for member in range(group, min(group + together, images * y_step * x_step)):
+                        rest, right = divmod(member, x_step)
+                        image, lower = divmod(rest, y_step)
+                        y, x0 = vertical * r * y_step + lower, horizontal * r * x_step + right
+                        slab.load(
+                            piece, np.int64(0), x, x_strides, begin * x_layout[0] + image * x_layout[1], channels,
+                            (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
+                        )  # fmt: skip
+                        slab.load(
+                            kernel_piece, np.int64(0), weights, layout, k * layout[1] + image * layout[0], wide,
+                            (0, y, x0), step, kernel_shape,
+                        )  # fmt: skip
+                        for i in range(rows):
+                            for j in range(columns):
+                                start = (i * shape[2] + j) * r
+                                input_points(points, pieces * channels, room * channels, piece, start * channels,
+                                             shape[2], channels, scratch)  # fmt: skip
+                                start = (i * kernel_shape[2] + j) * r
+                                kernel_points(kernel_points_, pieces * wide, room * wide, kernel_piece, start * wide,
+                                              kernel_shape[2], wide, scratch)  # fmt: skip
+                                pieces += 1
+                    for point in range(n * n):
+                        _multiply(sums, point * channels, points, point * room * channels, channels, kernel_points_,
+                                  point * room * wide, pieces, fresh)  # fmt: skip
+                    fresh = False
+        for c in range(channels):
+            results_of(result, c * m * m * wide, sums, c, channels, bias, k, epilogue, scratch)
+        skipped = panel * wide - k
+        at = begin * out_layout[0] + panel * wide * out_layout[1]
+        if out_layout[0] == m * m * out_layout[4] and out_layout[3] == m * out_layout[4]:
+            slab.unload(out, at, out_layout[1], 0, out_layout[4], wide - skipped, 1, channels * m * m, result, skipped,
+                        channels * m * m)  # fmt: skip
+        else:
+            for c in range(channels):
+                slab.unload(
+                    out, at + c * out_layout[0], out_layout[1], out_layout[3], out_layout[4], wide - skipped, m, m,
+                    result, c * m * m * wide + skipped, m,
+                )  # fmt: skip
+
+    block.__qualname__ = f"_block{m}"
+    return jit.scratch_kernel(block)
