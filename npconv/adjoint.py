@@ -164,6 +164,15 @@ def weight_gradient(
     """Fill ``out``, of the shape of the problem's weight, with the gradient. Arrays are the caller's."""
     input, grad_output, out = problem.canonical(input), problem.canonical(grad_output), problem.canonical_weight(out)
     problem = problem.canonical_form()
+    # Of an axis with one tap, only what the stride meets counts.
+    met = tuple(
+        s if k == 1 and not any(pad) else 1
+        for s, k, pad in zip(problem.stride, problem.kernel_size, problem.padding, strict=True)
+    )
+    input = input[_last_axes(*(slice(None, None, step) for step in met))]
+    problem = replace(
+        problem, input_size=input.shape[2:], stride=tuple(s // n for s, n in zip(problem.stride, met, strict=True))
+    )
     size, groups = grad_output.shape[2:], problem.groups
     # Elements that no window reaches, where the stride does not divide, must not make more taps.
     reached = tuple(

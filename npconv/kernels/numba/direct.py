@@ -14,6 +14,7 @@ Georganas et al., *Anatomy of high-performance deep learning convolutions on SIM
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     pace = tuple(1 if k == 1 else s for k, s in zip(kernel, stride, strict=True))
     depth, height, width = problem.output_size
     panels = -(-filters // product.width(problem.compute_dtype))
-    images = max(min(problem.batch, SMALL // (height * width)), 1)
+    image = math.prod(problem.padded_size) * channels * itemsize
+    images = max(min(problem.batch, SMALL // (height * width), blocking.CACHE // image), 1)
     others = -(-problem.batch // images) * problem.groups * depth
 
     def window(rows: int, columns: int) -> tuple[int, int]:
@@ -88,12 +90,13 @@ def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.nd
     longest = chain_length(problem.products)
     kernel, dilation = problem.kernel_size, problem.dilation
     joined = kernel[2] if dilation[2] == 1 else 1
+    lines = kernel[1] if dilation[1] == 1 and joined == columns else 1  # rows of the kernel that are rows of the slab
     runs: list[tuple[int, int]] = []
     for i in range(kernel[0]):
-        for j in range(kernel[1]):
+        for j in range(0, kernel[1], lines):
             for m in range(0, kernel[2], joined):
                 offset = ((i * rows + j * dilation[1]) * columns + m * dilation[2]) * channels
-                length = joined * channels
+                length = lines * joined * channels
                 parts = -(-length // longest)
                 cuts = [length * part // parts for part in range(parts + 1)]
                 runs += [(offset + a, b - a) for a, b in itertools.pairwise(cuts)]
@@ -141,6 +144,8 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
         starts[pixel] = image * size + (i * pace[1] * window[2] + j * pace[2]) * channels
     wide = width_of(out)
     panels = -(-filters // wide)
+    # Whether the results of all images lie at one distance from each other, as those of a weight gradient do.
+    in_line = out_layout[0] == pixels * out_layout[4] and (rows == 1 or out_layout[3] == columns * out_layout[4])
     for panel in range(part * block[0], min((part + 1) * block[0], panels)):
         first = g * panels + panel
         multiply_and_finish(
@@ -148,9 +153,14 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
             first * wide, epilogue,
         )  # fmt: skip
         k = g * filters + panel * wide
-        at = k * out_layout[1] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
-        for image in range(images):
-            slab.unload(
-                out, (n * together + image) * out_layout[0] + at, out_layout[1], out_layout[3], out_layout[4],
-                min(wide, filters - panel * wide), rows, columns, result, image * pixels * wide, columns,
-            )  # fmt: skip
+        at = n * together * out_layout[0] + k * out_layout[1] + z * out_layout[2]
+        at += row * out_layout[3] + column * out_layout[4]
+        count = min(wide, filters - panel * wide)
+        if in_line:
+            slab.unload(out, at, out_layout[1], 0, out_layout[4], count, 1, images * pixels, result, 0, images * pixels)
+        else:
+            for image in range(images):
+                slab.unload(
+                    out, image * out_layout[0] + at, out_layout[1], out_layout[3], out_layout[4], count, rows, columns,
+                    result, image * pixels * wide, columns,
+                )  # fmt: skip

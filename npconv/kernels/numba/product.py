@@ -127,12 +127,32 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 @jit.scratch_kernel
 def _pack(task, taps_of, weight, packed, sizes):  # type: ignore[no-untyped-def]
     """Pack some channels of a panel."""
-    panel, channel, count = load_filters(task, taps_of, weight, sizes)
-    channels, taps = sizes[2], sizes[4]
+    panel, channel, count, wanted, start = _place(task, width_of(packed), sizes)
+    channels, to_filter, to_channel, taps, kind = sizes[2], sizes[7], sizes[8], sizes[4], sizes[5]
     wide = width_of(packed)
-    for c in range(count):
-        for tap in range(taps):
-            copy(packed, ((panel * taps + tap) * channels + channel + c) * wide, taps_of, (c * taps + tap) * wide)
+    at = (panel * taps * channels + channel) * wide
+    if kind == 0 and wanted == wide and taps == 1 and count >= BLOCK:
+        _transpose_filters(packed, at, wide, weight, start, to_filter, wide, count)
+    elif kind == 0 and wanted == wide and taps >= ELEMENTS:
+        for c in range(count):
+            first = start + c * to_channel
+            _transpose_filters(packed, at + c * wide, channels * wide, weight, first, to_filter, wide, taps)
+    else:
+        load_filters(task, taps_of, weight, sizes)
+        for c in range(count):
+            for tap in range(taps):
+                copy(packed, at + (tap * channels + c) * wide, taps_of, (c * taps + tap) * wide)
+
+
+@jit.inline
+def _place(task, wide, sizes):  # type: ignore[no-untyped-def]
+    """Return a task's panel, first channel, number of channels and of filters, and where its weight begins."""
+    number, pieces, channels, filters, _, _, start, to_filter, to_channel = sizes[:9]
+    panel, piece = divmod(task, pieces)
+    g, k = divmod(panel, number)
+    channel = piece * sizes[15]
+    start += (g * filters + k * wide) * to_filter + channel * to_channel
+    return panel, channel, min(sizes[15], channels - channel), min(wide, filters - k * wide), start
 
 
 @jit.inline
@@ -141,14 +161,9 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
 
     Blocks are transposed, the last of them overlapping the one before.
     """
-    number, pieces, channels, filters, taps, kind, start, to_filter, to_channel = sizes[:9]
-    panel, piece = divmod(task, pieces)
-    g, k = divmod(panel, number)
+    taps, kind, to_filter, to_channel = sizes[4], sizes[5], sizes[7], sizes[8]
     wide = width_of(weight)
-    channel = piece * sizes[15]
-    count = min(sizes[15], channels - channel)
-    wanted = min(wide, filters - k * wide)
-    start += (g * filters + k * wide) * to_filter + channel * to_channel
+    panel, channel, count, wanted, start = _place(task, wide, sizes)
     if wanted < wide:
         for e in range(count * taps):
             blank(taps_of, e * wide, COLUMNS)
@@ -183,11 +198,12 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
 @jit.inline
 def _transpose_filters(taps_of, at, step, weight, start, to_filter, filters, elements):  # type: ignore[no-untyped-def]
     """Write the elements of some filters, which lie side by side, to rows that are ``step`` apart."""
-    for lane in range(0, filters, BLOCK):
-        lane = min(lane, filters - BLOCK)
-        for e in range(0, elements, BLOCK):
-            e = min(e, elements - BLOCK)
-            transpose(taps_of, at + e * step + lane, step, weight, start + lane * to_filter + e, to_filter)
+    for begin in range(0, elements, ELEMENTS):
+        for lane in range(0, filters, BLOCK):
+            lane = min(lane, filters - BLOCK)
+            for e in range(begin, min(begin + ELEMENTS, elements), BLOCK):
+                e = min(e, elements - BLOCK)
+                transpose(taps_of, at + e * step + lane, step, weight, start + lane * to_filter + e, to_filter)
 
 
 def panel_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:

@@ -136,6 +136,8 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
     """Copy pixels of a row, the channels of each side by side."""
     if (to_channel == 1 or channels == 1) and to_pixel == channels:
         copy_numbers(slab, i, numbers, at, pixels * channels)
+    elif channels == 1:
+        copy_spaced(slab, i, numbers, at, to_pixel, pixels)
     elif to_channel == 1:
         for x in range(pixels):
             copy_numbers(slab, i + x * channels, numbers, at + x * to_pixel, channels)
