@@ -150,6 +150,8 @@ class Effort:
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
+        if self.pieces:
+            return 0  # they are taken as they are
         itemsize = problem.compute_dtype.itemsize
         panel = max(self.panel, 1) // itemsize or 1
         filters = -(-filters // problem.groups // panel) * panel * problem.groups

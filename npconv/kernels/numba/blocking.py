@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
+
+
+def _second_level() -> int:
+    """Return the bytes of a core's second-level cache; half a mebibyte if the system does not tell."""
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text(encoding="ascii")
+        return int(size.strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return 2**19
+
 
 CACHE = 2**18
 """Bytes that a task's input and result should fit: half of a small second-level cache, the weights stream through the
 other half."""
 
+LARGE_CACHE = min(max(_second_level() // 2, CACHE), 2**20)
+"""The same for a task that loads its input once for many filters, on this machine."""
+
 TASKS_PER_THREAD = 4
 """Tasks that each thread should get, so that none waits long for another."""
+
+TOLERANCE = 1.02
+"""How much longer than with the best cut it may take with more tasks, which even out what else the machine does."""
 
 
 class Blocks(NamedTuple):
@@ -26,17 +43,16 @@ def even(size: int, most: int) -> int:
     return -(-size // pieces)
 
 
-def blocks(height: int, width: int, pixels: int, others: int, panels: int, threads: int, least: int = 1) -> Blocks:
-    """Return rectangles of about ``pixels`` of height × width, with all panels if that makes tasks enough.
+def blocks(height: int, width: int, pixels: int, others: int, panels: int, threads: int, load: float = 0.1) -> Blocks:
+    """Return rectangles of about ``pixels`` of height × width, and how many panels a task should have.
 
-    ``others`` is the number of images, planes and groups, each of which is cut so. Tasks of fewer panels than ``least``
-    are made only as long as there are threads without one.
+    ``others`` is the number of images, planes and groups, each of which is cut so. Each task loads its input, which
+    takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better.
     """
     columns = even(width, pixels if width > pixels else width)
     rows = even(height, pixels // columns)
-    wanted = TASKS_PER_THREAD * threads if threads > 1 else 1
-    parts = 1
     rectangles = others * -(-height // rows) * -(-width // columns)
-    while parts < panels and rectangles * parts < (wanted if panels // (parts + 1) >= least else threads):
-        parts += 1
-    return Blocks(rows, columns, -(-panels // parts))
+    shares = {-(-panels // parts) for parts in range(1, (panels if threads > 1 else 1) + 1)}
+    times = {share: -(-rectangles * -(-panels // share) // threads) * (share + load) for share in shares}
+    best = TOLERANCE * min(times.values())
+    return Blocks(rows, columns, min(share for share, time in times.items() if time <= best))

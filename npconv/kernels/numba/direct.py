@@ -21,6 +21,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.product import SPARE, multiply_and_finish, width_of
+from npconv.kernels.numba.vector import BLOCK
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
@@ -57,17 +58,20 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     depth, height, width = problem.output_size
     panels = -(-filters // product.width(problem.compute_dtype))
     image = math.prod(problem.padded_size) * channels * itemsize
-    images = max(min(problem.batch, SMALL // (height * width), blocking.CACHE // image), 1)
+    images = max(min(problem.batch, SMALL // (height * width), blocking.LARGE_CACHE // image), 1)
     others = -(-problem.batch // images) * problem.groups * depth
 
     def window(rows: int, columns: int) -> tuple[int, int]:
         return (rows - 1) * pace[1] + problem.span[1], (columns - 1) * pace[2] + problem.span[2]
 
+    # A number of the input takes as long to load as half a product with a panel, three times as long where channels
+    # are too few to transpose blocks of them.
+    load = (0.5 if channels >= BLOCK else 1.5) * math.prod(problem.padded_size) / (problem.positions * problem.taps)
     pixels = PIXELS
     while True:
-        block = blocking.blocks(height, width, pixels, others, panels, threads)
+        block = blocking.blocks(height, width, pixels, others, panels, threads, load)
         rows, columns = window(block.rows, block.columns)
-        if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= blocking.CACHE:
+        if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= blocking.LARGE_CACHE:
             break
         pixels = pixels * 3 // 4
     grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, -(-height // block.rows),

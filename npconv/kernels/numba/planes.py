@@ -45,6 +45,9 @@ WIDEST = max(TILES.values())
 PIXELS = 1536
 """Pixels of a task, if the cache has room for what they need."""
 
+LOAD = 0.3
+"""How long it takes to load a number of the input, in products with `MOST` filters."""
+
 FILTERS = 16
 """Filters of a task, if they belong to several groups."""
 
@@ -85,7 +88,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     pixels = PIXELS
     while True:
         panels = -(-filters // MOST) if together == 1 else 1
-        block = blocking.blocks(height, width, pixels, others, panels, threads)
+        block = blocking.blocks(height, width, pixels, others, panels, threads, LOAD / problem.taps)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         planes = channels * kernel[0] * len(phases[0]) * len(phases[1])
         if pixels <= 64 or planes * rows * columns * itemsize <= blocking.CACHE // (8 if together > 1 else 1):
@@ -153,6 +156,8 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     spare = WIDEST * lanes
     positions = (rows - 1) * window[2] + columns
     pitch = -(-positions // lanes) * lanes + spare
+    # A row of results is written where it belongs, the last tile over the end of the one before.
+    straight = rows == 1 and out_layout[4] == 1 and columns >= WIDEST * lanes
     at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
     piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
     clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
@@ -164,22 +169,27 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
             piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride, window,
             phases, down,
         )  # fmt: skip
+        at = n * out_layout[0] + (begin * filters + first_filter) * out_layout[1] + z * out_layout[2]
+        at += row * out_layout[3] + column * out_layout[4]
         for g in range(number):
             k = (begin + g) * filters + first_filter
+            if straight:
+                target, to, step = out, at + g * filters * out_layout[1], out_layout[1]
+            else:
+                target, to, step = result, g * count * pitch, pitch
             _multiply(
-                result, g * count, pitch, weights, k, count, elements, piece, g * size, offsets, positions, chain,
+                target, to, step, weights, k, count, elements, piece, g * size, offsets, positions, straight, chain,
                 bias, epilogue,
             )  # fmt: skip
-        k = begin * filters + first_filter
-        at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
-        unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
+        if not straight:
+            unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
 
 @jit.inline
 def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped-def]
     """Return the groups that a task works on at a time: one, whose planes stay in the first-level cache.
 
-    Where the channels are last, enough of them to transpose whole blocks.
+    Where the channels are last, enough of them to transpose straight blocks.
     """
     return min(groups, -(-BLOCK // filters)) if to_filter == 1 or to_channel == 1 else 1
 
@@ -188,10 +198,14 @@ def _height(rows):  # type: ignore[no-untyped-def]
     """Return the product of ``rows`` filters with all pixels."""
     columns = TILES[rows]
 
-    def multiply(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, chain, bias, epilogue):  # type: ignore[no-untyped-def]
+    def multiply(
+        result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias, epilogue
+    ):  # type: ignore[no-untyped-def]
         wide = columns * lanes_of(result)
+        last = positions - wide if straight else positions
         filters = starts_from(k * elements, elements, rows)
         for pixel in range(0, positions, wide):
+            pixel = min(pixel, last)
             total = zeros(result, rows, columns)
             for start in range(0, elements, chain):
                 tile = zeros(result, rows, columns)
@@ -201,7 +215,7 @@ def _height(rows):  # type: ignore[no-untyped-def]
             total = add_column(total, bias, k)
             if epilogue[0] != 0:
                 total = activated(total, epilogue)
-            store(total, result, at * pitch + pixel, pitch)
+            store(total, result, at + pixel, pitch)
 
     return jit.specialised(multiply, rows, within=True)
 
@@ -211,30 +225,30 @@ _one, _two, _three, _four, _five, _six = (_height(rows) for rows in TILES)
 
 @jit.inline
 def _multiply(  # type: ignore[no-untyped-def]
-    result, first, pitch, weights, k, count, elements, piece, begin, offsets, positions, chain, bias, epilogue
+    result, at, pitch, weights, k, count, elements, piece, begin, offsets, positions, straight, chain, bias, epilogue
 ):
     """Compute ``count`` filters of a group, in tiles as high as the others or one row less."""
     tiles = -(-count // MOST)
     least, higher = divmod(count, tiles)
-    at = 0
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
         if rows == 6:
-            _six(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+            _six(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
                  epilogue)  # fmt: skip
         elif rows == 5:
-            _five(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+            _five(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
                   epilogue)  # fmt: skip
         elif rows == 4:
-            _four(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+            _four(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
                   epilogue)  # fmt: skip
         elif rows == 3:
-            _three(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+            _three(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
                    epilogue)  # fmt: skip
         elif rows == 2:
-            _two(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+            _two(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
                  epilogue)  # fmt: skip
         else:
-            _one(result, first + at, pitch, weights, k + at, elements, piece, begin, offsets, positions, chain, bias,
+            _one(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
                  epilogue)  # fmt: skip
-        at += rows
+        at += rows * pitch
+        k += rows

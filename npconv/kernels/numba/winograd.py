@@ -35,9 +35,9 @@ TILES = 16
 56² and 64 channels 14 take 0.39 ms, 28 0.40 and 56 0.45; with 256 channels 14 take 5.4 and 28 5.9."""
 
 
-LEAST_PANELS = 8
-"""Panels that a task should have, as each task transforms its input for itself: 256 channels at 14² take 0.69 ms with
-tasks of one panel, 0.54 with 2, 0.48 with 4 or 8; 512 channels 2.1 ms and, with 8, 1.8."""
+LOAD = 0.5
+"""How long the transform of the input takes, in products with a panel: 256 channels at 14² took 0.69 ms with tasks of one
+panel, 0.54 with 2, 0.48 with 4 or 8."""
 
 CHAIN = 96
 """Channels that are summed up in one chain. With all 512 or 1024 in one, a constant image (whose roundings all go one
@@ -244,7 +244,7 @@ class Winograd:
         panels = -(-problem.out_channels // wide)
         down, across = -(-height // y_step), -(-width // x_step)  # of one residue
         others = problem.batch * depth * y_step * x_step
-        block = blocking.blocks(-(-down // m), -(-across // m), TILES, others, panels, threads, LEAST_PANELS)
+        block = blocking.blocks(-(-down // m), -(-across // m), TILES, others, panels, threads, LOAD)
         grid = (problem.batch, -(-panels // block.panels), depth, -(-down // (block.rows * m)),
                 -(-across // (block.columns * m)), y_step, x_step)  # fmt: skip
         before = tuple(-pad for pad, _ in problem.padding)
