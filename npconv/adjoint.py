@@ -25,6 +25,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,19 +140,43 @@ def _transposed(
     filters, channels = problem.out_channels // problem.groups, problem.in_channels // problem.groups
     swapped = weight.reshape(problem.groups, filters, channels, *problem.kernel_size).swapaxes(1, 2)
     swapped = swapped.reshape(problem.in_channels, filters, *problem.kernel_size)
-    found = list(phases(problem))
-    if sum(math.prod(part.length for part in parts) for parts, _ in found) < math.prod(problem.input_size):
+    steps, reached = _steps(problem)
+    if not reached:
         # Where the stride is longer than the kernel, some elements meet no tap.
         constant = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
         if bias is not None:
             constant += bias[:, None, None, None]
         activation.apply(constant, problem.activation)
         out[...] = constant
-    for parts, forward in found:
-        target = out[_last_axes(*(part.elements for part in parts))]
-        taps = swapped[_last_axes(*(part.taps for part in parts))][..., ::-1, ::-1, ::-1]
-        begins = tuple(part.taps.start for part in parts)
-        choose(forward, choice).run(grad_output, taps, bias, target, workspace, begins)
+    for step in steps:
+        taps = swapped[step.taps][..., ::-1, ::-1, ::-1]
+        choose(step.forward, choice).run(grad_output, taps, bias, out[step.elements], workspace, step.begins)
+
+
+class _Step(NamedTuple):
+    """A phase of all axes."""
+
+    elements: tuple[Any, ...]
+    taps: tuple[Any, ...]
+    begins: tuple[int, ...]
+    forward: ConvProblem
+
+
+@lru_cache(maxsize=1024)
+def _steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
+    """Return the phases of a canonical problem, and whether they reach all elements of the input."""
+    found = list(phases(problem))
+    steps = [
+        _Step(
+            _last_axes(*(part.elements for part in parts)),
+            _last_axes(*(part.taps for part in parts)),
+            tuple(part.taps.start for part in parts),
+            forward,
+        )
+        for parts, forward in found
+    ]
+    reached = sum(math.prod(part.length for part in parts) for parts, _ in found)
+    return steps, reached == math.prod(problem.input_size)
 
 
 def _last_axes(*index: slice) -> tuple[Any, ...]:
@@ -163,47 +188,57 @@ def weight_gradient(
 ) -> None:
     """Fill ``out``, of the shape of the problem's weight, with the gradient. Arrays are the caller's."""
     input, grad_output, out = problem.canonical(input), problem.canonical(grad_output), problem.canonical_weight(out)
+    met, padding, forward = _weight_step(problem)
+    x = input[_last_axes(*(slice(None, None, step) for step in met))]
+    if padding is not None:
+        x = host.padded(x, padding, problem.padding_mode, np.dtype(problem.dtype))
+    groups, channels, inner = problem.groups, forward.batch, forward.input_size
+    x = x[_last_axes(*map(slice, inner))]
+    x = x.reshape(problem.batch, groups, channels, *inner).transpose(2, 1, 0, 3, 4, 5)
+    x = x.reshape(channels, groups * problem.batch, *inner)
+    choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+
+
+@lru_cache(maxsize=1024)
+def _weight_step(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...] | None, ConvProblem]:
+    """Return the steps from one element of the input that is met to the next, the padding to be made, the convolution.
+
+    The input, with that padding, may be larger than the convolution's.
+    """
     problem = problem.canonical_form()
+    size = problem.output_size
     # Of an axis with one tap, only what the stride meets counts.
     met = tuple(
         s if k == 1 and not any(pad) else 1
         for s, k, pad in zip(problem.stride, problem.kernel_size, problem.padding, strict=True)
     )
-    input = input[_last_axes(*(slice(None, None, step) for step in met))]
-    problem = replace(
-        problem, input_size=input.shape[2:], stride=tuple(s // n for s, n in zip(problem.stride, met, strict=True))
-    )
-    size, groups = grad_output.shape[2:], problem.groups
+    there = tuple(-(-n // step) for n, step in zip(problem.input_size, met, strict=True))
+    stride = tuple(s // step for s, step in zip(problem.stride, met, strict=True))
     # Elements that no window reaches, where the stride does not divide, must not make more taps.
     reached = tuple(
         (o - 1) * s + (k - 1) * d + 1
-        for o, s, k, d in zip(size, problem.stride, problem.kernel_size, problem.dilation, strict=True)
+        for o, s, k, d in zip(size, stride, problem.kernel_size, problem.dilation, strict=True)
     )
-    before = tuple(pad for pad, _ in problem.padding)
-    padding = tuple((pad, n - pad - m) for pad, n, m in zip(before, reached, input.shape[2:], strict=True))
+    made, before = None, tuple(pad for pad, _ in problem.padding)
     if problem.padding_mode != "zeros" or any(pad >= n for pad, n in zip(before, reached, strict=True)):
-        input = host.padded(input, problem.padding, problem.padding_mode, np.dtype(problem.dtype))
-        padding = tuple((0, n - m) for n, m in zip(reached, input.shape[2:], strict=True))
-    # Where less is reached than there is, the padding behind is negative: a part of the input.
-    x = input[_last_axes(*(slice(n + min(after, 0)) for (_, after), n in zip(padding, input.shape[2:], strict=True)))]
-    padding = tuple((pad, max(after, 0)) for pad, after in padding)
-    channels, inner = problem.in_channels // groups, x.shape[2:]
-    x = x.reshape(problem.batch, groups, channels, *inner).transpose(2, 1, 0, 3, 4, 5)
+        made, before = problem.padding, (0, 0, 0)
+        there = tuple(n + sum(pad) for n, pad in zip(there, made, strict=True))
+    after = tuple(n - pad - m for n, pad, m in zip(reached, before, there, strict=True))
     forward = replace(
         problem,
-        batch=channels,
-        in_channels=groups * problem.batch,
-        input_size=inner,
+        batch=problem.in_channels // problem.groups,
+        in_channels=problem.groups * problem.batch,
+        # Where less is reached than there is, the padding behind is negative: a part of the input.
+        input_size=tuple(n + min(pad, 0) for n, pad in zip(there, after, strict=True)),
         kernel_size=size,
         stride=problem.dilation,
-        dilation=problem.stride,
-        padding=padding,
+        dilation=stride,
+        padding=tuple((pad, max(n, 0)) for pad, n in zip(before, after, strict=True)),
         padding_mode="zeros",
         bias=False,
         activation=(),
     )
-    x = x.reshape(channels, groups * problem.batch, *inner)
-    choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+    return met, made, forward
 
 
 def bias_gradient(grad_output: np.ndarray, out: np.ndarray) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import adjoint, arguments, call
+from npconv import adjoint, arguments, call, recall
 from npconv.arguments import IntPerAxis, Padding
-from npconv.plan import choose
+from npconv.plan import Choice, choose
+from npconv.problem import ConvProblem
 
 
 @contextmanager
@@ -28,12 +29,47 @@ def _given(**sized: Any) -> Iterator[None]:
         raise ValueError(f"with {name} {value!r}: {error}") from None
 
 
-def _check_gradient(named: dict[str, Any], expected: tuple[int, ...]) -> None:
+class _Call(NamedTuple):
+    """What a call's arguments come to."""
+
+    problem: ConvProblem
+    choice: Choice
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+_Find = Callable[[dict[str, Any], np.dtype[Any]], tuple[ConvProblem, tuple[int, ...], tuple[int, ...]]]
+
+_roads: dict[Any, _Call] = {}
+
+
+def _prepared(
+    find: _Find, options: tuple[Any, ...], names: tuple[str, str, str | None], out: Any, **given: Any
+) -> tuple[Any, ...]:
+    """Return the two arrays given, as arrays, the call's problem and choice, and the array to fill.
+
+    ``find`` returns the problem and the shapes that ``grad_output`` must have and that the gradient has; what it found
+    for a call like this one (`npconv.recall`) is not looked for again.
+    """
+    key = recall.key(*given.values()) if out is None and recall.plain((options, names)) else None
+    road = _roads.get((key, options, names)) if key is not None else None
+    if road is not None:
+        return *given.values(), road.problem, road.choice, np.empty(road.shape, road.dtype)
+    named = call.arrays(**given)
+    dtype = call.dtype(named)
+    problem, expected, shape = find(named, dtype)
+    choice = call.choice(*names, named)
     call.on_host("npconv.grad", named)
     if named["grad_output"].shape != expected:
         raise ValueError(
             f"grad_output must have the shape of the function's result, {expected}; got {named['grad_output'].shape}"
         )
+    result = call.result(out, shape, dtype, named)
+    if key is not None:
+        if len(_roads) >= recall.KEPT:
+            _roads.clear()
+        _roads[key, options, names] = _Call(problem, choice, shape, dtype)
+    return *named.values(), problem, choice, result
 
 
 def _conv_input(rank: int) -> Callable[..., np.ndarray]:
@@ -53,17 +89,20 @@ def _conv_input(rank: int) -> Callable[..., np.ndarray]:
         precision: str | None = None,
         out: Any = None,
     ) -> np.ndarray:
-        named = call.arrays(grad_output=grad_output, weight=weight)
-        dtype = call.dtype(named)
-        with _given(input_size=input_size):
-            problem = arguments.conv_problem(
-                rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
-                padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode, data_format=data_format,
-            )  # fmt: skip
-        choice = call.choice(algorithm, backend, precision, named)
-        _check_gradient(named, problem.result_shape)
-        out = call.result(out, problem.input_shape, dtype, named)
-        adjoint.input_gradient(problem, named["weight"].conj(), named["grad_output"], None, out, choice)
+        def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+            with _given(input_size=input_size):
+                problem = arguments.conv_problem(
+                    rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
+                    padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+                    data_format=data_format,
+                )  # fmt: skip
+            return problem, problem.result_shape, problem.input_shape
+
+        slope, kernel, problem, choice, out = _prepared(
+            find, ("input", rank, input_size, stride, padding, dilation, groups, padding_mode, data_format),
+            (algorithm, backend, precision), out, grad_output=grad_output, weight=weight,
+        )  # fmt: skip
+        adjoint.input_gradient(problem, kernel.conj(), slope, None, out, choice)
         return out  # type: ignore[no-any-return]
 
     return gradient
@@ -86,17 +125,20 @@ def _conv_weight(rank: int) -> Callable[..., np.ndarray]:
         precision: str | None = None,
         out: Any = None,
     ) -> np.ndarray:
-        named = call.arrays(input=input, grad_output=grad_output)
-        dtype = call.dtype(named)
-        with _given(weight_size=weight_size):
-            problem = arguments.conv_problem(
-                rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype, stride=stride,
-                padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode, data_format=data_format,
-            )  # fmt: skip
-        choice = call.choice(algorithm, backend, precision, named)
-        _check_gradient(named, problem.result_shape)
-        out = call.result(out, problem.weight_shape, dtype, named)
-        adjoint.weight_gradient(problem, named["input"].conj(), named["grad_output"], out, choice)
+        def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+            with _given(weight_size=weight_size):
+                problem = arguments.conv_problem(
+                    rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype,
+                    stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+                    data_format=data_format,
+                )  # fmt: skip
+            return problem, problem.result_shape, problem.weight_shape
+
+        x, slope, problem, choice, out = _prepared(
+            find, ("weight", rank, weight_size, stride, padding, dilation, groups, padding_mode, data_format),
+            (algorithm, backend, precision), out, input=input, grad_output=grad_output,
+        )  # fmt: skip
+        adjoint.weight_gradient(problem, x.conj(), slope, out, choice)
         return out  # type: ignore[no-any-return]
 
     return gradient
@@ -119,19 +161,21 @@ def _transpose_input(rank: int) -> Callable[..., np.ndarray]:
         precision: str | None = None,
         out: Any = None,
     ) -> np.ndarray:
-        named = call.arrays(grad_output=grad_output, weight=weight)
-        dtype = call.dtype(named)
-        with _given(input_size=input_size):
-            problem = arguments.transposed_problem(
-                rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
-                padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-                data_format=data_format,
-            )  # fmt: skip
-        choice = call.choice(algorithm, backend, precision, named)
-        _check_gradient(named, problem.input_shape)
-        out = call.result(out, problem.result_shape, dtype, named)
+        def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+            with _given(input_size=input_size):
+                problem = arguments.transposed_problem(
+                    rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
+                    padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+                    data_format=data_format,
+                )  # fmt: skip
+            return problem, problem.input_shape, problem.result_shape
+
+        slope, kernel, problem, choice, out = _prepared(
+            find, ("transposed", rank, input_size, stride, padding, output_padding, groups, dilation, data_format),
+            (algorithm, backend, precision), out, grad_output=grad_output, weight=weight,
+        )  # fmt: skip
         # The transposed of the transposed convolution is the convolution itself.
-        choose(problem, choice).run(named["grad_output"], named["weight"].conj(), None, out)
+        choose(problem, choice).run(slope, kernel.conj(), None, out)
         return out  # type: ignore[no-any-return]
 
     return gradient
@@ -154,18 +198,21 @@ def _transpose_weight(rank: int) -> Callable[..., np.ndarray]:
         precision: str | None = None,
         out: Any = None,
     ) -> np.ndarray:
-        named = call.arrays(input=input, grad_output=grad_output)
-        dtype = call.dtype(named)
-        with _given(weight_size=weight_size):
-            problem = arguments.transposed_problem(
-                rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype, stride=stride,
-                padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-                data_format=data_format,
-            )  # fmt: skip
-        choice = call.choice(algorithm, backend, precision, named)
-        _check_gradient(named, problem.input_shape)
-        out = call.result(out, problem.weight_shape, dtype, named)
-        adjoint.weight_gradient(problem, named["grad_output"], named["input"].conj(), out, choice)
+        def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+            with _given(weight_size=weight_size):
+                problem = arguments.transposed_problem(
+                    rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype,
+                    stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+                    data_format=data_format,
+                )  # fmt: skip
+            return problem, problem.input_shape, problem.weight_shape
+
+        x, slope, problem, choice, out = _prepared(
+            find,
+            ("transposed weight", rank, weight_size, stride, padding, output_padding, groups, dilation, data_format),
+            (algorithm, backend, precision), out, input=input, grad_output=grad_output,
+        )  # fmt: skip
+        adjoint.weight_gradient(problem, slope, x.conj(), out, choice)
         return out  # type: ignore[no-any-return]
 
     return gradient

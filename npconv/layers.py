@@ -12,7 +12,7 @@ from npconv import adjoint, arguments, backends, call, recall
 from npconv.arguments import IntPerAxis, Padding
 from npconv.inspection import Explanation, explain_problem
 from npconv.kernels.host import Workspace, contiguous
-from npconv.plan import Plan, choose
+from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem, compute_dtype
 
 
@@ -72,20 +72,34 @@ class _Layer:
         if self.transposed:
             adjoint.input_gradient(problem, weight, named["input"], bias, out, choice, self._workspace)
         else:
-            plan = choose(problem, choice)
-            plan.run(named["input"], weight, bias, out, self._workspace)
-            self._remember(key, dtype, plan, weight, bias)
+            choose(problem, choice).run(named["input"], weight, bias, out, self._workspace)
+        if key is not None and key[-1] == dtype:
+            self._remember(key, problem, choice, weight, bias)
         return out
 
-    def _remember(self, key: Any, dtype: np.dtype[Any], plan: Plan, weight: Any, bias: Any) -> None:
+    def _remember(self, key: Any, problem: ConvProblem, choice: Choice, weight: Any, bias: Any) -> None:
         """Keep the road that a call took, if it is one to be kept."""
-        quick = plan.quick
-        if key is None or key[-1] != dtype or quick is None:
-            return
-        packed = plan.pack(weight, bias, self._workspace)
+        if self.transposed:
+            shape, dtype = problem.input_shape, key[-1]
+
+            def road(input: np.ndarray) -> np.ndarray:
+                out = np.empty(shape, dtype)
+                adjoint.input_gradient(problem, weight, input, bias, out, choice, self._workspace)
+                return out
+
+        else:
+            plan = choose(problem, choice)
+            quick = plan.quick
+            if quick is None:
+                return
+            packed = plan.pack(weight, bias, self._workspace)
+
+            def road(input: np.ndarray) -> np.ndarray:
+                return quick(input, packed)
+
         if len(self._roads) >= recall.KEPT:
             self._roads.clear()
-        self._roads[key] = lambda input: quick(input, packed)
+        self._roads[key] = road
 
     def explain(self, input_shape: tuple[int, ...]) -> Explanation:
         """Tell what would run for an input of this shape, of the layer's dtype, and why.

@@ -174,6 +174,10 @@ class ConvProblem:
 
     def canonical_form(self) -> ConvProblem:
         """Return the same problem over the arrays that `canonical` and `canonical_weight` give."""
+        return self._canonical_form
+
+    @once
+    def _canonical_form(self) -> ConvProblem:
         return replace(
             self,
             input_size=self.three(self.input_size),

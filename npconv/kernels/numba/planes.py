@@ -198,9 +198,9 @@ def _height(rows):  # type: ignore[no-untyped-def]
     """Return the product of ``rows`` filters with all pixels."""
     columns = TILES[rows]
 
-    def multiply(
+    def multiply(  # type: ignore[no-untyped-def]
         result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias, epilogue
-    ):  # type: ignore[no-untyped-def]
+    ):
         wide = columns * lanes_of(result)
         last = positions - wide if straight else positions
         filters = starts_from(k * elements, elements, rows)

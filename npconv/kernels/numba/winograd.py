@@ -36,8 +36,8 @@ TILES = 16
 
 
 LOAD = 0.5
-"""How long the transform of the input takes, in products with a panel: 256 channels at 14² took 0.69 ms with tasks of one
-panel, 0.54 with 2, 0.48 with 4 or 8."""
+"""How long the transform of the input takes, in products with a panel: 256 channels at 14² took 0.69 ms with tasks of
+one panel, 0.54 with 2, 0.48 with 4 or 8."""
 
 CHAIN = 96
 """Channels that are summed up in one chain. With all 512 or 1024 in one, a constant image (whose roundings all go one
