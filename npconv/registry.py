@@ -20,9 +20,6 @@ ENGINE_LIMIT, ENGINE_FREE = 2**26, 2**20
 """Engines may take as much as input, weight and result together, but no more than 64 MiB. A mebibyte, which two cores'
 caches hold, is free."""
 
-SECTION = 2
-"""Panels of filters that a Winograd call packs at a time, or more."""
-
 
 def engine_limit(problem: ConvProblem) -> int:
     """Return the bytes of workspace over which ``"auto"`` passes an engine by."""
@@ -137,16 +134,24 @@ class Effort:
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
 
-        Each time the input is transformed again, so that there are `SECTION` panels or more.
+        Each time the input is transformed again; and there must be work for all threads.
         """
         filters = max(problem.out_channels, 1)
         if self.tile == 1:
             return filters
         wide = self.panel // problem.compute_dtype.itemsize
         room = engine_limit(problem) - threads * self._scratch(problem)
-        fit = max(room // max(self._packed_bytes(problem, wide), 1), SECTION)
+        down, across, rows, columns = self._tiles(problem)
+        rectangles = problem.batch * -(-down // rows) * -(-across // columns)
+        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // max(rectangles, 1)))
         panels = -(-filters // wide)
         return min(-(-panels // -(-panels // fit)) * wide, filters)
+
+    def _tiles(self, problem: ConvProblem) -> tuple[int, int, int, int]:
+        """Return the tiles of a Winograd result down and across, and those of a task."""
+        down, across = (max(-(-n // self.tile), 1) for n in (1, *problem.output_size)[-2:])
+        columns = min(across, 16)
+        return down, across, min(down, 16 // columns), columns
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
@@ -167,9 +172,12 @@ class Effort:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4
         if self.tile > 1:
-            size = self.tile + problem.kernel_size[-1] - 1
-            tiles = min(16, problem.batch * math.prod(-(-n // self.tile) for n in problem.output_size))
-            slab += size**2 * tiles * (problem.in_channels + self.panel // itemsize) * itemsize
+            taps = problem.kernel_size[-1]
+            _, _, rows, columns = self._tiles(problem)
+            pixels = (rows * self.tile + taps - 1) * (columns * self.tile + taps - 1)
+            points = (self.tile + taps - 1) ** 2 * rows * columns
+            wide = self.panel // itemsize
+            slab = (pixels * problem.in_channels + points * (problem.in_channels + wide) + 2 * points * wide) * itemsize
         return slab
 
 
