@@ -1,13 +1,16 @@
 """The direct sum where each filter meets one channel: sums that scroll over the input.
 
 No number of the input is shared between filters, so that loads, not products, are what a depthwise convolution has to
-save. A register tile holds the unfinished results of one run, each a few vectors wide, that one step of the input
-reaches: three in a 3 × 3 kernel. A step loads its part of the input once, adds its products to all of them, writes the
-oldest, which is finished, and moves the others up. With a stride, a step is so much longer and reaches fewer results:
-two of them in a 3 × 3 kernel of stride 2, the elder by the first row of the step alone.
+save. Each number is loaded once or, for its neighbours in a row, as often as the kernel is wide, into a register tile
+that scrolls over the input (`npconv.kernels.numba.scrolling`).
 
-Where the pixels of a row lie side by side, vectors are of pixels and sums scroll down the image. Where the channels do,
-in input and result, vectors are of channels and sums scroll along the rows. Both read a slab, which has the padding.
+Where the pixels of a row lie side by side, vectors are of pixels and sums scroll down the image. Small kernels read the
+image as it is: what lies outside is left out by rows and masked in vectors. Reading a row's ends takes numbers of the
+rows before and after it, so that the first and the last plane of an array are copied to where there is room around
+them, and so are images whose pixels do not lie side by side. Large kernels read a slab, which has the padding.
+
+Where the channels lie side by side, in input and result, vectors are of channels and sums scroll along the rows; rows
+and pixels outside of the image are left out.
 
 A task is a rectangle of the result, for some channels, or for all where they are last.
 
@@ -17,37 +20,27 @@ input in registers for the results that they reach; keeping the results instead 
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes
-from npconv.kernels.numba.slab import clear, load, load_planes, unload_planes
-from npconv.kernels.numba.vector import (
-    BLOCK,
-    VECTOR_BYTES,
-    activated,
-    add,
-    add_column,
-    add_row,
-    lanes_of,
-    multiply_add,
-    multiply_add_rows,
-    scrolled,
-    starts_from,
-    store,
-    top,
-    zeros,
-)  # fmt: skip
-from npconv.kernels.summation import chain_length
+from npconv.kernels.numba.scrolling import (
+    Sums,
+    along_rows,
+    along_whole_rows,
+    elements_of,
+    full_ones,
+    lanes,
+    over_image,
+    over_slab,
+    sums_of,
+)
+from npconv.kernels.numba.slab import clear, load_planes, unload_planes
+from npconv.kernels.numba.vector import BLOCK, lanes_of
 from npconv.problem import ConvProblem
-
-REGISTERS = 32 if VECTOR_BYTES == 64 else 16
-
-FEW = 9
-"""Elements of a kernel that is compiled for itself."""
 
 LOADED = 2**14
 """Bytes of small planes that are loaded at once: half of a first-level cache."""
@@ -56,29 +49,12 @@ PIXELS = 16384
 """Pixels of a task, if the cache has room for what they need."""
 
 
-class Sums(NamedTuple):
-    """What a kernel is compiled for: the rows and columns of its tile, and more."""
-
-    rows: int
-    columns: int
-    chained: bool
-    """Whether the products of a step are a chain of their own."""
-
-    full: int
-    elements: int
-    """How many elements of a step all rows meet, and how many there are; 0 if it is told at each call.
-
-    To know a few of them saves a third of the time, as the loop over them becomes one block. To know many costs a half:
-    LLVM then loads them all at once, more than there are registers.
-    """
-
-
 class Way(NamedTuple):
     """A problem's numbers in one memory order, as its kernel takes them."""
 
+    kernel: Callable[[], jit.Kernel]
     tasks: int
     scratch: tuple[int, np.dtype[Any]]
-    sums: Sums
     grid: np.ndarray
     sizes: np.ndarray
     offsets: np.ndarray
@@ -92,40 +68,9 @@ class Plan(NamedTuple):
     along: Way | None
 
 
-def _elements(problem: ConvProblem, axis: int) -> list[list[tuple[int, ...]]]:
-    """Return what a step along an axis meets: for each of its elements the taps, that of the oldest result first."""
-    kernel, stride = problem.kernel_size, problem.stride[axis]
-    rows = -(-kernel[axis] // stride)
-    others = [range(1 if k == axis else kernel[k]) for k in range(3)]
-    elements = []
-    for first in range(min(stride, kernel[axis])):
-        taps = [tap for tap in range(first + (rows - 1) * stride, -1, -stride) if tap < kernel[axis]]
-        for tap in itertools.product(*others):
-            elements.append([tuple(along if k == axis else tap[k] for k in range(3)) for along in taps])
-    return elements
-
-
-def _sums(problem: ConvProblem, axis: int) -> Sums:
-    """Return the tile for sums that scroll along an axis."""
-    rows = -(-problem.kernel_size[axis] // problem.stride[axis])
-    chained = problem.products > chain_length(problem.products)
-    room = (REGISTERS - 2) // (rows * (1 + chained) + 1)
-    elements = _elements(problem, axis) if problem.products <= FEW else []
-    return Sums(rows, 1 if room < 2 else 2 if rows > 1 else 4, chained, _full(elements, rows), len(elements))
-
-
-def _full(elements: list[list[tuple[int, ...]]], rows: int) -> int:
-    """Return how many elements of a step meet all rows of a tile; these come first."""
-    return sum(len(element) == rows for element in elements)
-
-
-def _lanes(problem: ConvProblem) -> int:
-    return VECTOR_BYTES // problem.compute_dtype.itemsize
-
-
 def _firsts(problem: ConvProblem) -> list[int]:
     """Return the first channel of each block that sums along rows take, the last of which may overlap."""
-    block = _sums(problem, 2).columns * _lanes(problem)
+    block = sums_of(problem, 2).columns * lanes(problem)
     channels = problem.in_channels
     if problem.out_channels != channels or channels < block:
         return []
@@ -145,10 +90,10 @@ def _order(problem: ConvProblem) -> np.ndarray:
     shape = problem.canonical_form().weight_shape
 
     def taps(axis: int, filters: list[int] | range) -> np.ndarray:
-        at = np.array([tap for element in _elements(problem, axis) for tap in element]).T
+        at = np.array([tap for element in elements_of(problem, axis) for tap in element]).T
         return np.ravel_multi_index((np.array(filters)[:, None], 0, *at), shape)
 
-    block = _sums(problem, 2).columns * _lanes(problem)
+    block = sums_of(problem, 2).columns * lanes(problem)
     order = [taps(1, range(problem.out_channels)).ravel()]
     order.append(np.zeros(_beyond(problem) - order[0].size, np.int64))
     order += [taps(2, range(first, first + block)).T.ravel() for first in _firsts(problem)]
@@ -166,35 +111,83 @@ pack_bias = planes.pack_bias
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks, for both memory orders."""
-    return Plan(problem.flops // 20, _down(problem, threads), _along(problem, threads) if _firsts(problem) else None)
+    down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
+    return Plan(problem.flops // 20, down, _along(problem, threads) if _firsts(problem) else None)
+
+
+def _is_small(problem: ConvProblem) -> bool:
+    """Whether the sums that scroll down read the image as it is."""
+    return (
+        sums_of(problem, 1).elements > 0
+        and not sums_of(problem, 1).chained
+        and problem.kernel_size[0] == 1
+        and problem.padding[0] == (0, 0)
+        and problem.stride[2] <= 2
+        and 1 in (problem.stride[1], problem.dilation[1])
+    )
+
+
+def _share(problem: ConvProblem, threads: int) -> int:
+    """Return how many channels a task has."""
+    depth, height, width = problem.output_size
+    wanted = 1 if threads == 1 else blocking.TASKS_PER_THREAD * threads
+    share = problem.batch * problem.in_channels * depth // wanted
+    return min(max(min(PIXELS // (height * width), share), 1), problem.in_channels)
+
+
+def _straight(problem: ConvProblem, threads: int) -> Way:
+    sums, many = sums_of(problem, 1), lanes(problem)
+    kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
+    depth, height, width = problem.output_size
+    together = _share(problem, threads)
+    parts = -(-problem.in_channels // together)
+    block = blocking.blocks(height, width, PIXELS, problem.batch * parts * depth, 1, threads)
+    rows, columns = ((n - 1) * s + span for n, s, span in zip(block[:2], stride[1:], problem.span[1:], strict=True))
+    # A plane that is copied, with room for what is read beyond its rows.
+    size = rows * columns + problem.padding[2][0] + 2 * (many + 1) * stride[2] + problem.span[2]
+    at_once = min(max(LOADED // (size * problem.compute_dtype.itemsize), BLOCK), together)
+    multiplier = problem.out_channels // problem.in_channels
+    wide = sums.columns * many
+    pitch = block.rows * -(-block.columns // wide) * wide
+    grid = (problem.batch, parts, depth, -(-height // block.rows), -(-width // block.columns))
+    before = tuple(-pad for pad, _ in problem.padding)
+    sizes = np.array(
+        [stride, before, problem.span, (together, *block[:2]), (multiplier, problem.products, at_once),
+         (dilation[1] if kernel[1] > 1 else 1, dilation[2], size)]
+    )  # fmt: skip
+    blank = stride[2] * wide + problem.span[2]  # a row outside of the image
+    scratch = blank + at_once * (size + multiplier * pitch) + 2 * wide
+    form = (sums.rows, sums.columns, kernel[1:], stride[1:], dilation[2] == 1 or kernel[2] == 1)
+    return Way(
+        lambda: _straight_kernel(*form), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid), sizes,
+        np.zeros(2, np.int64),
+    )  # fmt: skip
 
 
 def _down(problem: ConvProblem, threads: int) -> Way:
-    sums, lanes = _sums(problem, 1), _lanes(problem)
+    sums, many = sums_of(problem, 1), lanes(problem)
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
     depth, height, width = problem.output_size
     multiplier = problem.out_channels // problem.in_channels
     phases = [sorted({tap * dilation[axis] % stride[axis] for tap in range(kernel[axis])}) for axis in (1, 2)]
     beyond = [(problem.span[axis] - 1) // stride[axis] for axis in (1, 2)]
     each = kernel[0] * len(phases[0]) * len(phases[1])
-    wanted = 1 if threads == 1 else blocking.TASKS_PER_THREAD * threads
-    share = problem.batch * problem.in_channels * depth // wanted
-    together = min(max(min(PIXELS // (height * width), share), 1), problem.in_channels)
+    together = _share(problem, threads)
     parts = -(-problem.in_channels // together)
     pixels = PIXELS
     while True:
         block = blocking.blocks(height, width, pixels, problem.batch * parts * depth, 1, threads)
-        rows, columns = block.rows + beyond[0], -(-(block.columns + beyond[1]) // lanes) * lanes
+        rows, columns = block.rows + beyond[0], -(-(block.columns + beyond[1]) // many) * many
         if pixels <= 64 or each * rows * columns * problem.compute_dtype.itemsize <= blocking.CACHE // 4:
             break
         pixels = pixels * 3 // 4
     grid = (problem.batch, parts, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
-    elements = _elements(problem, 1)
-    full = _full(elements, sums.rows)
+    elements = elements_of(problem, 1)
+    full = full_ones(elements, sums.rows)
     plane = rows * columns
     at_once = max(LOADED // (each * plane * problem.compute_dtype.itemsize), 1)
-    gap = before[2] % lanes if stride[2] == 1 else 0  # so that a row of the image begins with a line of the cache
+    gap = before[2] % many if stride[2] == 1 else 0  # so that a row of the image begins with a line of the cache
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), before, (kernel[0], rows, columns),
          (together, *block[:2]), (multiplier, problem.products, full),
@@ -205,40 +198,33 @@ def _down(problem: ConvProblem, threads: int) -> Way:
          + phases[1].index(m * dilation[2] % stride[2])) * plane + m * dilation[2] // stride[2]
         for i, j, m in (element[-1] for element in elements)
     ]  # fmt: skip
-    wide = sums.columns * lanes
+    wide = sums.columns * many
     most = min(max(at_once, BLOCK), together)
     scratch = most * (each * plane + multiplier * block.rows * -(-block.columns // wide) * wide) + 2 * wide
     return Way(
-        int(np.prod(grid)), (scratch, problem.compute_dtype), sums, np.array(grid), sizes,
+        lambda: _down_kernel(sums), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid), sizes,
         np.array(offsets + phases[0] + phases[1]),
     )  # fmt: skip
 
 
 def _along(problem: ConvProblem, threads: int) -> Way:
-    sums = _sums(problem, 2)
-    wide = sums.columns * _lanes(problem)
+    sums = sums_of(problem, 2)
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
     depth, height, width = problem.output_size
-    pixels = PIXELS
-    while True:
-        block = blocking.blocks(height, width, pixels, problem.batch * depth, 1, threads)
-        rows = (block.rows - 1) * stride[1] + problem.span[1]
-        steps = block.columns + (sums.rows - 1) * dilation[2]
-        columns = steps * stride[2]  # whole steps, also where the last ones have elements that no result meets
-        size = kernel[0] * rows * columns * wide
-        if pixels <= 16 or size * problem.compute_dtype.itemsize <= blocking.CACHE // 2:
-            break
-        pixels = pixels * 3 // 4
+    block = blocking.blocks(height, width, max(PIXELS // problem.in_channels, 16), problem.batch * depth, 1, threads)
     grid = (problem.batch, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
-    elements = _elements(problem, 2)
-    full = _full(elements, sums.rows)
+    residues, wide = min(stride[2], kernel[2]), sums.columns * lanes(problem)
+    if residues > 2 or sums.chained:
+        sums = sums._replace(full=0, elements=0)
     sizes = np.array(
-        [stride, (dilation[0], 1, 1), before, (kernel[0], rows, columns), (0, *block[:2]),
-         (problem.in_channels, problem.products, full), (dilation[2] if kernel[2] > 1 else 1, _beyond(problem), 0)]
+        [stride, (dilation[0], dilation[1], dilation[2] if kernel[2] > 1 else 1), before, kernel, (0, *block[:2]),
+         (problem.in_channels, problem.products, kernel[2] - (sums.rows - 1) * stride[2]), (_beyond(problem), 0, 0)]
     )  # fmt: skip
-    offsets = [((i * rows + j * dilation[1]) * columns + m) * wide for i, j, m in (element[-1] for element in elements)]
-    return Way(int(np.prod(grid)), (size, problem.compute_dtype), sums, np.array(grid), sizes, np.array(offsets))
+    return Way(
+        lambda: _along_kernel(sums, residues), int(np.prod(grid)), (wide, problem.compute_dtype), np.array(grid), sizes,
+        np.zeros(0, np.int64),
+    )  # fmt: skip
 
 
 def conv(
@@ -246,65 +232,110 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    way, kernel = plan.down, _down_kernel
-    if plan.along is not None and x_layout[1] == out_layout[1] == 1:
-        way, kernel = plan.along, _along_kernel
-    kernel(way.sums).run(
+    way = plan.along if plan.along is not None and x_layout[1] == out_layout[1] == 1 else plan.down
+    way.kernel().run(
         way.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
         scratch=way.scratch,
     )  # fmt: skip
 
 
-def _scrolling(sums: Sums, columns: int, channels: bool) -> Any:
-    """Return the sums of one run of results, ``columns`` vectors wide, of channels or of pixels."""
-    rows, _, chained, known_full, known_elements = sums
-    known, fewer = known_elements > 0, max(rows - 1, 1)
+@cache
+def _straight_kernel(
+    rows: int, columns: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool
+) -> jit.Kernel:
+    """Return the kernel for planes that are read as they are."""
+    one = over_image(rows, 1, kernel, stride, dense, masked=True)
+    several = over_image(rows, columns, kernel, stride, dense, masked=False)
+    vectors = columns
 
-    def scroll(out, at, step, piece, begin, pace, count, offsets, elements, full, weights, w, bias, b, epilogue):  # type: ignore[no-untyped-def]
-        if known:
-            full, elements = known_full, known_elements
-        size = columns * lanes_of(out) if channels else 1
-        every, newer = starts_from(0, size, rows), starts_from(0, size, fewer)
-        tile = zeros(out, rows, columns)
-        total = tile
-        for k in range(1 - rows, count):
-            i = w
-            for element in range(full):
-                if channels:
-                    tile = multiply_add_rows(tile, weights, every, i, piece, begin + offsets[element])
-                else:
-                    tile = multiply_add(tile, weights, every, i, piece, begin + offsets[element])
-                i += rows * size
-            for element in range(full, elements):
-                if channels:
-                    tile = multiply_add_rows(tile, weights, newer, i, piece, begin + offsets[element])
-                else:
-                    tile = multiply_add(tile, weights, newer, i, piece, begin + offsets[element])
-                i += fewer * size
-            if chained:
-                total = add(total, tile)
-                tile = zeros(out, rows, columns)
+    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, phases):  # type: ignore[no-untyped-def]
+        """Compute a rectangle of the result for some channels."""
+        task, horizontal = divmod(task, grid[4])
+        task, vertical = divmod(task, grid[3])
+        task, z = divmod(task, grid[2])
+        n, part = divmod(task, grid[1])
+        pace, before, span, share, (multiplier, products, at_once), (dilation, apart, size) = sizes
+        first = part * share[0]
+        end = min(first + share[0], len(bias) // multiplier)
+        row, column = vertical * share[1], horizontal * share[2]
+        rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
+        height, width = x_layout[6], x_layout[7]
+        top, left = before[1] + row * pace[1], before[2] + column * pace[2]
+        # The image's rows and columns that are met.
+        upper, lower = max(top, 0), min(top + (rows - 1) * pace[1] + span[1], height)
+        inner, outer = max(left, 0), min(left + (columns - 1) * pace[2] + span[2], width)
+        lanes = lanes_of(x)
+        wide = vectors * lanes
+        # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
+        # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
+        lined = out_layout[4] == 1
+        long = lined and columns >= lanes
+        closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
+        straight = end * multiplier if long else end * multiplier - 1 if closed else np.int64(0)
+        room = -(-columns // lanes) * lanes
+        beyond = left + room * pace[2] + span[2]  # the columns that vectors read end there
+        pitch = rows * room
+        blank, scratch = scratch[: pace[2] * wide + span[2]], scratch[pace[2] * wide + span[2] :]
+        clear(blank, np.int64(0), len(blank))
+        piece, result = scratch[: at_once * size], scratch[at_once * size :]
+        together = 1 if x_layout[4] == 1 and lined else at_once
+        for begin in range(first, end, together):
+            number = min(together, end - begin)
+            start = n * x_layout[0] + begin * x_layout[1] + z * pace[0] * x_layout[2]
+            low = start + upper * x_layout[3] + left
+            high = start + (number - 1) * x_layout[1] + (lower - 1) * x_layout[3] + beyond
+            if x_layout[4] == 1 and low >= 0 and high <= len(x):
+                numbers, origin, line, next_plane = x, start + left, x_layout[3], x_layout[1]
             else:
-                total = tile
-            if k >= 0:
-                done = add_row(top(total), bias, b) if channels else add_column(top(total), bias, b)
-                if epilogue[0] != 0:
-                    done = activated(done, epilogue)
-                store(done, out, at, 0)
-                at += step
-            total = scrolled(total)
-            if not chained:
-                tile = total
-            begin += pace
+                line = max(outer - inner, 0)
+                margin = max(-before[2], 0)
+                numbers, origin, next_plane = piece, margin + left - inner - upper * line, size
+                if lower > upper and line > 0:
+                    load_planes(piece, margin, size, x, x_layout, start, number, (0, upper, inner), 1, (1, 1, 1),
+                                (1, lower - upper, line), phases, 1)  # fmt: skip
+            k = begin * multiplier
+            at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
+            at += row * out_layout[3] + column * out_layout[4]
+            for f in range(number * multiplier):
+                for residue in range(min(dilation, rows)):
+                    count = -(-(rows - residue) // dilation)
+                    source = origin + f // multiplier * next_plane
+                    y = top + residue * pace[1]
+                    x0 = np.int64(0)
+                    while x0 < columns:
+                        if k + f < straight:
+                            target, to = out, at + f * out_layout[1] + residue * out_layout[3]
+                            step = dilation * out_layout[3]
+                        else:
+                            target, to = result, f * pitch + residue * room
+                            step = dilation * room
+                        edge = left + x0 * pace[2]
+                        if x0 + wide <= columns and edge >= 0 and edge + (wide - 1) * pace[2] + span[2] <= width:
+                            several(target, to + x0, step, numbers, source + x0 * pace[2], line, blank, y,
+                                    dilation * pace[1], height, count, apart, edge, width, weights,
+                                    (k + f) * products, bias, k + f, epilogue)  # fmt: skip
+                            x0 += wide
+                        else:
+                            if long:
+                                x0 = min(x0, columns - lanes)
+                            one(target, to + x0, step, numbers, source + x0 * pace[2], line, blank, y,
+                                dilation * pace[1], height, count, apart, left + x0 * pace[2], width, weights,
+                                (k + f) * products, bias, k + f, epilogue)  # fmt: skip
+                            x0 += lanes
+            written = min(max(straight - k, 0), number * multiplier)
+            at += written * out_layout[1]
+            unload_planes(out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
+                          pitch, room)  # fmt: skip
 
-    return jit.specialised(scroll, *sums, columns, channels, within=True)
+    block.__qualname__ = f"_straight{rows}-{columns}-{kernel}-{stride}-{dense}"
+    return jit.scratch_kernel(block)
 
 
 @cache
 def _down_kernel(sums: Sums) -> jit.Kernel:
     """Return the kernel for planes."""
-    one = _scrolling(sums, 1, False)
-    several = one if sums.columns == 1 else _scrolling(sums, sums.columns, False)
+    one = over_slab(sums, 1)
+    several = one if sums.columns == 1 else over_slab(sums, sums.columns)
 
     def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for some channels."""
@@ -377,33 +408,50 @@ def _down_kernel(sums: Sums) -> jit.Kernel:
 
 
 @cache
-def _along_kernel(sums: Sums) -> jit.Kernel:
+def _along_kernel(sums: Sums, residues: int) -> jit.Kernel:
     """Return the kernel for channels that lie side by side."""
-    scroll = _scrolling(sums, sums.columns, True)
+    scroll = along_rows(sums, residues)
+    known = sums.elements > 0
+    whole = along_whole_rows(sums, residues) if known else scroll
 
-    def block(task, piece, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets):  # type: ignore[no-untyped-def]
+    def block(task, blank, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for all channels."""
         task, horizontal = divmod(task, grid[3])
         task, vertical = divmod(task, grid[2])
         n, z = divmod(task, grid[1])
-        stride, step, before, window, share, (channels, products, full), (dilation, beyond, _) = sizes
+        stride, apart, before, kernel, share, (channels, products, full), (beyond, _, _) = sizes
+        dilation = apart[2]
         row, column = vertical * share[1], horizontal * share[2]
         rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
-        origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
         wide = sums.columns * lanes_of(x)
-        w = beyond
-        for c in range(0, channels, wide):
-            c = min(c, channels - wide)
-            load(piece, np.int64(0), x, x_layout, n * x_layout[0] + c, wide, origin, step, window)
-            for y in range(rows):
+        clear(blank, np.int64(0), wide)
+        lines = np.empty((kernel[0] * kernel[1], 2), np.int64)
+        nowhere = np.zeros((kernel[0] * kernel[1], 2), np.int64)
+        for y in range(row, row + rows):
+            met = 0
+            for i in range(kernel[0]):
+                plane = before[0] + z * stride[0] + i * apart[0]
+                for j in range(kernel[1]):
+                    line = before[1] + y * stride[1] + j * apart[1]
+                    there = 0 <= plane < x_layout[5] and 0 <= line < x_layout[6]
+                    lines[i * kernel[1] + j, 0] = n * x_layout[0] + plane * x_layout[2] + line * x_layout[3]
+                    lines[i * kernel[1] + j, 1] = there
+                    met += there
+            w = beyond
+            for c in range(0, channels, wide):
+                c = min(c, channels - wide)
                 for residue in range(min(dilation, columns)):
                     at = n * out_layout[0] + c + z * out_layout[2]
-                    at += (row + y) * out_layout[3] + (column + residue) * out_layout[4]
-                    begin = (y * stride[1] * window[2] + residue) * wide
-                    scroll(out, at, dilation * out_layout[4], piece, begin, stride[2] * dilation * wide,
-                           -(-(columns - residue) // dilation), offsets, len(offsets), full, weights, w, bias, c,
-                           epilogue)  # fmt: skip
-            w += products * wide
+                    at += y * out_layout[3] + (column + residue) * out_layout[4]
+                    x0 = before[2] + (column + residue) * stride[2]
+                    count = -(-(columns - residue) // dilation)
+                    if known and met == len(lines):
+                        whole(out, at, dilation * out_layout[4], x, c, x_layout[4], blank, x0, stride[2] * dilation,
+                              x_layout[7], count, full, lines, nowhere, weights, w, bias, c, epilogue)  # fmt: skip
+                    else:
+                        scroll(out, at, dilation * out_layout[4], x, c, x_layout[4], blank, x0, stride[2] * dilation,
+                               x_layout[7], count, full, lines, nowhere, weights, w, bias, c, epilogue)  # fmt: skip
+                w += products * wide
 
-    block.__qualname__ = f"_along{'-'.join(map(str, sums))}"
+    block.__qualname__ = f"_along{'-'.join(map(str, sums))}-{residues}"
     return jit.scratch_kernel(block)

@@ -185,6 +185,100 @@ def _adding_rows(tile: Any, a: Any, starts: Any, b: Any, part: bool) -> Any:
     return tile(tile, a, starts, integer, b, integer, *[integer] * part), code
 
 
+def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
+    """Return an intrinsic that adds the products of a row of taps to a tile.
+
+    ``add_taps(tile, a, starts, i, b, j, step, column, width)`` lets tap m meet, in lane l, the number ``b[j + m * step
+    + l * stride]``, which is column ``column + m * step + l * stride`` of an image, and in each row of the tile, or its
+    last rows if starts are fewer, ``a[starts[row] + i + m * len(starts)]``. If ``masked``, columns may lie beyond the
+    image's ``width`` and are zeros there, whatever was loaded. If ``dense``, step is one. The stride is 1 or 2, where
+    two vectors are loaded for every second number of each, and one number more is read than is met.
+    """
+
+    @intrinsic
+    def add_taps(
+        typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j: Any, step: Any, column: Any, width: Any
+    ) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, a, _, i, b, j, step, column, width = arguments
+            index, lane = ir.IntType(64), ir.IntType(32)
+            step = index(1) if dense else step
+            numbers = context.make_array(signature.args[1])(context, builder, a).data
+            wide = Tile(tile.dtype, 1, tile.columns * stride)
+
+            def every(vectors: list[Any], first: int) -> list[Any]:
+                if stride == 1:
+                    return vectors
+                wanted = ir.Constant(ir.VectorType(lane, tile.lanes), [first + 2 * k for k in range(tile.lanes)])
+                return [builder.shuffle_vector(*vectors[n : n + 2], wanted) for n in range(0, len(vectors), 2)]
+
+            loaded: list[Any] = []
+            for m in range(taps):
+                away = builder.mul(step, index(m))
+                if stride == 2 and dense and m % 2:
+                    met = every(loaded, 1)  # the numbers between those of the tap before
+                else:
+                    pointer = _pointer(context, builder, signature.args[4], b, builder.add(j, away))
+                    loaded = [_load(builder, vector, tile) for vector in _vectors(context, builder, wide, pointer)]
+                    met = every(loaded, 0)
+                if masked:
+                    met = [
+                        _within(builder, vector, builder.add(column, away), width, n * tile.lanes, stride)
+                        for n, vector in enumerate(met)
+                    ]
+                for row, start in _last_rows(builder, tile, signature.args[2], arguments[2]):
+                    at = builder.add(i, index(m * starts.count))
+                    scalar = builder.load(builder.gep(builder.gep(numbers, [start]), [at]))
+                    broadcast = _broadcast(builder, scalar, tile.lanes)
+                    for n, vector in enumerate(met):
+                        place = row * tile.columns + n
+                        total = _fused(builder, tile, broadcast, vector, builder.extract_value(result, place))
+                        result = builder.insert_value(result, total, place)
+            return result
+
+        integer = types.int64
+        return tile(tile, a, starts, integer, b, integer, integer, integer, integer), code
+
+    return add_taps
+
+
+def kept_lines(lines: int, first: int, rows: int) -> Any:
+    """Return an intrinsic that adds the products of a few lines of an image with weights that are kept in registers.
+
+    ``add_lines(tile, kept, table, b, j)`` adds ``b[j + table[line, 0]:]`` times a row of the tile ``kept``, element by
+    element, to each of the last ``rows`` of a tile, line after line, from the row ``first`` of ``kept`` on.
+    """
+
+    @intrinsic
+    def add_lines(typing: Any, tile: Any, kept: Any, table: Any, b: Any, j: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, kept, table, b, j = arguments
+            at = first * tile.columns
+            for line in range(lines):
+                offset = builder.load(_pointer(context, builder, signature.args[2], table, ir.IntType(64)(2 * line)))
+                pointer = _pointer(context, builder, signature.args[3], b, builder.add(j, offset))
+                loaded = [_load(builder, vector, tile) for vector in _vectors(context, builder, tile, pointer)]
+                for place in range((tile.rows - rows) * tile.columns, tile.rows * tile.columns):
+                    number, weight = loaded[place % tile.columns], builder.extract_value(kept, at)
+                    total = _fused(builder, tile, number, weight, builder.extract_value(result, place))
+                    result = builder.insert_value(result, total, place)
+                    at += 1
+            return result
+
+        return tile(tile, kept, table, b, types.int64), code
+
+    return add_lines
+
+
+def _within(builder: Any, vector: Any, column: Any, width: Any, first: int, stride: int) -> Any:
+    """Return a vector with zeros where column + (first + lane) * stride is none of ``width`` columns."""
+    lanes = vector.type.count
+    offsets = ir.Constant(ir.VectorType(column.type, lanes), [(first + lane) * stride for lane in range(lanes)])
+    columns = builder.add(_broadcast(builder, column, lanes), offsets)
+    there = builder.icmp_unsigned("<", columns, _broadcast(builder, width, lanes))
+    return builder.select(there, vector, ir.Constant(vector.type, None))
+
+
 @intrinsic
 def top(typing: Any, tile: Any) -> Any:
     """Return a tile's first row."""
