@@ -110,15 +110,20 @@ class Plan:
 
     @once
     def _sections(self) -> Any:
-        """How a call packs its filters, if not all at once."""
+        """How a call packs its filters, if not all at once and before all else."""
         filters = self.algorithm.filters_at_once(self.problem, self.threads)
+        if self.algorithm.takes_plain(self.problem):
+            return InSections(self._named(self.algorithm.plain_engine), self.problem, self.threads, filters)
         if filters >= self.problem.out_channels:
             return None
         return InSections(self._engine, self.problem, self.threads, filters)
 
     @once
     def _engine(self) -> Any:
-        name, _, attribute = str(self.algorithm.engine).partition(".")
+        return self._named(self.algorithm.engine)
+
+    def _named(self, path: str | None) -> Any:
+        name, _, attribute = str(path).partition(".")
         engine: Any = loading.module(f"npconv.kernels.{self.algorithm.backend}.{name}")
         return getattr(engine, attribute) if attribute else engine
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from npconv.problem import ConvProblem
 
@@ -74,6 +74,9 @@ class Effort:
     pieces: bool = False
     """Whether it is the kernel that is cut into Winograd tiles, and not the result."""
 
+    plain: float = 0
+    """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
+
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
@@ -111,7 +114,7 @@ class Effort:
         copied += pixels * filters * (2 if turned else 1)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
-            work += weights * self.pack * 1e-9
+            work += weights * (self.plain if self.takes_plain(problem) else self.pack) * 1e-9
         streamed = weights * points * itemsize / self.STREAM
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
 
@@ -128,8 +131,12 @@ class Effort:
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
-        weights = 0 if packed else self._packed_bytes(problem, self.filters_at_once(problem, threads))
-        return weights + threads * self._scratch(problem)
+        scratch = threads * self._scratch(problem)
+        if packed:
+            return scratch
+        if self.takes_plain(problem):
+            return scratch + threads * self._packed_bytes(replace(problem, in_channels=64), 1)
+        return scratch + self._packed_bytes(problem, self.filters_at_once(problem, threads))
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
@@ -137,15 +144,23 @@ class Effort:
         Each time the input is transformed again; and there must be work for all threads.
         """
         filters = max(problem.out_channels, 1)
-        if self.tile == 1:
+        if self.tile == 1 or self.takes_plain(problem):
             return filters
         wide = self.panel // problem.compute_dtype.itemsize
         room = engine_limit(problem) - threads * self._scratch(problem)
-        down, across, rows, columns = self._tiles(problem)
-        rectangles = problem.batch * -(-down // rows) * -(-across // columns)
-        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // max(rectangles, 1)))
+        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // max(self._rectangles(problem), 1)))
         panels = -(-filters // wide)
         return min(-(-panels // -(-panels // fit)) * wide, filters)
+
+    def takes_plain(self, problem: ConvProblem) -> bool:
+        """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image."""
+        return self.plain > 0 and self._rectangles(problem) == 1
+
+    def _rectangles(self, problem: ConvProblem) -> int:
+        """Return into how many rectangles a Winograd result is cut."""
+        down, across, rows, columns = self._tiles(problem)
+        depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation)
+        return problem.batch * depth * -(-down // rows) * -(-across // columns)
 
     def _tiles(self, problem: ConvProblem) -> tuple[int, int, int, int]:
         """Return the tiles of a Winograd result down and across, and those of a task."""
@@ -209,6 +224,9 @@ class Algorithm:
     engine: str | None = None
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
+    plain_engine: str | None = None
+    """The engine for calls that bring plain weights, if `Effort.takes_plain` says so."""
+
     def workspace(self, problem: ConvProblem, threads: int = 1, packed: bool = False) -> int:
         """Return the bytes of memory that the algorithm needs besides input, weight and result.
 
@@ -223,6 +241,10 @@ class Algorithm:
         if self.engine is None:
             return workspace <= WORKSPACE_LIMIT
         return workspace <= engine_limit(problem)
+
+    def takes_plain(self, problem: ConvProblem) -> bool:
+        """Whether a call packs filters within its tasks."""
+        return isinstance(self.rate, Effort) and self.rate.takes_plain(problem)
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time."""
@@ -343,23 +365,25 @@ _TABLE = (
         "winograd4",
         "numba",
         "3 × 3 with 4 times fewer products, by transforms of 6 × 6 tiles",
-        Effort(12e-6, 52e9, 1.5, panel=128, tile=4),
+        Effort(12e-6, 52e9, 1.5, panel=128, tile=4, plain=0.6),
         refuse=_winograd_refuses(3),
         direct=False,
         dtypes="float",
         ranks="2, 3",
         engine="winograd.four",
+        plain_engine="winograd.plain_four",
     ),
     Algorithm(
         "winograd2",
         "numba",
         "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles",
-        Effort(12e-6, 50e9, 1, panel=128, tile=2),
+        Effort(12e-6, 50e9, 1, panel=128, tile=2, plain=0.5),
         refuse=_winograd_refuses(3, 5),
         direct=False,
         dtypes="float",
         ranks="2, 3",
         engine="winograd.two",
+        plain_engine="winograd.plain_two",
     ),
     Algorithm(
         "pieces",

@@ -118,8 +118,9 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     """Return the calls that compile an algorithm for a dtype; none, or an error if it ``must``, where it refuses all.
 
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
-    engines have kernels of their own for each size of the filters, and take many channels only. So does depthwise, for
-    strides and for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dots
+    engines have kernels of their own for each size of the filters, which they pack beforehand or, for one small image,
+    within their tasks, and take many channels only. So does depthwise, for strides and for channels that are last as
+    well; what is less usual than 3 × 3 it compiles when it is asked to. Dots
     and pieces are for large kernels.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
@@ -131,8 +132,11 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     calls = [_Call((1, 1, side, side), (1, 1, 1, 1), options)]
     if entry.engine is not None:
         channels = int((SMALL_WORK * WORTH / 9) ** 0.5) + 1
-        x = (2, channels, 12, 12)
-        calls = [_Call(x, (channels, channels, taps, taps), options) for taps in (3, 5)]
+        calls = [
+            _Call((images, channels, side, side), (channels, channels, taps, taps), options)
+            for taps in (3, 5)
+            for images, side in ((1, 8), (2, 12))
+        ]
     grouped = {**options, "groups": 64}
     if algorithm == "depthwise":
         weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}

@@ -100,6 +100,7 @@ SHAPES = (
     "ic33oc34ih9iw12kh5ph2+bias",
     "ic64oc16ih6iw7kh5dh2dw1ph4",
     "ic32oc8id3ih5iw6kd1kh3ph1pd0",
+    "ic150oc70ih9iw10kh3ph1+bias",
     "ic32oc5ih6iw5kh3ph1+circular",
     "mb2ic40oc40ih35iw38kh3ph1",
     # Kernels larger than their results.

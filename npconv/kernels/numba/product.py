@@ -32,6 +32,7 @@ from npconv.kernels.numba.vector import (
     blank,
     copy,
     lanes_of,
+    load,
     move,
     multiply_add,
     starts_at,
@@ -224,6 +225,8 @@ def _height(rows, finished):  # type: ignore[no-untyped-def]
         begins = starts_at(starts, pixel, rows)
         tile = zeros(result, rows, COLUMNS)
         total = tile
+        if not finished and b:
+            total = load(result, at * wide, rows, COLUMNS)
         for run in range(len(runs)):
             for element in range(runs[run, 0], runs[run, 0] + runs[run, 1]):
                 tile = multiply_add(tile, numbers, begins, element, weights, first)
@@ -264,7 +267,8 @@ def _tiles(finished):  # type: ignore[no-untyped-def]
 
 multiply = _tiles(False)
 """``multiply(result, at, numbers, starts, pixels, runs, weights, first, bias, b, epilogue)``: write, from row ``at``
-on, the pixels' products with the panel that begins at ``weights[first]``; the last three arguments are not used."""
+on, the pixels' products with the panel that begins at ``weights[first]``, or add them to what is there if ``b`` is not
+zero. The other arguments are not used."""
 
 multiply_and_finish = _tiles(True)
 """The same, with ``bias[b:]`` added and the activation of ``epilogue`` applied."""

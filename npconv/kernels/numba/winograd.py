@@ -44,6 +44,17 @@ CHAIN = 96
 way) missed the bound of ``precision="default"`` by up to 2.6 times; random ones stay within a tenth of it."""
 
 
+BIT = 64
+"""Channels of a panel, or a few less, that are packed at once where filters come plain."""
+
+
+class Weights(NamedTuple):
+    """Filters, packed or plain, and the numbers of their packing."""
+
+    numbers: np.ndarray
+    packing: np.ndarray
+
+
 class Plan(NamedTuple):
     """A problem's numbers, as the kernel takes them."""
 
@@ -100,15 +111,13 @@ def apart(number):  # type: ignore[no-untyped-def]
     return number | 1
 
 
-def _packing(m: int, r: int) -> Any:
-    """Return the kernel that packs filters for F(m × m, r × r)."""
+def _filters_to_points(m: int, r: int) -> Any:
+    """Return the transform of filters for F(m × m, r × r): G g Gᵀ, a vector of filters at a time."""
     n = m + r - 1
     to_points = combinations(toom_cook(m, r, POINTS[n])[1])
 
-    def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
-        """Transform some channels of a panel: G g Gᵀ, a vector of filters at a time."""
-        panel, channel, count = product.load_filters(task, memory, weight, sizes)
-        pitch = apart(sizes[2])
+    def transform(packed, at, pitch, memory, count):  # type: ignore[no-untyped-def]
+        """Write the points, ``pitch`` channels each, of some channels of a panel, whose taps `load_filters` left."""
         wide = width_of(packed)
         scratch = count * r * r * wide
         for c in range(count):
@@ -116,16 +125,30 @@ def _packing(m: int, r: int) -> Any:
                 tap = (c * r * r + j) * wide
                 to_points(memory, scratch + j * wide, r * wide, memory, tap, r * wide)
             for i in range(n):
-                at = ((panel * n * n + i * n) * pitch + channel + c) * wide
-                to_points(packed, at, pitch * wide, memory, scratch + i * r * wide, wide)
+                to_points(packed, (at + i * n * pitch + c) * wide, pitch * wide, memory, scratch + i * r * wide, wide)
+
+    return jit.specialised(transform, m, r)
+
+
+def _packing(m: int, r: int) -> Any:
+    """Return the kernel that packs filters for F(m × m, r × r)."""
+    points = (m + r - 1) ** 2
+    transform = _filters_to_points(m, r)
+
+    def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
+        """Transform some channels of a panel."""
+        panel, channel, count = product.load_filters(task, memory, weight, sizes)
+        pitch = apart(sizes[2])
+        transform(packed, panel * points * pitch + channel, pitch, memory, count)
 
     pack.__name__ = pack.__qualname__ = f"_pack{m}_{r}"
     return jit.scratch_kernel(pack)
 
 
-def _kernel(m: int, r: int) -> Any:
-    """Return the kernel of F(m × m, r × r)."""
+def _kernel(m: int, plain: bool, r: int) -> Any:
+    """Return the kernel of F(m × m, r × r), for packed filters or for plain ones, which it packs bit by bit."""
     n = m + r - 1
+    transform = _filters_to_points(m, r)
     inverse, _, forward = toom_cook(m, r, POINTS[n])
     to_points, to_results = combinations(forward), combinations(inverse)
 
@@ -140,11 +163,11 @@ def _kernel(m: int, r: int) -> Any:
                 at = (k * n * tiles + tile) * channels + c
                 to_points(points, at, tiles * channels, scratch, k * n * wide, wide)
 
-    def results_of(result, first, pitch, points, tiles, tile, bias, b, epilogue, scratch):  # type: ignore[no-untyped-def]
+    def results_of(result, first, pitch, points, room, tile, bias, b, epilogue, scratch):  # type: ignore[no-untyped-def]
         """Transform a tile's sums back, Aᵀ M A, and finish them."""
         wide = width_of(result)
         for k in range(n):
-            to_results(scratch, k * wide, n * wide, points, (k * tiles + tile) * wide, n * tiles * wide)
+            to_results(scratch, k * wide, n * wide, points, (k * room + tile) * wide, n * room * wide)
         for k in range(m):
             at = (first + k * pitch) * wide
             to_results(result, at, wide, scratch, k * n * wide, wide)
@@ -155,7 +178,7 @@ def _kernel(m: int, r: int) -> Any:
 
     points_of, results_of = jit.specialised(points_of, m, r), jit.specialised(results_of, m, r)
 
-    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
+    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, packing):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for some panels."""
         task, horizontal = divmod(task, grid[4])
         task, vertical = divmod(task, grid[3])
@@ -179,30 +202,46 @@ def _kernel(m: int, r: int) -> Any:
         first = (n * n * wide + line) // line * line
         second = (first + shape[1] * shape[2] * channels + line) // line * line
         third = (second + n * n * tiles * channels + line) // line * line
-        fourth = (third + (n * n * tiles + SPARE) * wide + line) // line * line
+        room = tiles + SPARE if plain else tiles  # what tiles spill over may be added to, or is written again
+        fourth = (third + (n * n * room + SPARE) * wide + line) // line * line
+        fifth = (fourth + tiles * m * m * wide + line) // line * line
+        sixth = (fifth + n * n * apart(BIT) * wide + line) // line * line
         scratch, piece, points = memory[:first], memory[first:second], memory[second:third]
-        products, result = memory[third:fourth], memory[fourth:]
+        products, result = memory[third:fourth], memory[fourth:fifth]
+        packed, taps = memory[fifth:sixth], memory[sixth:]
         origin = (before[0] + z, before[1] + row * y_step + lower, before[2] + column * x_step + right)
         slab.load(piece, np.int64(0), x, x_layout, image * x_layout[0], channels, origin, (1, y_step, x_step), shape)
         for tile in range(tiles):
             i, j = divmod(tile, across)
             points_of(points, tiles, tile, piece, (i * pitch + j) * m * channels, pitch, channels, scratch)
         starts = np.empty(tiles + SPARE, np.int64)
-        chains = -(-channels // CHAIN)
+        chains = 1 if plain else -(-channels // CHAIN)
         runs = np.empty((chains, 3), np.int64)
         for chain in range(chains):
             begin, end = channels * chain // chains, channels * (chain + 1) // chains
             runs[chain, 0], runs[chain, 1], runs[chain, 2] = begin, end - begin, 1
         for panel in range(part * share[0], min((part + 1) * share[0], -(-filters // wide))):
-            for point in range(n * n):
-                for tile in range(tiles + SPARE):
-                    starts[tile] = (point * tiles + min(tile, tiles - 1)) * channels
-                first = (panel * n * n + point) * apart(channels) * wide
-                multiply(products, point * tiles, points, starts, tiles, runs, weights, first, bias, 0, epilogue)
+            first_bit = panel * packing[1]
+            bits = packing[1] if plain else 1
+            together = max(BIT // packing[15], 1)
+            for bit in range(0, bits, together):
+                if plain:
+                    begin, end = bit * packing[15], min((bit + together) * packing[15], channels)
+                    runs[0, 0], runs[0, 1] = begin, end - begin
+                    for part_of_bit in range(bit, min(bit + together, bits)):
+                        _, channel, count = product.load_filters(first_bit + part_of_bit, taps, weights, packing)
+                        transform(packed, channel - begin, apart(BIT), taps, count)
+                for point in range(n * n):
+                    for tile in range(tiles + SPARE):
+                        starts[tile] = (point * tiles + min(tile, tiles - 1)) * channels
+                    numbers, first = weights, (panel * n * n + point) * apart(channels) * wide
+                    if plain:
+                        numbers, first = packed, point * apart(BIT) * wide
+                    multiply(products, point * room, points, starts, tiles, runs, numbers, first, bias, bit, epilogue)
             for tile in range(tiles):
                 i, j = divmod(tile, across)
                 first = (i * m * across + j) * m
-                results_of(result, first, across * m, products, tiles, tile, bias, panel * wide, epilogue, scratch)
+                results_of(result, first, across * m, products, room, tile, bias, panel * wide, epilogue, scratch)
             k = panel * wide
             at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
             at += (lower + row * y_step) * out_layout[3] + (right + column * x_step) * out_layout[4]
@@ -211,27 +250,34 @@ def _kernel(m: int, r: int) -> Any:
                 columns, result, 0, across * m,
             )  # fmt: skip
 
-    block.__name__ = block.__qualname__ = f"_block{m}_{r}"
+    block.__name__ = block.__qualname__ = f"_{'plain' if plain else 'block'}{m}_{r}"
     return jit.scratch_kernel(block)
 
 
 class Winograd:
-    """F(m × m, r × r) as an engine: `npconv.kernels.packed` tells what its methods do."""
+    """F(m × m, r × r) as an engine: `npconv.kernels.packed` tells what its methods do.
 
-    def __init__(self, m: int) -> None:
-        self._m = m
-        self._packing, self._kernel = cache(partial(_packing, m)), cache(partial(_kernel, m))
+    A ``plain`` one packs filters within its tasks, some channels of a panel at a time, which stay in cache until they
+    are used: for calls that bring plain weights, if one task meets all of the image. Of 512 filters for 7² pixels, 1.7
+    of 2 ms were packing.
+    """
 
-    def pack(self, problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-        """Return filters (K, C, 1, r, r) as panels of their points, flat."""
+    def __init__(self, m: int, plain: bool = False) -> None:
+        self._m, self._plain = m, plain
+        self._packing, self._kernel = cache(partial(_packing, m)), cache(partial(_kernel, m, plain))
+
+    def pack(self, problem: ConvProblem, weight: np.ndarray) -> Weights:
+        """Return filters (K, C, 1, r, r) as panels of their points, flat; or how to pack them."""
         r = problem.kernel_size[-1]
         n = self._m + r - 1
-        packed = product.packed_like(problem, n * n * apart.py_func(problem.in_channels))
         cut = product.packing(problem, weight, extra=n * r)
+        if self._plain:
+            return Weights(cut.weight, cut.sizes)
+        packed = product.packed_like(problem, n * n * apart.py_func(problem.in_channels))
         self._packing(r).run(
             cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch
         )
-        return packed
+        return Weights(packed, cut.sizes)
 
     pack_bias = staticmethod(product.panel_bias)
 
@@ -254,18 +300,20 @@ class Winograd:
         tiles = block.rows * block.columns
         pixels = (block.rows * m + r - 1) * (block.columns * m + r - 1)
         scratch = (pixels + n * n * tiles) * problem.in_channels + (n * n * (tiles + 1) + SPARE + tiles * m * m) * wide
-        scratch += 5 * jit.LINE
+        scratch += 7 * jit.LINE
+        if self._plain:
+            scratch += (n * n * (SPARE + apart.py_func(BIT)) + product.ELEMENTS + n * r) * wide
         return Plan(int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), r, np.array(grid), sizes)
 
     def conv(
-        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray,
+        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Weights, bias: np.ndarray,
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
         self._kernel(plan.taps).run(
-            plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-            scratch=plan.scratch,
+            plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
+            weights.packing, scratch=plan.scratch,
         )  # fmt: skip
 
 
-two, four = Winograd(2), Winograd(4)
+two, four, plain_two, plain_four = Winograd(2), Winograd(4), Winograd(2, plain=True), Winograd(4, plain=True)
