@@ -4,21 +4,27 @@ The weight gradient of a depthwise convolution is one: its kernel is the gradien
 register tile holds some results, a vector of partial sums for each. A step loads a vector of the kernel's row and, for
 each result, the vector of the input that it meets there; the lanes are added up at the end.
 
-The input's plane lies in the slab with its padding; with a dilation, rows and columns of one residue lie together, so
-that the elements that a row of the kernel meets are side by side. Of a row's last vector only the lanes within the
-kernel count: zeros in the others would not do, for an infinity in the input would make them NaN.
+Few results, such as 3 × 3, are computed from the planes as they are: what lies outside of the image is masked in
+vectors. Reading a row's ends takes numbers of the rows before and after it, so that the first and the last plane of an
+array are copied to where there is room around them, and so are planes whose pixels do not lie side by side.
 
-A task is a plane of the result, for all filters of a group.
+Otherwise the input's plane lies in the slab with its padding; with a dilation, rows and columns of one residue lie
+together, so that the elements that a row of the kernel meets are side by side. Of a row's last vector only the lanes
+within the kernel count: zeros in the others would not do, for an infinity in the input would make them NaN.
+
+A task is a plane of the result, for all filters of a group or of several.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import jit, planes
+from npconv.kernels.numba import blocking, jit, planes
 from npconv.kernels.numba.slab import clear, copy_numbers, load_planes, unload_planes
 from npconv.kernels.numba.vector import (
     VECTOR_BYTES,
@@ -29,8 +35,10 @@ from npconv.kernels.numba.vector import (
     lanes_of,
     load,
     multiply_add_part,
+    rows_of_taps,
     starts_at,
     store,
+    store_sums,
     zeros,
 )  # fmt: skip
 from npconv.problem import ConvProblem
@@ -39,9 +47,14 @@ RESULTS = 9
 """Results of a tile: all of a 3 × 3 plane."""
 
 
+TOGETHER = 4
+"""Rows of the kernel that are taken at once, so that what two of them meet is loaded once."""
+
+
 class Plan(NamedTuple):
     """A problem's numbers, as the kernel takes them."""
 
+    kernel: Callable[[], jit.Kernel]
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
@@ -56,6 +69,52 @@ pack, pack_bias = planes.pack, planes.pack_bias
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
+    return _straight(problem, threads) if _is_small(problem) else _over_slab(problem)
+
+
+def _is_small(problem: ConvProblem) -> bool:
+    """Whether planes are read as they are."""
+    return (
+        math.prod(problem.output_size[1:]) <= RESULTS
+        and problem.kernel_size[0] == 1
+        and problem.padding[0] == (0, 0)
+        and problem.dilation[2] <= 2
+    )
+
+
+NUMBERS = 2**14
+"""Numbers of the input that make a task, if there are so many tasks that they are shared out well."""
+
+
+def _straight(problem: ConvProblem, threads: int) -> Plan:
+    lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
+    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    _, rows, columns = problem.kernel_size
+    dilation = problem.dilation
+    depth, height, width = problem.output_size
+    stride = tuple(s if n > 1 else 1 for n, s in zip((2, height, width), problem.stride, strict=True))
+    met = problem.span[1] + (height - 1) * stride[1], problem.span[2] + (width - 1) * stride[2]
+    # A plane that is copied, with room for what is read beyond its rows.
+    size = math.prod(met) + max(problem.padding[2][0], 0) + 2 * (lanes + 1) * dilation[2] + width * stride[2]
+    room = rows * -(-columns // lanes) * lanes
+    share = problem.batch * problem.groups * depth // (blocking.TASKS_PER_THREAD * threads)
+    together = min(max(min(NUMBERS // (channels * math.prod(met)), share), 1), problem.groups)
+    parts = -(-problem.groups // together)
+    chain = math.isqrt(room // lanes) + 1
+    sizes = np.array(
+        [stride, dilation, tuple(-pad for pad, _ in problem.padding), (problem.groups, together, chain),
+         (channels, filters, 0), (rows, columns, 0), (*met, size)]
+    )  # fmt: skip
+    pace = dilation[1] if dilation[1] <= 2 and stride[1] == 1 else 0
+    form = (height, width, dilation[2], stride[2] == 1, pace)
+    return Plan(
+        lambda: _straight_kernel(*form), problem.batch * parts * depth, problem.flops // 10,
+        (size + room + RESULTS * lanes + filters * -(-RESULTS // lanes) * lanes, problem.compute_dtype),
+        np.array((problem.batch, parts, depth)), sizes, np.zeros(0, np.int64), np.zeros(2, np.int64),
+    )  # fmt: skip
+
+
+def _over_slab(problem: ConvProblem) -> Plan:
     lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
@@ -86,8 +145,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     )  # fmt: skip
     grid = (problem.batch, problem.groups, depth)
     return Plan(
-        int(np.prod(grid)), problem.flops // 10, (sum(parts), problem.compute_dtype), np.array(grid), sizes,
-        np.array(places), np.array(phases[0] + phases[1]),
+        lambda: _block, int(np.prod(grid)), problem.flops // 10, (sum(parts), problem.compute_dtype), np.array(grid),
+        sizes, np.array(places), np.array(phases[0] + phases[1]),
     )  # fmt: skip
 
 
@@ -96,8 +155,20 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-               plan.places, plan.phases, scratch=plan.scratch)  # fmt: skip
+    plan.kernel().run(
+        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
+        plan.places, plan.phases, scratch=plan.scratch,
+    )  # fmt: skip
+
+
+@jit.inline
+def _finish(result, first, count, bias, k, epilogue):  # type: ignore[no-untyped-def]
+    """Add the bias to the results of a filter, whole vectors of them, and apply the activation."""
+    for place in range(first, first + count, lanes_of(result)):
+        row = add_column(load(result, place, 1, 1), bias, k)
+        if epilogue[0] != 0:
+            row = activated(row, epilogue)
+        store(row, result, place, 0)
 
 
 @jit.scratch_kernel
@@ -140,13 +211,114 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
             for place in range(rows * columns):
                 before_it = result[k * pitch + place] if lane > 0 else 0
                 result[k * pitch + place] = before_it + sums[at + place * lanes + lane]
-        for place in range(0, pitch, lanes):
-            row = add_column(load(result, k * pitch + place, 1, 1), bias, g * filters + k)
-            if epilogue[0] != 0:
-                row = activated(row, epilogue)
-            store(row, result, k * pitch + place, 0)
+        _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
     at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
     unload_planes(out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
+
+
+@cache
+def _straight_kernel(down: int, across: int, stride: int, dense: bool, pace: int) -> jit.Kernel:
+    """Return the kernel for a few results of planes that are read as they are.
+
+    ``pace`` is that of the kernel's rows over the image's, if those that a row meets are neighbours, else 0.
+    """
+    results = down * across
+    rows_at_once = TOGETHER if pace else 1
+    add_all = rows_of_taps(down, across, stride, dense, "", rows_at_once, pace)
+    add_inside = rows_of_taps(down, across, stride, dense, "columns", rows_at_once, pace)
+    add_anywhere = rows_of_taps(down, across, stride, dense, "rows")
+
+    def sum_up(  # type: ignore[no-untyped-def]
+        sums, weights, w, line_w, rows, columns, x, origin, line, top, pace, step_y, step_x, height, width, left, lines,
+        edges, chain,
+    ):  # fmt: skip
+        """Add to ``sums`` a plane's products."""
+        lanes = lanes_of(sums)
+        total = load(sums, 0, results, 1)
+        tile = zeros(sums, results, 1)
+        left_over = chain
+        for r in range(len(lines)):
+            lines[r, 0] = r * step_y * line
+        for column in range(0, columns, lanes):
+            edge, count = left + column * stride, columns - column
+            whole = edge >= 0 and edge + (lanes - 1) * stride + (across - 1) * step_x < width and count >= lanes
+            row = 0
+            while row < rows:
+                y = top + row * pace
+                i, j = w + row * line_w + column, origin + column * stride
+                last = y + (rows_at_once - 1) * pace + (down - 1) * step_y
+                if y >= 0 and last < height and row + rows_at_once <= rows:
+                    j += y * line
+                    if whole:
+                        tile = add_all(tile, weights, i, line_w, count, x, j, lines, step_x, edge, width)
+                    else:
+                        tile = add_inside(tile, weights, i, line_w, count, x, j, lines, step_x, edge, width)
+                    row += rows_at_once
+                    left_over -= rows_at_once
+                else:
+                    for r in range(down):
+                        there = 0 <= y + r * step_y < height
+                        edges[r, 0] = min(max(y + r * step_y, 0), max(height - 1, 0)) * line
+                        edges[r, 1] = width if there else 0
+                    tile = add_anywhere(tile, weights, i, line_w, count, x, j, edges, step_x, edge, width)
+                    row += 1
+                    left_over -= 1
+                if left_over <= 0:
+                    total = add(total, tile)
+                    tile = zeros(sums, results, 1)
+                    left_over = chain
+        store(add(total, tile), sums, 0, lanes)
+
+    sum_up = jit.specialised(sum_up, down, across, stride, dense, pace)
+
+    number_of_lines = (rows_at_once - 1) * pace + down
+
+    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, phases):  # type: ignore[no-untyped-def]
+        """Compute a plane of the result for some groups."""
+        task, z = divmod(task, grid[2])
+        n, part = divmod(task, grid[1])
+        step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met = sizes
+        lanes = lanes_of(x)
+        room = -(-columns // lanes) * lanes
+        plane, size = rows * columns, met[2]
+        piece, flat = scratch[:size], scratch[size : size + rows * room]
+        first = size + rows * room + RESULTS * lanes
+        sums, result = scratch[first - RESULTS * lanes : first], scratch[first:]
+        pitch = -(-results // lanes) * lanes
+        height, width = x_layout[6], x_layout[7]
+        top, left = before[1], before[2]
+        upper, lower = max(top, 0), min(top + met[0], height)
+        inner, outer = max(left, 0), min(left + met[1], width)
+        beyond = left + room * stride + across * step[2]  # the columns that vectors read end there
+        lines, edges = np.empty((number_of_lines, 2), np.int64), np.empty((down, 2), np.int64)
+        for g in range(part * together, min((part + 1) * together, groups)):
+            for k in range(filters):
+                clear(sums, np.int64(0), RESULTS * lanes)
+                for c in range(channels):
+                    start = n * x_layout[0] + (g * channels + c) * x_layout[1] + z * step[0] * x_layout[2]
+                    low, high = start + upper * x_layout[3] + left, start + (lower - 1) * x_layout[3] + beyond
+                    numbers, origin, line, y, tall = x, start + left, x_layout[3], top, height
+                    if x_layout[4] != 1 or low < 0 or high > len(x) or lower <= upper:
+                        line, tall = max(outer - inner, 0), max(lower - upper, 0)
+                        numbers, origin, y = piece, max(-left, 0) + left - inner, top - upper
+                        if lower > upper and line > 0:
+                            load_planes(piece, max(-left, 0), size, x, x_layout, start, 1, (0, upper, inner), 1,
+                                        (1, 1, 1), (1, lower - upper, line), phases, 1)  # fmt: skip
+                    w = ((g * filters + k) * channels + c) * plane
+                    kernels, line_w = weights, columns
+                    if w + (rows - 1) * columns + room > len(weights):
+                        for row in range(rows):
+                            copy_numbers(flat, row * room, weights, w + row * columns, columns)
+                        kernels, w, line_w = flat, np.int64(0), room
+                    sum_up(sums, kernels, w, line_w, rows, columns, numbers, origin, line, y, paces[1], step[1],
+                           step[2], tall, width, left, lines, edges, chain)  # fmt: skip
+                store_sums(load(sums, 0, results, 1), result, k * pitch)
+                _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
+            at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
+            unload_planes(out, out_layout, at, filters, down, across, result, 0, pitch, across)
+
+    block.__qualname__ = f"_straight{down}-{across}-{stride}-{dense}-{pace}"
+    return jit.scratch_kernel(block)
 
 
 @jit.inline

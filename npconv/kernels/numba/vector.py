@@ -10,6 +10,7 @@ Arrays are given flat, with the index of the first element; nothing is checked, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -112,7 +113,7 @@ def load(typing: Any, array: Any, i: Any, rows: Any, columns: Any) -> Any:
         result = ir.Constant(context.get_value_type(tile), None)
         for row in range(tile.rows):
             start = builder.add(arguments[1], ir.IntType(64)(row * tile.columns * tile.lanes))
-            pointers = _vectors(context, builder, tile, _pointer(context, builder, array, arguments[0], start))
+            pointers = _vectors(builder, tile, _pointer(context, builder, array, arguments[0], start))
             for column, pointer in enumerate(pointers):
                 vector = _load(builder, pointer, tile)
                 result = builder.insert_value(result, vector, row * tile.columns + column)
@@ -133,7 +134,7 @@ def multiply_add(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, a, starts, i, b, j = arguments
         numbers = context.make_array(signature.args[1])(context, builder, a).data
-        vectors = _vectors(context, builder, tile, _pointer(context, builder, signature.args[4], b, j))
+        vectors = _vectors(builder, tile, _pointer(context, builder, signature.args[4], b, j))
         loaded = [_load(builder, vector, tile) for vector in vectors]
         for row, start in _last_rows(builder, tile, signature.args[2], starts):
             # The row's part first, which does not change in a loop over i: one register for each row, and one for i.
@@ -163,7 +164,7 @@ def multiply_add_part(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: An
 def _adding_rows(tile: Any, a: Any, starts: Any, b: Any, part: bool) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, a, starts, i, b, j = arguments[:6]
-        vectors = _vectors(context, builder, tile, _pointer(context, builder, signature.args[4], b, j))
+        vectors = _vectors(builder, tile, _pointer(context, builder, signature.args[4], b, j))
         loaded = [_load(builder, vector, tile) for vector in vectors]
         numbers = context.make_array(signature.args[1])(context, builder, a).data
         if part:
@@ -171,7 +172,7 @@ def _adding_rows(tile: Any, a: Any, starts: Any, b: Any, part: bool) -> Any:
             lanes = ir.Constant(ir.VectorType(index, tile.lanes), list(range(tile.lanes)))
             within = builder.icmp_signed("<", lanes, _broadcast(builder, arguments[6], tile.lanes))
         for row, start in _last_rows(builder, tile, signature.args[2], starts):
-            others = _vectors(context, builder, tile, builder.gep(builder.gep(numbers, [start]), [i]))
+            others = _vectors(builder, tile, builder.gep(builder.gep(numbers, [start]), [i]))
             for column, (vector, other) in enumerate(zip(loaded, others, strict=True)):
                 at = row * tile.columns + column
                 number = _load(builder, other, tile)
@@ -185,14 +186,38 @@ def _adding_rows(tile: Any, a: Any, starts: Any, b: Any, part: bool) -> Any:
     return tile(tile, a, starts, integer, b, integer, *[integer] * part), code
 
 
+def _taps(
+    builder: Any, tile: Tile, taps: int, stride: int, dense: bool, pointer: Any, step: Any
+) -> Iterator[list[Any]]:
+    """Yield, for each of the taps of a row, the vectors that it meets from ``pointer`` on.
+
+    Taps are ``step`` apart, or one if ``dense``. The stride is 1 or 2, where two vectors are loaded for every second
+    number of each, and one number more is read than is met.
+    """
+    lane = ir.IntType(32)
+    wide = Tile(tile.dtype, 1, tile.columns * stride)
+    loaded: list[Any] = []
+    for m in range(taps):
+        second = stride == 2 and dense and m % 2 == 1  # the numbers between those of the tap before
+        if not second:
+            away = step.type(m) if dense else builder.mul(step, step.type(m))
+            row = _vectors(builder, wide, builder.gep(pointer, [away]))
+            loaded = [_load(builder, vector, tile) for vector in row]
+        wanted = ir.Constant(ir.VectorType(lane, tile.lanes), [second + 2 * k for k in range(tile.lanes)])
+        yield (
+            loaded
+            if stride == 1
+            else [builder.shuffle_vector(*loaded[n : n + 2], wanted) for n in range(0, len(loaded), 2)]
+        )
+
+
 def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
     """Return an intrinsic that adds the products of a row of taps to a tile.
 
     ``add_taps(tile, a, starts, i, b, j, step, column, width)`` lets tap m meet, in lane l, the number ``b[j + m * step
     + l * stride]``, which is column ``column + m * step + l * stride`` of an image, and in each row of the tile, or its
     last rows if starts are fewer, ``a[starts[row] + i + m * len(starts)]``. If ``masked``, columns may lie beyond the
-    image's ``width`` and are zeros there, whatever was loaded. If ``dense``, step is one. The stride is 1 or 2, where
-    two vectors are loaded for every second number of each, and one number more is read than is met.
+    image's ``width`` and are zeros there, whatever was loaded.
     """
 
     @intrinsic
@@ -201,29 +226,14 @@ def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
     ) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             result, a, _, i, b, j, step, column, width = arguments
-            index, lane = ir.IntType(64), ir.IntType(32)
-            step = index(1) if dense else step
+            index = ir.IntType(64)
             numbers = context.make_array(signature.args[1])(context, builder, a).data
-            wide = Tile(tile.dtype, 1, tile.columns * stride)
-
-            def every(vectors: list[Any], first: int) -> list[Any]:
-                if stride == 1:
-                    return vectors
-                wanted = ir.Constant(ir.VectorType(lane, tile.lanes), [first + 2 * k for k in range(tile.lanes)])
-                return [builder.shuffle_vector(*vectors[n : n + 2], wanted) for n in range(0, len(vectors), 2)]
-
-            loaded: list[Any] = []
-            for m in range(taps):
-                away = builder.mul(step, index(m))
-                if stride == 2 and dense and m % 2:
-                    met = every(loaded, 1)  # the numbers between those of the tap before
-                else:
-                    pointer = _pointer(context, builder, signature.args[4], b, builder.add(j, away))
-                    loaded = [_load(builder, vector, tile) for vector in _vectors(context, builder, wide, pointer)]
-                    met = every(loaded, 0)
+            pointer = _pointer(context, builder, signature.args[4], b, j)
+            for m, met in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
                 if masked:
+                    first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
                     met = [
-                        _within(builder, vector, builder.add(column, away), width, n * tile.lanes, stride)
+                        _where(builder, _within(builder, tile.lanes, first, width, n * tile.lanes, stride), vector)
                         for n, vector in enumerate(met)
                     ]
                 for row, start in _last_rows(builder, tile, signature.args[2], arguments[2]):
@@ -242,6 +252,80 @@ def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
     return add_taps
 
 
+def rows_of_taps(
+    rows: int, taps: int, stride: int, dense: bool, masked: str = "", together: int = 1, pace: int = 1
+) -> Any:
+    """Return an intrinsic that adds the products of a few vectors with what each meets in some rows of an image.
+
+    ``add_products(tile, a, i, line, count, b, j, lines, step, column, width)`` adds, to row ``row * taps + m`` of the
+    tile, a vector wide, ``a[i + k * line + l]`` for each of ``together`` k times the number ``b[j + lines[k * pace +
+    row, 0] + m * step + l * stride]``, which is column ``column + m * step + l * stride`` of the image: a line of it is
+    loaded once for all. If ``masked``, only the first ``count`` lanes are added, and columns that are not within
+    ``width`` count as zeros; within ``lines[..., 1]`` if by ``"rows"``.
+    """
+
+    @intrinsic
+    def add_products(
+        typing: Any, tile: Any, a: Any, i: Any, line: Any, count: Any, b: Any, j: Any, lines: Any, step: Any,
+        column: Any, width: Any,
+    ) -> Any:  # fmt: skip
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, a, i, line, count, b, j, lines, step, column, width = arguments
+            index = ir.IntType(64)
+            counted = _within(builder, tile.lanes, index(0), count, 0, 1)
+            numbers = []
+            for k in range(together):
+                at = builder.add(i, builder.mul(line, index(k)))
+                (pointer,) = _vectors(builder, tile, _pointer(context, builder, signature.args[1], a, at))
+                vector = _load(builder, pointer, tile)
+                numbers.append(_where(builder, counted, vector) if masked else vector)
+            table = context.make_array(signature.args[7])(context, builder, lines).data
+            for place in range((together - 1) * pace + rows):
+                start = builder.add(j, builder.load(builder.gep(table, [index(2 * place)])))
+                if masked == "rows":
+                    width = builder.load(builder.gep(table, [index(2 * place + 1)]))
+                pointer = _pointer(context, builder, signature.args[5], b, start)
+                for m, (met,) in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
+                    if masked:
+                        first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
+                        there = _within(builder, tile.lanes, first, width, 0, stride)
+                        met = _where(builder, builder.and_(there, counted), met)
+                    for k, vector in enumerate(numbers):
+                        if 0 <= place - k * pace < rows:
+                            at = (place - k * pace) * taps + m
+                            total = _fused(builder, tile, vector, met, builder.extract_value(result, at))
+                            result = builder.insert_value(result, total, at)
+            return result
+
+        integer = types.int64
+        return tile(tile, a, integer, integer, integer, b, integer, lines, integer, integer, integer), code
+
+    return add_products
+
+
+@intrinsic
+def store_sums(typing: Any, tile: Any, out: Any, i: Any) -> Any:
+    """Write the sum of the lanes of each row of a tile, a vector wide, to ``out[i + row]``."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, out, i = arguments
+        for row in range(tile.rows):
+            vector, lanes = builder.extract_value(result, row), tile.lanes
+            while lanes > 1:
+                lanes //= 2
+                parts = [
+                    builder.shuffle_vector(vector, vector, _order(range(first, first + lanes))) for first in (0, lanes)
+                ]
+                vector = _add(builder, tile, *parts)
+            total = builder.extract_element(vector, ir.IntType(32)(0))
+            builder.store(
+                total, _pointer(context, builder, signature.args[1], out, builder.add(i, ir.IntType(64)(row)))
+            )
+        return context.get_dummy_value()
+
+    return types.none(tile, out, types.int64), code
+
+
 def kept_lines(lines: int, first: int, rows: int) -> Any:
     """Return an intrinsic that adds the products of a few lines of an image with weights that are kept in registers.
 
@@ -257,7 +341,7 @@ def kept_lines(lines: int, first: int, rows: int) -> Any:
             for line in range(lines):
                 offset = builder.load(_pointer(context, builder, signature.args[2], table, ir.IntType(64)(2 * line)))
                 pointer = _pointer(context, builder, signature.args[3], b, builder.add(j, offset))
-                loaded = [_load(builder, vector, tile) for vector in _vectors(context, builder, tile, pointer)]
+                loaded = [_load(builder, vector, tile) for vector in _vectors(builder, tile, pointer)]
                 for place in range((tile.rows - rows) * tile.columns, tile.rows * tile.columns):
                     number, weight = loaded[place % tile.columns], builder.extract_value(kept, at)
                     total = _fused(builder, tile, number, weight, builder.extract_value(result, place))
@@ -270,13 +354,21 @@ def kept_lines(lines: int, first: int, rows: int) -> Any:
     return add_lines
 
 
-def _within(builder: Any, vector: Any, column: Any, width: Any, first: int, stride: int) -> Any:
-    """Return a vector with zeros where column + (first + lane) * stride is none of ``width`` columns."""
-    lanes = vector.type.count
+def _within(builder: Any, lanes: int, column: Any, width: Any, first: int, stride: int) -> Any:
+    """Return whether, in each lane, column + (first + lane) * stride is one of ``width`` columns."""
     offsets = ir.Constant(ir.VectorType(column.type, lanes), [(first + lane) * stride for lane in range(lanes)])
     columns = builder.add(_broadcast(builder, column, lanes), offsets)
-    there = builder.icmp_unsigned("<", columns, _broadcast(builder, width, lanes))
-    return builder.select(there, vector, ir.Constant(vector.type, None))
+    return builder.icmp_unsigned("<", columns, _broadcast(builder, width, lanes))
+
+
+def _where(builder: Any, condition: Any, vector: Any) -> Any:
+    """Return a vector, with zeros where a condition does not hold."""
+    return builder.select(condition, vector, ir.Constant(vector.type, None))
+
+
+def _order(lanes: Any) -> Any:
+    """Return the constant that takes these lanes of two vectors."""
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
 
 
 @intrinsic
@@ -326,7 +418,7 @@ def add_row(typing: Any, tile: Any, row: Any, j: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, row, j = arguments
-        vectors = _vectors(context, builder, tile, _pointer(context, builder, signature.args[1], row, j))
+        vectors = _vectors(builder, tile, _pointer(context, builder, signature.args[1], row, j))
         added = [_load(builder, vector, tile) for vector in vectors]
         for at in range(tile.rows * tile.columns):
             total = _add(builder, tile, builder.extract_value(result, at), added[at % tile.columns])
@@ -391,7 +483,7 @@ def _storing(tile: Any, out: Any, i: Any, step: Any, added: bool) -> Any:
         value, out, i, step = arguments
         for row in range(tile.rows):
             start = builder.add(i, builder.mul(step, step.type(row)))
-            pointers = _vectors(context, builder, tile, _pointer(context, builder, signature.args[1], out, start))
+            pointers = _vectors(builder, tile, _pointer(context, builder, signature.args[1], out, start))
             for column, pointer in enumerate(pointers):
                 vector = builder.extract_value(value, row * tile.columns + column)
                 if added:
@@ -465,9 +557,7 @@ def combinations(matrix: Any) -> Any:
 
             def line(array: int, start: Any, step: Any, row: int) -> Any:
                 at = builder.add(start, builder.mul(step, step.type(row)))
-                return _vectors(
-                    context, builder, tile, _pointer(context, builder, signature.args[array], arguments[array], at)
-                )
+                return _vectors(builder, tile, _pointer(context, builder, signature.args[array], arguments[array], at))
 
             loaded = [
                 [_load(builder, vector, tile) for vector in line(3, j, pace, k)] for k in range(len(coefficients[0]))
@@ -539,8 +629,8 @@ def copy(typing: Any, out: Any, i: Any, numbers: Any, j: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, i, numbers, j = arguments
-        sources = _vectors(context, builder, tile, _pointer(context, builder, signature.args[2], numbers, j))
-        targets = _vectors(context, builder, tile, _pointer(context, builder, signature.args[0], out, i))
+        sources = _vectors(builder, tile, _pointer(context, builder, signature.args[2], numbers, j))
+        targets = _vectors(builder, tile, _pointer(context, builder, signature.args[0], out, i))
         for source, target in zip(sources, targets, strict=True):
             builder.store(_load(builder, source, tile), target, align=tile.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -555,7 +645,7 @@ def blank(typing: Any, out: Any, i: Any, columns: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], *arguments[:2])
-        for target in _vectors(context, builder, tile, pointer) or [pointer]:
+        for target in _vectors(builder, tile, pointer) or [pointer]:
             kind = target.type.pointee
             zero = ir.Constant(kind, None if isinstance(kind, ir.VectorType) else 0)
             builder.store(zero, target, align=tile.dtype.bitwidth // 8)
@@ -642,9 +732,9 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
-def _vectors(context: Any, builder: Any, tile: Tile, pointer: Any) -> list[Any]:
+def _vectors(builder: Any, tile: Tile, pointer: Any) -> list[Any]:
     """Return pointers to the vectors of one row, which begins at ``pointer``."""
-    kind = ir.VectorType(context.get_value_type(tile.dtype), tile.lanes).as_pointer()
+    kind = ir.VectorType(pointer.type.pointee, tile.lanes).as_pointer()
     starts = (builder.gep(pointer, [ir.IntType(64)(column * tile.lanes)]) for column in range(tile.columns))
     return [builder.bitcast(start, kind) for start in starts]
 
