@@ -8,7 +8,8 @@ Input, stride s and dilation d, per axis. The result's element o is made of inpu
 the padding), so j gets contributions from the taps t with t d ≡ j (mod s). All j of one residue modulo s form a
 *phase*: their taps are t₀, t₀ + s/q, t₀ + 2 s/q, …, with q = gcd(s, d), and successive ones meet elements o that lie
 d/q apart. A phase is a convolution of stride 1 and dilation d/q with the flipped taps, whose channels change places;
-s phases fill the input. No product with a zero between elements is computed (Dumoulin and Visin, *A guide to
+s phases fill the input; those of a depthwise convolution may be computed in one pass
+(`npconv.kernels.numba.spread`). No product with a zero between elements is computed (Dumoulin and Visin, *A guide to
 convolution arithmetic for deep learning* (2016), §4.6, put these zeros in). At the borders, elements beyond the
 result count as zeros.
 
@@ -30,7 +31,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels import activation, host
+from npconv import loading
+from npconv.kernels import activation, host, packed
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem, compute_dtype
 
@@ -148,9 +150,38 @@ def _transposed(
             constant += bias[:, None, None, None]
         activation.apply(constant, problem.activation)
         out[...] = constant
+    if reached and _in_one_pass(problem, steps, choice, swapped, grad_output, bias, out):
+        return
     for step in steps:
         taps = swapped[step.taps][..., ::-1, ::-1, ::-1]
         choose(step.forward, choice).run(grad_output, taps, bias, out[step.elements], workspace, step.begins)
+
+
+def _in_one_pass(
+    problem: ConvProblem,
+    steps: list[_Step],
+    choice: Choice,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    bias: np.ndarray | None,
+    out: np.ndarray,
+) -> bool:
+    """Compute all phases at once, if all are depthwise and there is a kernel for them."""
+    if problem.groups == 1 or problem.stride[2] != 2 or out.dtype != problem.compute_dtype:
+        return False
+    if any(choose(step.forward, choice).algorithm.name != "depthwise" for step in steps):
+        return False
+    spread = loading.module("npconv.kernels.numba.spread")
+    dtype = problem.compute_dtype
+    if not spread.takes(problem) or any(array.dtype != dtype for array in (weight, grad_output)):
+        return False
+    epilogue = packed.epilogue_of(problem.activation, dtype)
+    biases = np.zeros(problem.in_channels, dtype) if bias is None else np.asarray(bias, dtype)
+    if not spread.run(problem, weight, grad_output, biases, epilogue, out, choice.threads):
+        return False
+    if problem.activation and epilogue[0] == 0:
+        activation.apply(out, problem.activation)
+    return True
 
 
 class _Step(NamedTuple):

@@ -110,6 +110,12 @@ SHAPES = (
     "g9ic9oc9ih29iw31kh14kw15dh2ph1+reflect",
     "ic2oc3id5ih9iw40kd4kh8kw33sw3dh1pw2",
     "g3ic3oc3iw100kw90pw4",
+    "g9ic9oc18ih28iw40kh14kw20dh2dw2ph1:0pw1:0+bias",
+    "g40ic80oc40ih16iw16kh14kw14+bias",
+    "g3ic3oc3ih9iw200kh9kw200ph1pw1",
+    "g4ic4oc4ih18iw50kh6kw50dh3dw1ph0pw1",
+    "g3ic3oc3ih3iw10kh9kw9ph4pw1:0",
+    "mb3g17ic17oc17ih15iw41kh7kw20dh2dw2sh1sw2ph0pw1:0",
     # Depthwise: sums of every height, steps that some results do not meet, rows shorter than a vector.
     "mb2g90ic90oc90ih14kh3ph1+bias",
     "g33ic33oc66ih7iw9kh3ph1",

@@ -117,6 +117,31 @@ def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> li
     return said
 
 
+TRANSPOSED = (
+    # Batch, channels, image, kernel, stride, padding, more rows and columns.
+    (2, 3, (4, 7), (3, 3), (2, 2), (1, 1), (1, 1)),
+    (1, 5, (3, 40), (4, 4), (2, 2), (1, 3), (0, 0)),
+    (1, 33, (9, 17), (2, 5), (1, 2), (0, 2), (0, 1)),
+    (3, 1, (1, 16), (3, 2), (2, 2), (0, 0), (0, 1)),
+)
+"""Depthwise transposed convolutions, whose phases run in one pass."""
+
+
+def run_transposed(dtype: str, guards: Guards) -> list[str]:
+    """Compute them from and into guarded arrays; return what is wrong."""
+    rng, said = np.random.default_rng(4), []
+    for batch, channels, size, kernel, stride, padding, more in TRANSPOSED:
+        options = {"stride": stride, "padding": padding, "output_padding": more, "groups": channels}
+        x = rng.integers(-9, 9, (batch, channels, *size)).astype(dtype)
+        weight = rng.integers(-9, 9, (channels, 1, *kernel)).astype(dtype)
+        want = npconv.conv_transpose2d(x, weight, **options, backend="numpy")
+        for made in (guards.copy(x), guards.spread(x)):
+            out = guards.copy(np.full_like(want, np.nan))
+            npconv.conv_transpose2d(made, guards.copy(weight), **options, algorithm="depthwise", out=out)
+            said += [] if np.array_equal(out, want) else [f"transposed {size} {kernel} {dtype}"]
+    return said
+
+
 def main(place: str, poison: str, algorithm: str, *dtypes: str) -> None:
     """Run an engine on all problems that it takes; the last line printed before a crash says which one it was."""
     guards = Guards(place == "end", POISONS[poison])
@@ -130,6 +155,9 @@ def main(place: str, poison: str, algorithm: str, *dtypes: str) -> None:
                 for text, case in problems.taken(problems.SHAPES, dtype, algorithm):
                     print(f"{algorithm} {dtype} {text} on {threads} threads, guard at the {place}", flush=True)
                     wrong += [said for said in run(text, case, dtype, algorithm, guards) if said is not None]
+                if algorithm == "depthwise":
+                    print(f"transposed {dtype} on {threads} threads, guard at the {place}", flush=True)
+                    wrong += run_transposed(dtype, guards)
     assert not wrong, "\n".join(wrong[:20])
     print("untouched")
 

@@ -53,6 +53,34 @@ def test_every_engine(dtype, backend, algorithm):
         assert_same(got, want, f"{PROBLEMS[name]} {dtype}")
 
 
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("depthwise")])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_depthwise_in_one_pass(name, dtype, monkeypatch):
+    from npconv.kernels.numba import spread
+
+    done = []
+    run = spread.run
+    monkeypatch.setattr(spread, "run", lambda *arguments: done.append(run(*arguments)) or done[-1])
+    problem, (arrays, want) = PROBLEMS[name], exact(PROBLEMS[name], dtype)
+    for activation in (None, "relu", "hardswish"):
+        got = call(problem, arrays, algorithm="depthwise", activation=activation)
+        one = npconv.conv1d(want.reshape(1, 1, -1), np.ones((1, 1, 1), dtype), activation=activation, backend="numpy")
+        assert_same(got, one.reshape(want.shape), f"{problem} {dtype} {activation}")
+    assert done == [True] * 3
+
+
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("depthwise")])
+def test_depthwise_in_one_pass_with_nan_and_infinity(name):
+    """Where a weight is infinite, the zeros around the image make NaN, as in the phases one by one."""
+    problem, (arrays, _) = PROBLEMS[name], exact(PROBLEMS[name], "float32")
+    for where, value in itertools.product(range(2), (np.nan, np.inf)):
+        special = [None if array is None else array.copy() for array in arrays]
+        special[where].reshape(-1)[:: special[where].size // 3 + 1] = value
+        with np.errstate(all="ignore"):
+            want = call(problem, special, backend="numpy", algorithm="im2col")
+        assert_same(call(problem, special, algorithm="depthwise"), want, f"{problem} {value} in argument {where}")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "complex64"])
 def test_out_of_any_strides(dtype, backend):

@@ -179,6 +179,12 @@ SPECIAL = {
     "pairs": Problem((4, 5), (3, 2), (2, 3), ((0, 2), (3, 1)), (1, 0), (1, 2), 2, 2, 1, 3, bias=True),
     "doubling": Problem((4, 5), (4, 4), (2, 2), ((1, 1),) * 2, (0, 0), (1, 1), 2, 1, 3, 4, bias=True),
     "depthwise": Problem((4, 5), (3, 3), (2, 2), ((1, 1),) * 2, (1, 1), (1, 1), 2, 4, 1, 1, bias=True),
+    "depthwise, long rows": Problem((5, 37), (3, 3), (2, 2), ((1, 1),) * 2, (1, 1), (1, 1), 2, 5, 1, 1, bias=True),
+    "depthwise, 4 × 4": Problem((3, 33), (4, 4), (2, 2), ((1, 1), (3, 2)), (0, 0), (1, 1), 1, 3, 1, 1),
+    "depthwise, stride 1 × 2": Problem(
+        (4, 16), (3, 5), (1, 2), ((0, 1), (0, 3)), (0, 1), (1, 1), 2, 2, 1, 1, bias=True
+    ),
+    "depthwise, short rows": Problem((6, 5), (2, 3), (2, 2), ((1, 0), (1, 1)), (1, 0), (1, 1), 3, 40, 1, 1),
     "channels last": Problem((3, 4), (3, 3), (2, 1), ((1, 0),) * 2, (1, 0), (1, 2), 2, 2, 2, 2, last=True, bias=True),
     "unbatched": Problem((3, 4), (3, 2), (2, 3), ((1, 0),) * 2, (1, 2), (1, 1), 1, 1, 2, 3, unbatched=True),
     "unbatched, channels last": Problem(

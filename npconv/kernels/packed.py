@@ -32,7 +32,8 @@ _SIMPLE: dict[str, Callable[..., tuple[float, float, float]]] = {
 
 
 @lru_cache
-def _epilogue(chosen: tuple[Any, ...], dtype: np.dtype[Any]) -> np.ndarray:
+def epilogue_of(chosen: tuple[Any, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an activation as the kernels take it; its first number is 0 if they do not know it."""
     simple = bool(chosen) and chosen[0] in _SIMPLE
     with np.errstate(over="ignore"):  # a bound beyond the dtype is none
         return np.array([1, *_SIMPLE[chosen[0]](*chosen[1:])] if simple else [0, 1, *_ALL]).astype(dtype)
@@ -65,7 +66,7 @@ class Run:
         if form.taps == 1 and not any(map(any, form.padding)) and set(form.stride) == {1} and form.positions > 0:
             line = (1, 1, form.positions)
             self._line = engine.plan(replace(form, input_size=line), threads)
-        self._epilogue = _epilogue(problem.activation, problem.compute_dtype)
+        self._epilogue = epilogue_of(problem.activation, problem.compute_dtype)
         self._left = problem.activation if problem.activation and self._epilogue[0] == 0 else ()
 
     def __call__(self, input: np.ndarray, packed: Packed, out: np.ndarray) -> None:

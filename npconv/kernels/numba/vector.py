@@ -303,6 +303,61 @@ def rows_of_taps(
     return add_products
 
 
+def spread_taps(taps: int, odd: bool, masked: bool) -> Any:
+    """Return an intrinsic that adds what a row of pixels gives to every second pixel of a row, and to those between.
+
+    ``add_spread(tile, a, i, b, j, column, width)`` adds, to the even and the odd numbers of a row (a tile of one row
+    and two columns), ``a[i + m]`` times the pixel that tap m lets reach them, a vector for each. Tap m takes pixel c,
+    which is ``b[j + c]``, to 2 c + m, less one if ``odd``. If ``masked``, pixels ``column + c`` that are not within
+    ``width`` count as zeros.
+    """
+
+    @intrinsic
+    def add_spread(typing: Any, tile: Any, a: Any, i: Any, b: Any, j: Any, column: Any, width: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, a, i, b, j, column, width = arguments
+            index = ir.IntType(64)
+            weights = _pointer(context, builder, signature.args[1], a, i)
+            row = Tile(tile.dtype, 1, 1)
+            loaded: dict[int, Any] = {}
+            for m in range(taps):
+                half, away = (m - odd) % 2, -((m - odd) // 2)
+                if away not in loaded:
+                    at = builder.add(j, index(away))
+                    (pointer,) = _vectors(builder, row, _pointer(context, builder, signature.args[3], b, at))
+                    vector = _load(builder, pointer, tile)
+                    if masked:
+                        first = builder.add(column, index(away))
+                        vector = _where(builder, _within(builder, tile.lanes, first, width, 0, 1), vector)
+                    loaded[away] = vector
+                scalar = _broadcast(builder, builder.load(builder.gep(weights, [index(m)])), tile.lanes)
+                total = _fused(builder, tile, scalar, loaded[away], builder.extract_value(result, half))
+                result = builder.insert_value(result, total, half)
+            return result
+
+        integer = types.int64
+        return tile(tile, a, integer, b, integer, integer, integer), code
+
+    return add_spread
+
+
+@intrinsic
+def store_merged(typing: Any, tile: Any, out: Any, i: Any) -> Any:
+    """Write the two columns of a tile's row to ``out[i:]``, a number of each in turns."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, out, i = arguments
+        both = [builder.extract_value(result, column) for column in range(2)]
+        pointers = _vectors(builder, tile, _pointer(context, builder, signature.args[1], out, i))
+        for half, pointer in enumerate(pointers):
+            first = half * tile.lanes // 2
+            order = _order([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
+            builder.store(builder.shuffle_vector(*both, order), pointer, align=tile.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(tile, out, types.int64), code
+
+
 @intrinsic
 def store_sums(typing: Any, tile: Any, out: Any, i: Any) -> Any:
     """Write the sum of the lanes of each row of a tile, a vector wide, to ``out[i + row]``."""
