@@ -23,6 +23,7 @@ from npconv.kernels.numba.vector import (
     copy,
     copy_pairs,
     copy_part,
+    copy_threes,
     lanes_of,
     move,
     transpose,
@@ -148,10 +149,31 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
             for c in range(0, channels, BLOCK):
                 c = min(c, channels - BLOCK)
                 transpose(slab, i + x * channels + c, channels, numbers, at + c * to_channel + x, to_channel)
+    elif to_pixel == 1 and channels == 3:
+        _load_colours(slab, i, numbers, at, pixels, to_channel)
     else:
         for x in range(pixels):
             for c in range(channels):
                 move(slab, i + x * channels + c, numbers, at + c * to_channel + x * to_pixel)
+
+
+@jit.inline
+def _load_colours(slab, i, numbers, at, pixels, to_channel):  # type: ignore[no-untyped-def]
+    """Copy pixels of a row that have three channels; a first layer has no others."""
+    lanes = lanes_of(slab)
+    last = pixels - lanes
+    if last >= 0:
+        for x in range(0, last, lanes):
+            copy_threes(slab, i + 3 * x, numbers, at + x, to_channel, 1)
+        copy_threes(slab, i + 3 * last, numbers, at + last, to_channel, 1)
+    elif 2 * pixels >= lanes:
+        last += lanes // 2
+        copy_threes(slab, i, numbers, at, to_channel, 2)
+        copy_threes(slab, i + 3 * last, numbers, at + last, to_channel, 2)
+    else:
+        for x in range(pixels):
+            for c in range(3):
+                move(slab, i + 3 * x + c, numbers, at + c * to_channel + x)
 
 
 @jit.inline

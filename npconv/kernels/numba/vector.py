@@ -770,6 +770,38 @@ def copy_pairs(typing: Any, out: Any, i: Any, step: Any, numbers: Any, j: Any, p
     return types.none(out, integer, integer, numbers, integer, part), code
 
 
+@intrinsic(prefer_literal=True)
+def copy_threes(typing: Any, out: Any, i: Any, numbers: Any, j: Any, apart: Any, part: Any) -> Any:
+    """Copy ``numbers[j], numbers[j + apart], numbers[j + 2 * apart], numbers[j + 1], ...`` to ``out[i:]``.
+
+    A vector of each, as of the three colours of some pixels, or the ``part``-th part of one, a literal.
+    """
+    lanes = VECTOR_BYTES * 8 // out.dtype.bitwidth // part.literal_value
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, i, numbers, j, apart, _ = arguments
+        align = out_type.dtype.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(out_type.dtype), lanes)
+
+        def pointer(array_type: Any, array: Any, at: Any) -> Any:
+            return builder.bitcast(_pointer(context, builder, array_type, array, at), kind.as_pointer())
+
+        starts = [builder.add(j, builder.mul(apart, j.type(n))) for n in range(3)]
+        one, two, three = (builder.load(pointer(signature.args[2], numbers, at), align=align) for at in starts)
+        for third in range(3):
+            places = [divmod(third * lanes + lane, 3) for lane in range(lanes)]
+            both = builder.shuffle_vector(one, two, _order([pixel + lanes * min(of, 1) for pixel, of in places]))
+            all_of_them = builder.shuffle_vector(
+                both, three, _order([lane if of < 2 else lanes + pixel for lane, (pixel, of) in enumerate(places)])
+            )
+            at = builder.add(i, i.type(third * lanes))
+            builder.store(all_of_them, pointer(out_type, out, at), align=align)
+        return context.get_dummy_value()
+
+    out_type, integer = out, types.int64
+    return types.none(out, integer, numbers, integer, integer, part), code
+
+
 @intrinsic
 def move(typing: Any, out: Any, i: Any, numbers: Any, j: Any) -> Any:
     """Set ``out[i] = numbers[j]``; unlike Python's, the indices are never taken for negative ones."""
