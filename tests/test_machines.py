@@ -20,7 +20,7 @@ MACHINES = {
 PROGRAM = f"""
 import re, sys; sys.path.insert(0, {HERE!r})
 import engine_problems as problems, guarded, npconv
-from npconv.kernels.numba.vector import VECTOR_BYTES
+from npconv.kernels.numba.tile import VECTOR_BYTES
 large = re.compile("kh[4-9]|kh[1-9][0-9]")  # each of which is a kernel more to compile
 problems.SHAPES = (*(text for text in problems.SHAPES if not large.search(text)), *problems.PIECES[:4])
 npconv.set_num_threads(1)

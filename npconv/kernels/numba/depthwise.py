@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes
+from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.scrolling import (
     Sums,
     along_rows,
@@ -39,7 +40,7 @@ from npconv.kernels.numba.scrolling import (
     sums_of,
 )
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
-from npconv.kernels.numba.vector import BLOCK, lanes_of
+from npconv.kernels.numba.vector import lanes_of
 from npconv.problem import ConvProblem
 
 LOADED = 2**14

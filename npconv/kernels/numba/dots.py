@@ -26,8 +26,9 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes
 from npconv.kernels.numba.slab import clear, copy_numbers, load_planes, unload_planes
+from npconv.kernels.numba.taps import rows_of_taps, store_sums
+from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
-    VECTOR_BYTES,
     activated,
     add,
     add_column,
@@ -35,12 +36,10 @@ from npconv.kernels.numba.vector import (
     lanes_of,
     load,
     multiply_add_part,
-    rows_of_taps,
     starts_at,
     store,
-    store_sums,
     zeros,
-)  # fmt: skip
+)
 from npconv.problem import ConvProblem
 
 RESULTS = 9

@@ -16,7 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.vector import COLUMNS, ROWS, VECTOR_BYTES, add_to, copy, multiply_add, starts_from, zeros
+from npconv.kernels.numba.moves import copy
+from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.vector import add_to, multiply_add, starts_from, zeros
 from npconv.kernels.summation import chain_length
 
 

@@ -38,7 +38,8 @@ from numba.np.ufunc import parallel as numba_threads
 from npconv import loading
 from npconv.errors import warn
 from npconv.kernels.numba.calls import call, fingerprint, fits, row_of
-from npconv.kernels.numba.vector import VECTOR_BYTES, next_task
+from npconv.kernels.numba.tile import VECTOR_BYTES
+from npconv.kernels.numba.vector import next_task
 from npconv.threads import get_num_threads, max_threads
 
 _OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}

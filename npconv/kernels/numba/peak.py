@@ -11,7 +11,8 @@ import time
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.vector import COLUMNS, ROWS, VECTOR_BYTES, add_to, multiply_add, starts_from, zeros
+from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.vector import add_to, multiply_add, starts_from, zeros
 from npconv.threads import get_num_threads
 
 _DEPTH = 64

@@ -24,9 +24,8 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, product, slab
 from npconv.kernels.numba.product import LEAST_ROWS, width_of
+from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (
-    COLUMNS,
-    ROWS,
     activated,
     add_row,
     add_to,
@@ -36,7 +35,7 @@ from npconv.kernels.numba.vector import (
     starts_from,
     store,
     zeros,
-)  # fmt: skip
+)
 from npconv.kernels.numba.winograd import POINTS, apart, toom_cook
 from npconv.problem import ConvProblem
 

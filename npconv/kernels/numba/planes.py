@@ -19,19 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit
+from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
-from npconv.kernels.numba.vector import (
-    BLOCK,
-    VECTOR_BYTES,
-    activated,
-    add,
-    add_column,
-    lanes_of,
-    multiply_add,
-    starts_from,
-    store,
-    zeros,
-)  # fmt: skip
+from npconv.kernels.numba.tile import VECTOR_BYTES
+from npconv.kernels.numba.vector import activated, add, add_column, lanes_of, multiply_add, starts_from, store, zeros
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 

@@ -21,25 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.vector import (
-    BLOCK,
-    COLUMNS,
-    ROWS,
-    VECTOR_BYTES,
-    activated,
-    add,
-    add_row,
-    blank,
-    copy,
-    lanes_of,
-    load,
-    move,
-    multiply_add,
-    starts_at,
-    store,
-    transpose,
-    zeros,
-)  # fmt: skip
+from npconv.kernels.numba.moves import BLOCK, blank, copy, move, transpose
+from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, load, multiply_add, starts_at, store, zeros
 from npconv.problem import ConvProblem
 
 LEAST_ROWS = 4

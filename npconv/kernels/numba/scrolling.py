@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.taps import kept_lines, taps_of_row
+from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
-    VECTOR_BYTES,
     activated,
     add,
     add_column,
     add_row,
-    kept_lines,
     lanes_of,
     load,
     multiply_add,
@@ -28,10 +28,9 @@ from npconv.kernels.numba.vector import (
     scrolled,
     starts_from,
     store,
-    taps_of_row,
     top,
     zeros,
-)  # fmt: skip
+)
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 

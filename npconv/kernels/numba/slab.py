@@ -15,19 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.moves import BLOCK, blank, copy, copy_pairs, copy_part, copy_threes, move, transpose
 from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.vector import (
-    BLOCK,
-    COLUMNS,
-    blank,
-    copy,
-    copy_pairs,
-    copy_part,
-    copy_threes,
-    lanes_of,
-    move,
-    transpose,
-)  # fmt: skip
+from npconv.kernels.numba.tile import COLUMNS
+from npconv.kernels.numba.vector import lanes_of
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -16,7 +16,9 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit
 from npconv.kernels.numba.slab import clear, copy_numbers, flat
-from npconv.kernels.numba.vector import VECTOR_BYTES, activated, add_column, lanes_of, spread_taps, store_merged, zeros
+from npconv.kernels.numba.taps import spread_taps, store_merged
+from npconv.kernels.numba.tile import VECTOR_BYTES
+from npconv.kernels.numba.vector import activated, add_column, lanes_of, zeros
 from npconv.problem import ConvProblem
 
 FEW = 25

@@ -27,7 +27,8 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.product import SPARE, multiply, width_of
-from npconv.kernels.numba.vector import COLUMNS, activated, add_row, combinations, load, store
+from npconv.kernels.numba.tile import COLUMNS
+from npconv.kernels.numba.vector import activated, add_row, combinations, load, store
 from npconv.problem import ConvProblem
 
 TILES = 16

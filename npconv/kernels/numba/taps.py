@@ -1,0 +1,254 @@
+"""Products with what a row of taps meets in an image that is read as it is: for kernels of one channel a group.
+
+What lies outside of the image is masked. Arrays are given flat, with the index of the first element, and nothing is
+checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from npconv.kernels.numba.tile import (
+    Tile,
+    kept_where,
+    lanes_within,
+    last_rows,
+    order_of,
+    pointer_to,
+    product_and_sum,
+    repeated,
+    sum_of,
+    vector_at,
+    vectors_at,
+)
+
+
+def _taps(
+    builder: Any, tile: Tile, taps: int, stride: int, dense: bool, pointer: Any, step: Any
+) -> Iterator[list[Any]]:
+    """Yield, for each of the taps of a row, the vectors that it meets from ``pointer`` on.
+
+    Taps are ``step`` apart, or one if ``dense``. The stride is 1 or 2, where two vectors are loaded for every second
+    number of each, and one number more is read than is met.
+    """
+    lane = ir.IntType(32)
+    wide = Tile(tile.dtype, 1, tile.columns * stride)
+    loaded: list[Any] = []
+    for m in range(taps):
+        second = stride == 2 and dense and m % 2 == 1  # the numbers between those of the tap before
+        if not second:
+            away = step.type(m) if dense else builder.mul(step, step.type(m))
+            row = vectors_at(builder, wide, builder.gep(pointer, [away]))
+            loaded = [vector_at(builder, vector, tile) for vector in row]
+        wanted = ir.Constant(ir.VectorType(lane, tile.lanes), [second + 2 * k for k in range(tile.lanes)])
+        yield (
+            loaded
+            if stride == 1
+            else [builder.shuffle_vector(*loaded[n : n + 2], wanted) for n in range(0, len(loaded), 2)]
+        )
+
+
+def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
+    """Return an intrinsic that adds the products of a row of taps to a tile.
+
+    ``add_taps(tile, a, starts, i, b, j, step, column, width)`` lets tap m meet, in lane l, the number ``b[j + m * step
+    + l * stride]``, which is column ``column + m * step + l * stride`` of an image, and in each row of the tile, or its
+    last rows if starts are fewer, ``a[starts[row] + i + m * len(starts)]``. If ``masked``, columns may lie beyond the
+    image's ``width`` and are zeros there, whatever was loaded.
+    """
+
+    @intrinsic
+    def add_taps(
+        typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j: Any, step: Any, column: Any, width: Any
+    ) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, a, _, i, b, j, step, column, width = arguments
+            index = ir.IntType(64)
+            numbers = context.make_array(signature.args[1])(context, builder, a).data
+            pointer = pointer_to(context, builder, signature.args[4], b, j)
+            for m, met in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
+                if masked:
+                    first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
+                    met = [
+                        kept_where(
+                            builder, lanes_within(builder, tile.lanes, first, width, n * tile.lanes, stride), vector
+                        )
+                        for n, vector in enumerate(met)
+                    ]
+                for row, start in last_rows(builder, tile, signature.args[2], arguments[2]):
+                    at = builder.add(i, index(m * starts.count))
+                    scalar = builder.load(builder.gep(builder.gep(numbers, [start]), [at]))
+                    broadcast = repeated(builder, scalar, tile.lanes)
+                    for n, vector in enumerate(met):
+                        place = row * tile.columns + n
+                        total = product_and_sum(builder, tile, broadcast, vector, builder.extract_value(result, place))
+                        result = builder.insert_value(result, total, place)
+            return result
+
+        integer = types.int64
+        return tile(tile, a, starts, integer, b, integer, integer, integer, integer), code
+
+    return add_taps
+
+
+def rows_of_taps(
+    rows: int, taps: int, stride: int, dense: bool, masked: str = "", together: int = 1, pace: int = 1
+) -> Any:
+    """Return an intrinsic that adds the products of a few vectors with what each meets in some rows of an image.
+
+    ``add_products(tile, a, i, line, count, b, j, lines, step, column, width)`` adds, to row ``row * taps + m`` of the
+    tile, a vector wide, ``a[i + k * line + l]`` for each of ``together`` k times the number ``b[j + lines[k * pace +
+    row, 0] + m * step + l * stride]``, which is column ``column + m * step + l * stride`` of the image: a line of it is
+    loaded once for all. If ``masked``, only the first ``count`` lanes are added, and columns that are not within
+    ``width`` count as zeros; within ``lines[..., 1]`` if by ``"rows"``.
+    """
+
+    @intrinsic
+    def add_products(
+        typing: Any, tile: Any, a: Any, i: Any, line: Any, count: Any, b: Any, j: Any, lines: Any, step: Any,
+        column: Any, width: Any,
+    ) -> Any:  # fmt: skip
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, a, i, line, count, b, j, lines, step, column, width = arguments
+            index = ir.IntType(64)
+            counted = lanes_within(builder, tile.lanes, index(0), count, 0, 1)
+            numbers = []
+            for k in range(together):
+                at = builder.add(i, builder.mul(line, index(k)))
+                (pointer,) = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], a, at))
+                vector = vector_at(builder, pointer, tile)
+                numbers.append(kept_where(builder, counted, vector) if masked else vector)
+            table = context.make_array(signature.args[7])(context, builder, lines).data
+            for place in range((together - 1) * pace + rows):
+                start = builder.add(j, builder.load(builder.gep(table, [index(2 * place)])))
+                if masked == "rows":
+                    width = builder.load(builder.gep(table, [index(2 * place + 1)]))
+                pointer = pointer_to(context, builder, signature.args[5], b, start)
+                for m, (met,) in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
+                    if masked:
+                        first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
+                        there = lanes_within(builder, tile.lanes, first, width, 0, stride)
+                        met = kept_where(builder, builder.and_(there, counted), met)
+                    for k, vector in enumerate(numbers):
+                        if 0 <= place - k * pace < rows:
+                            at = (place - k * pace) * taps + m
+                            total = product_and_sum(builder, tile, vector, met, builder.extract_value(result, at))
+                            result = builder.insert_value(result, total, at)
+            return result
+
+        integer = types.int64
+        return tile(tile, a, integer, integer, integer, b, integer, lines, integer, integer, integer), code
+
+    return add_products
+
+
+def spread_taps(taps: int, odd: bool, masked: bool) -> Any:
+    """Return an intrinsic that adds what a row of pixels gives to every second pixel of a row, and to those between.
+
+    ``add_spread(tile, a, i, b, j, column, width)`` adds, to the even and the odd numbers of a row (a tile of one row
+    and two columns), ``a[i + m]`` times the pixel that tap m lets reach them, a vector for each. Tap m takes pixel c,
+    which is ``b[j + c]``, to 2 c + m, less one if ``odd``. If ``masked``, pixels ``column + c`` that are not within
+    ``width`` count as zeros.
+    """
+
+    @intrinsic
+    def add_spread(typing: Any, tile: Any, a: Any, i: Any, b: Any, j: Any, column: Any, width: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, a, i, b, j, column, width = arguments
+            index = ir.IntType(64)
+            weights = pointer_to(context, builder, signature.args[1], a, i)
+            row = Tile(tile.dtype, 1, 1)
+            loaded: dict[int, Any] = {}
+            for m in range(taps):
+                half, away = (m - odd) % 2, -((m - odd) // 2)
+                if away not in loaded:
+                    at = builder.add(j, index(away))
+                    (pointer,) = vectors_at(builder, row, pointer_to(context, builder, signature.args[3], b, at))
+                    vector = vector_at(builder, pointer, tile)
+                    if masked:
+                        first = builder.add(column, index(away))
+                        vector = kept_where(builder, lanes_within(builder, tile.lanes, first, width, 0, 1), vector)
+                    loaded[away] = vector
+                scalar = repeated(builder, builder.load(builder.gep(weights, [index(m)])), tile.lanes)
+                total = product_and_sum(builder, tile, scalar, loaded[away], builder.extract_value(result, half))
+                result = builder.insert_value(result, total, half)
+            return result
+
+        integer = types.int64
+        return tile(tile, a, integer, b, integer, integer, integer), code
+
+    return add_spread
+
+
+def kept_lines(lines: int, first: int, rows: int) -> Any:
+    """Return an intrinsic that adds the products of a few lines of an image with weights that are kept in registers.
+
+    ``add_lines(tile, kept, table, b, j)`` adds ``b[j + table[line, 0]:]`` times a row of the tile ``kept``, element by
+    element, to each of the last ``rows`` of a tile, line after line, from the row ``first`` of ``kept`` on.
+    """
+
+    @intrinsic
+    def add_lines(typing: Any, tile: Any, kept: Any, table: Any, b: Any, j: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, kept, table, b, j = arguments
+            at = first * tile.columns
+            for line in range(lines):
+                offset = builder.load(pointer_to(context, builder, signature.args[2], table, ir.IntType(64)(2 * line)))
+                pointer = pointer_to(context, builder, signature.args[3], b, builder.add(j, offset))
+                loaded = [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
+                for place in range((tile.rows - rows) * tile.columns, tile.rows * tile.columns):
+                    number, weight = loaded[place % tile.columns], builder.extract_value(kept, at)
+                    total = product_and_sum(builder, tile, number, weight, builder.extract_value(result, place))
+                    result = builder.insert_value(result, total, place)
+                    at += 1
+            return result
+
+        return tile(tile, kept, table, b, types.int64), code
+
+    return add_lines
+
+
+@intrinsic
+def store_merged(typing: Any, tile: Any, out: Any, i: Any) -> Any:
+    """Write the two columns of a tile's row to ``out[i:]``, a number of each in turns."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, out, i = arguments
+        both = [builder.extract_value(result, column) for column in range(2)]
+        pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], out, i))
+        for half, pointer in enumerate(pointers):
+            first = half * tile.lanes // 2
+            order = order_of([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
+            builder.store(builder.shuffle_vector(*both, order), pointer, align=tile.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(tile, out, types.int64), code
+
+
+@intrinsic
+def store_sums(typing: Any, tile: Any, out: Any, i: Any) -> Any:
+    """Write the sum of the lanes of each row of a tile, a vector wide, to ``out[i + row]``."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, out, i = arguments
+        for row in range(tile.rows):
+            vector, lanes = builder.extract_value(result, row), tile.lanes
+            while lanes > 1:
+                lanes //= 2
+                parts = [
+                    builder.shuffle_vector(vector, vector, order_of(range(first, first + lanes)))
+                    for first in (0, lanes)
+                ]
+                vector = sum_of(builder, tile, *parts)
+            total = builder.extract_element(vector, ir.IntType(32)(0))
+            builder.store(
+                total, pointer_to(context, builder, signature.args[1], out, builder.add(i, ir.IntType(64)(row)))
+            )
+        return context.get_dummy_value()
+
+    return types.none(tile, out, types.int64), code
