@@ -130,6 +130,11 @@ SHAPES = (
     "g33ic33oc33iw100kw3pw1",
     "g40ic40oc40iw70kw5sw2",
     "g1ic1oc1ih70iw300kh3ph1",
+    # Depthwise with strides: rows that no result needs, between what the last one meets and the image's end.
+    "g5ic5oc5ih22iw18kh3sh2",
+    "mb2g40ic40oc40ih6iw5kh3sh2+bias",
+    "g3ic3oc6ih11iw20kh2sh3sw1",
+    "g3ic3oc3ih12iw37kh4kw2sh3sw2ph1:0pw0",
 )  # fmt: skip
 
 

@@ -143,7 +143,9 @@ def _straight(problem: ConvProblem, threads: int) -> Way:
     together = _share(problem, threads)
     parts = -(-problem.in_channels // together)
     block = blocking.blocks(height, width, PIXELS, problem.batch * parts * depth, 1, threads)
-    rows, columns = ((n - 1) * s + span for n, s, span in zip(block[:2], stride[1:], problem.span[1:], strict=True))
+    # The rows of the last step are loaded, whether a result needs all of them or not.
+    span = max(problem.span[1], sums.rows * stride[1]), problem.span[2]
+    rows, columns = ((n - 1) * s + reach for n, s, reach in zip(block[:2], stride[1:], span, strict=True))
     # A plane that is copied, with room for what is read beyond its rows.
     size = rows * columns + problem.padding[2][0] + 2 * (many + 1) * stride[2] + problem.span[2]
     at_once = min(max(LOADED // (size * problem.compute_dtype.itemsize), BLOCK), together)
@@ -153,7 +155,7 @@ def _straight(problem: ConvProblem, threads: int) -> Way:
     grid = (problem.batch, parts, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
     sizes = np.array(
-        [stride, before, problem.span, (together, *block[:2]), (multiplier, problem.products, at_once),
+        [stride, before, (1, *span), (together, *block[:2]), (multiplier, problem.products, at_once),
          (dilation[1] if kernel[1] > 1 else 1, dilation[2], size)]
     )  # fmt: skip
     blank = stride[2] * wide + problem.span[2]  # a row outside of the image
