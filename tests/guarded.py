@@ -123,8 +123,9 @@ TRANSPOSED = (
     (1, 5, (3, 40), (4, 4), (2, 2), (1, 3), (0, 0)),
     (1, 33, (9, 17), (2, 5), (1, 2), (0, 2), (0, 1)),
     (3, 1, (1, 16), (3, 2), (2, 2), (0, 0), (0, 1)),
+    (1, 9, (30, 90), (3, 3), (1, 1), (9, 40), (0, 0)),
 )
-"""Depthwise transposed convolutions, whose phases run in one pass."""
+"""Depthwise transposed convolutions: phases in one pass, and one whose padding takes away from the image."""
 
 
 def run_transposed(dtype: str, guards: Guards) -> list[str]:

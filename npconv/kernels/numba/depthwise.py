@@ -147,7 +147,7 @@ def _straight(problem: ConvProblem, threads: int) -> Way:
     span = max(problem.span[1], sums.rows * stride[1]), problem.span[2]
     rows, columns = ((n - 1) * s + reach for n, s, reach in zip(block[:2], stride[1:], span, strict=True))
     # A plane that is copied, with room for what is read beyond its rows.
-    size = rows * columns + problem.padding[2][0] + 2 * (many + 1) * stride[2] + problem.span[2]
+    size = rows * columns + max(problem.padding[2][0], 0) + 2 * (many + 1) * stride[2] + problem.span[2]
     at_once = min(max(LOADED // (size * problem.compute_dtype.itemsize), BLOCK), together)
     multiplier = problem.out_channels // problem.in_channels
     wide = sums.columns * many
