@@ -259,8 +259,8 @@ class Winograd:
     """F(m × m, r × r) as an engine: `npconv.kernels.packed` tells what its methods do.
 
     A ``plain`` one packs filters within its tasks, some channels of a panel at a time, which stay in cache until they
-    are used: for calls that bring plain weights, if one task meets all of the image. Of 512 filters for 7² pixels, 1.7
-    of 2 ms were packing.
+    are used: for calls that bring plain weights, if one task meets all of the image. With 512 channels and filters at
+    7² a call takes 1.0 to 1.4 ms so, and took 2.0 to 2.3 with all filters packed first.
     """
 
     def __init__(self, m: int, plain: bool = False) -> None:
