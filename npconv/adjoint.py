@@ -152,9 +152,58 @@ def _transposed(
         out[...] = constant
     if reached and _in_one_pass(problem, steps, choice, swapped, grad_output, bias, out):
         return
-    for step in steps:
-        taps = swapped[step.taps][..., ::-1, ::-1, ::-1]
-        choose(step.forward, choice).run(grad_output, taps, bias, out[step.elements], workspace, step.begins)
+    for together in _rows_of(steps):
+        if not _merged(together, choice, swapped, grad_output, bias, out, workspace):
+            for step in together:
+                choose(step.forward, choice).run(
+                    grad_output, step.taps_of(swapped), bias, out[step.elements], workspace, step.begins
+                )
+
+
+def _rows_of(steps: list[_Step]) -> list[list[_Step]]:
+    """Return the phases that fill the same rows together."""
+    return [list(those) for _, those in itertools.groupby(steps, key=lambda step: step.begins[:-1])]
+
+
+def _merged(
+    steps: list[_Step],
+    choice: Choice,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    bias: np.ndarray | None,
+    out: np.ndarray,
+    workspace: host.Workspace | None,
+) -> bool:
+    """Compute the phases of the even and of the odd elements of some rows in one pass, if that is what they are."""
+    steps = sorted(steps, key=lambda step: step.elements[-1].start)
+    dtype = steps[0].forward.compute_dtype
+    if [(step.elements[-1].start, step.elements[-1].step) for step in steps] != [(0, 2), (1, 2)]:
+        return False
+    if any(choose(step.forward, choice).algorithm.name not in _MERGED[choice.algorithm == "auto"] for step in steps):
+        return False
+    if any(array.dtype != dtype for array in (weight, grad_output, out)):
+        return False
+    planes = loading.module("npconv.kernels.numba.planes")
+    forwards = tuple(step.forward for step in steps)
+    if not planes.takes_all(forwards):
+        return False
+    run = _merging(forwards, choice.threads)
+
+    def pack() -> Any:
+        return run.pack([step.taps_of(weight) for step in steps], bias)
+
+    key = "merged", dtype, steps[0].begins
+    packed = pack() if workspace is None else workspace.packed(key, pack)
+    return run(grad_output, packed, out[(*steps[0].elements[:-1], slice(None))])
+
+
+_MERGED = {False: ("planes",), True: ("planes", "direct")}
+"""The algorithms in whose place phases may be merged: the one that does it, and if any may be taken, its like."""
+
+
+@lru_cache(maxsize=1024)
+def _merging(forwards: tuple[ConvProblem, ...], threads: int) -> packed.Merged:
+    return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads)
 
 
 def _in_one_pass(
@@ -191,6 +240,10 @@ class _Step(NamedTuple):
     taps: tuple[Any, ...]
     begins: tuple[int, ...]
     forward: ConvProblem
+
+    def taps_of(self, weight: np.ndarray) -> np.ndarray:
+        """Return the taps of this phase, of a weight whose channels have changed places."""
+        return weight[self.taps][..., ::-1, ::-1, ::-1]
 
 
 @lru_cache(maxsize=1024)

@@ -125,6 +125,31 @@ class Run:
         return call
 
 
+class Merged:
+    """Two problems of one input, whose results are the even and the odd pixels of a row, computed in one pass."""
+
+    def __init__(self, engine: Any, problems: tuple[ConvProblem, ...], threads: int) -> None:
+        self._engine, self.problems = engine, problems
+        self._plan = engine.plan_of(problems, threads)
+        self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
+
+    def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Any:
+        """Return weights and bias in the engine's order."""
+        return self._engine.pack_all(self.problems, weights), self._engine.pack_bias(self.problems[0], bias)
+
+    def __call__(self, x: np.ndarray, packed: Any, out: np.ndarray) -> bool:
+        """Fill ``out``, whose rows have the pixels of both; False if it takes copies to do so."""
+        flat = loading.module("npconv.kernels.numba.slab").flat
+        numbers, result = flat(x), flat(out)
+        if numbers is None or result is None:
+            return False
+        self._engine.conv(self._plan, *numbers, *packed, self._epilogue, *result)
+        if self.problems[0].activation and self._epilogue[0] == 0:
+            with np.errstate(all="ignore"):
+                activation.apply(out, self.problems[0].activation)
+        return True
+
+
 class InSections:
     """A problem whose filters are packed for the call, some at a time: the packed ones need less memory so."""
 

@@ -154,6 +154,32 @@ def copy_pairs(typing: Any, out: Any, i: Any, step: Any, numbers: Any, j: Any, p
 
 
 @intrinsic(prefer_literal=True)
+def merge_pairs(typing: Any, out: Any, i: Any, numbers: Any, j: Any, step: Any, part: Any) -> Any:
+    """Copy ``numbers[j], numbers[j + step], numbers[j + 1], numbers[j + 1 + step], ...`` to ``out[i:]``.
+
+    A vector of each, or the ``part``-th part of one, a literal.
+    """
+    lanes = VECTOR_BYTES * 8 // out.dtype.bitwidth // part.literal_value
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, i, numbers, j, step, _ = arguments
+        align = out_type.dtype.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(out_type.dtype), lanes)
+
+        pointer = partial(_part_at, context, builder, kind)
+        both = [builder.load(pointer(signature.args[2], numbers, at), align=align) for at in (j, builder.add(j, step))]
+        for half in range(2):
+            first = half * lanes // 2
+            order = order_of([first + lane // 2 + lane % 2 * lanes for lane in range(lanes)])
+            at = builder.add(i, i.type(half * lanes))
+            builder.store(builder.shuffle_vector(*both, order), pointer(out_type, out, at), align=align)
+        return context.get_dummy_value()
+
+    out_type, integer = out, types.int64
+    return types.none(out, integer, numbers, integer, integer, part), code
+
+
+@intrinsic(prefer_literal=True)
 def copy_threes(typing: Any, out: Any, i: Any, numbers: Any, j: Any, apart: Any, part: Any) -> Any:
     """Copy ``numbers[j], numbers[j + apart], numbers[j + 2 * apart], numbers[j + 1], ...`` to ``out[i:]``.
 

@@ -6,6 +6,16 @@ a constant: a tile runs over the rows' ends as if there were none, and what it c
 is left behind. With a stride, rows and columns of one residue lie together and the same holds again. So each product
 takes one vector from the slab, wherever it begins, and one number of the weights, broadcast; nothing is gathered.
 
+Where a group has many filters, what they all meet is first copied together: a *sliver* is two vectors of neighbouring
+pixels for each element of a filter, one behind the other, and stays in cache while the weights pass by. Those of 1 × 1
+kernels are cut from the planes as they are, without a slab.
+
+Weights are not packed: a tile reads six filters as six streams, so that functions are as fast as layers. Only those
+whose numbers lie apart, as the swapped ones of a gradient, are put in order (`npconv.kernels.numba.rows`).
+
+Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
+convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written.
+
 A task is a rectangle of one plane of the result, for some groups, or some filters of one group.
 
 Zhang, Franchetti and Low, *High performance zero-memory overhead direct convolutions* (2018), show that the memory
@@ -14,33 +24,43 @@ order of the input decides the speed of a direct sum; the running over the rows'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit
+from npconv.kernels.numba import blocking, jit, product
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.slab import clear, load_planes, unload_planes
-from npconv.kernels.numba.tile import VECTOR_BYTES
-from npconv.kernels.numba.vector import activated, add, add_column, lanes_of, multiply_add, starts_from, store, zeros
+from npconv.kernels.numba.pixels import WIDEST, cut_planes, cut_sliver, multiply_planes, multiply_slivers
+from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.rows import in_rows
+from npconv.kernels.numba.slab import clear, load_planes, unload_merged, unload_planes
+from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
+from npconv.kernels.numba.vector import lanes_of
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
-
-TILES = {1: 8, 2: 4, 3: 2, 4: 2, 5: 2, 6: 2}
-"""Vectors in the row of a tile, by its number of filters: 8 to 12 sums, so that none waits for the one before it."""
-
-MOST = max(TILES)
-
-WIDEST = max(TILES.values())
 
 PIXELS = 1536
 """Pixels of a task, if the cache has room for what they need."""
 
 LOAD = 0.3
-"""How long it takes to load a number of the input, in products with `MOST` filters."""
+"""How long it takes to load a number of the input, in products with a few filters."""
+
+CUT, SLAB = 2, 8
+"""How many cycles it takes to cut two vectors of pixels into a sliver, and to load them; a product with a filter takes
+one."""
 
 FILTERS = 16
 """Filters of a task, if they belong to several groups."""
+
+MOST = 4
+"""Filters of a group that have a task of their own."""
+
+MANY = 12
+"""Filters of a group from which on slivers pay."""
+
+SLIVERS = 2**17
+"""Bytes of slivers that meet the weights together, if there is room for several: half of a first-level cache."""
 
 
 class Plan(NamedTuple):
@@ -51,12 +71,18 @@ class Plan(NamedTuple):
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
     sizes: np.ndarray
+    sums: np.ndarray
     offsets: np.ndarray
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-    """Return filters (K, C/groups, kd, kh, kw) flat, as they are."""
-    return np.ascontiguousarray(weight).reshape(-1)
+    """Return filters (K, C/groups, kd, kh, kw) flat, as they are if they lie in C order."""
+    return weight.reshape(-1) if weight.flags.c_contiguous else in_rows([weight])
+
+
+def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the filters of some convolutions one behind the other."""
+    return in_rows(weights)
 
 
 def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
@@ -66,53 +92,114 @@ def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
     return np.array(bias, problem.compute_dtype)
 
 
+def _has_many(problem: ConvProblem) -> bool:
+    return problem.out_channels // problem.groups >= MANY
+
+
+def takes_all(problems: Sequence[ConvProblem]) -> bool:
+    """Whether the convolutions, of even and of odd pixels, can be computed together."""
+    return all(_has_many(problem) and problem.stride == (1, 1, 1) for problem in problems)
+
+
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
+    return plan_of([problem], threads)
+
+
+def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
+    """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged."""
+    problem = problems[0]
     itemsize = problem.compute_dtype.itemsize
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
     depth, height, width = problem.output_size
+    lanes = VECTOR_BYTES // itemsize
+    before = [max(one.padding[axis][0] for one in problems) for axis in range(3)]
+    shifts = [before[2] - one.padding[2][0] for one in problems]
     phases = [sorted({tap * dilation[axis] % stride[axis] for tap in range(kernel[axis])}) for axis in (1, 2)]
-    beyond = [(problem.span[axis] - 1) // stride[axis] for axis in (1, 2)]
+    beyond = [(problem.span[1] - 1) // stride[1]]
+    beyond.append(max((one.span[2] - 1) // stride[2] + shift for one, shift in zip(problems, shifts, strict=True)))
     together = max(min(problem.groups, FILTERS // filters), 1)
     others = problem.batch * -(-problem.groups // together) * depth
+    planes = channels * kernel[0] * len(phases[0]) * len(phases[1])
+    many = _has_many(problem)
+    unit = product.width(problem.compute_dtype) if many else MOST  # filters that a task has one or more of
+    as_they_are = many and all(
+        one.taps == 1 and one.stride == (1, 1, 1) and not any(map(any, one.padding)) for one in problems
+    )
+    sliver = max(one.products for one in problems) * COLUMNS * lanes  # numbers
+    slivers = max(SLIVERS // (sliver * itemsize), 1) if many else 0
     pixels = PIXELS
+    load = (CUT + SLAB / problem.taps) / unit if many else LOAD / problem.taps
     while True:
-        panels = -(-filters // MOST) if together == 1 else 1
-        block = blocking.blocks(height, width, pixels, others, panels, threads, LOAD / problem.taps)
+        panels = -(-filters // unit) if together == 1 else 1
+        block = blocking.blocks(height, width, pixels, others, panels, threads, load)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
-        planes = channels * kernel[0] * len(phases[0]) * len(phases[1])
-        if pixels <= 64 or planes * rows * columns * itemsize <= blocking.CACHE // (8 if together > 1 else 1):
+        room = 0 if as_they_are else planes * rows * columns
+        if len(problems) > 1 or not (columns == width or _fills.py_func(block.columns, COLUMNS * lanes)):
+            room += block.panels * unit * len(problems) * block.rows * columns
+        if pixels <= 64 or room * itemsize <= blocking.CACHE // (8 if together > 1 else 1):
             break
         pixels = pixels * 3 // 4
-    share = block.panels * MOST if together == 1 else filters
+    if many:
+        fitting = _fitting(height, block.rows, columns, block.columns, COLUMNS * lanes)
+        block = blocking.blocks(height, width, fitting * block.columns, others, panels, threads, load)
+    rows = block.rows + beyond[0]
+    share = min(block.panels * unit, filters) if together == 1 else filters
     # Planes are an odd number of lines of the cache apart: powers of two would meet in a few of its sets.
     line = 64 // itemsize
     plane = (-(-rows * columns // line) | 1) * line
     grid = (problem.batch, -(-problem.groups // together), -(-filters // share), depth,
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
-    before = tuple(-pad for pad, _ in problem.padding)
     sizes = np.array(
-        [stride, (dilation[0], len(phases[0]), len(phases[1])), before, (kernel[0], rows, columns),
-         (share, *block[:2]), (channels, filters, plane),
-         (problem.groups, together, chain_length(problem.products))]
+        [stride, (dilation[0], len(phases[0]), len(phases[1])), [-pad for pad in before], (kernel[0], rows, columns),
+         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, 0), (slivers, as_they_are, 0)]
     )  # fmt: skip
-    offsets = [
-        ((((c * kernel[0] + i) * len(phases[0]) + phases[0].index(j * dilation[1] % stride[1])) * len(phases[1])
-          + phases[1].index(m * dilation[2] % stride[2])) * plane
-         + j * dilation[1] // stride[1] * columns + m * dilation[2] // stride[2])
-        for c in range(channels) for i in range(kernel[0]) for j in range(kernel[1]) for m in range(kernel[2])
-    ]  # fmt: skip
+    offsets: list[int] = []
+    sums = []
+    for one, shift in zip(problems, shifts, strict=True):
+        each = [
+            ((((c * kernel[0] + i) * len(phases[0]) + phases[0].index(j * dilation[1] % stride[1])) * len(phases[1])
+              + phases[1].index(m * one.dilation[2] % stride[2])) * plane
+             + j * dilation[1] // stride[1] * columns + m * one.dilation[2] // stride[2] + shift)
+            for c in range(channels) for i in range(kernel[0]) for j in range(kernel[1])
+            for m in range(one.kernel_size[2])
+        ]  # fmt: skip
+        cut_before = offsets[-len(each) :] == each  # what the problem before this one has cut
+        sums.append((len(offsets), one.products, _even_chain(one.products), cut_before))
+        offsets += each
     offsets += phases[0] + phases[1]
-    lanes = VECTOR_BYTES // itemsize
     spare = WIDEST * lanes
     pitch = -(-block.rows * columns // lanes) * lanes + spare
     at_once = min(together, BLOCK)
-    scratch = at_once * (planes * plane + share * pitch) + spare
+    scratch = at_once * (planes * plane + share * len(problems) * pitch) + spare + slivers * sliver
     return Plan(
-        int(np.prod(grid)), problem.flops // 20, (scratch, problem.compute_dtype), np.array(grid), sizes,
-        np.array(offsets),
+        int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype), np.array(grid),
+        sizes, np.array(sums), np.array(offsets),
     )  # fmt: skip
+
+
+@jit.inline
+def _fills(columns, wide):  # type: ignore[no-untyped-def]
+    """Whether slivers that end with a row of the result leave few lanes unused, the last one overlapping."""
+    return columns >= wide and -(-columns // wide) * wide * 20 <= columns * 21
+
+
+def _fitting(height: int, rows: int, pitch: int, columns: int, wide: int) -> int:
+    """Return how many rows of a result, of at most ``rows`` and at least half as many, leave slivers least unfilled."""
+
+    def slivers(number: int) -> int:
+        return -(-((number - 1) * pitch + columns) // wide) if number else 0
+
+    def all_slivers(number: int) -> int:
+        return height // number * slivers(number) + slivers(height % number)
+
+    return min(range(rows, rows // 2, -1), key=all_slivers)
+
+
+def _even_chain(products: int) -> int:
+    """Return the length of chains of sums that are as long as each other."""
+    return blocking.even(products, chain_length(products))
 
 
 def conv(
@@ -120,59 +207,103 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-               plan.offsets, scratch=plan.scratch)  # fmt: skip
+    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid,
+               plan.sizes, plan.sums, plan.offsets, scratch=plan.scratch)  # fmt: skip
 
 
 @jit.scratch_kernel
-def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets):  # type: ignore[no-untyped-def]
+def _block(  # type: ignore[no-untyped-def]
+    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, sums, offsets
+):
     """Compute a rectangle of the result for some groups, or some filters of a group."""
     task, horizontal = divmod(task, grid[5])
     task, vertical = divmod(task, grid[4])
     task, z = divmod(task, grid[3])
     task, part = divmod(task, grid[2])
     n, first_group = divmod(task, grid[1])
-    stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others = sizes
-    groups, together, chain = others
+    stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes
+    groups, together, _ = others
     first_group *= together
     together = min(together, groups - first_group)
     first_filter = part * block[0]
     count = min(block[0], filters - first_filter)  # of each group
+    merged = len(sums)
     row, column = vertical * block[1], horizontal * block[2]
-    rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
-    elements = len(offsets) - down - across
-    phases = offsets[elements:]
+    rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
+    phases = offsets[len(offsets) - down - across :]
+    slivers, longest = cut[0], max(sums[:, 1])
     size = channels * window[0] * down * across * plane
-    lanes = lanes_of(x)
-    spare = WIDEST * lanes
+    wide = width_of(x)
+    spare = WIDEST * lanes_of(x)
     positions = (rows - 1) * window[2] + columns
-    pitch = -(-positions // lanes) * lanes + spare
-    # A row of results is written where it belongs, the last tile over the end of the one before.
-    straight = rows == 1 and out_layout[4] == 1 and columns >= WIDEST * lanes
+    pitch = -(-positions // lanes_of(x)) * lanes_of(x) + spare
+    # Results are written where they belong if they lie in one row, the last tile over the end of the one before.
+    in_row = rows == 1 or (window[2] == columns and out_layout[3] == columns * out_layout[4])
+    lined = merged == 1 and out_layout[4] == 1
+    straight = lined and in_row and positions >= (wide if slivers else spare)
+    by_rows = lined and slivers > 0 and not straight and _fills(columns, wide)
+    as_they_are = cut[1] and positions >= wide and x_layout[4] == 1 and not by_rows
+    as_they_are = as_they_are and (rows == 1 or x_layout[3] == columns == window[2])
     at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
+    fill, scratch = scratch[: slivers * longest * wide], scratch[slivers * longest * wide :]
     piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
-    clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
+    # Of each sliver, the first pixel and the place of its results.
+    each = -(-columns // wide) if by_rows else 1
+    many = rows * each if by_rows else -(-positions // wide)
+    pixels, places = np.empty(many, np.int64), np.empty((many * COLUMNS, 2), np.int64)
+    for sliver in range(many):
+        line, across_line = divmod(sliver, each) if by_rows else (0, sliver)
+        pixel = across_line * wide
+        if straight or by_rows or as_they_are:
+            pixel = min(pixel, (columns if by_rows else positions) - wide)
+        pixels[sliver], places[sliver, 1] = line * window[2] + pixel, line * out_layout[3] + pixel
+    if not as_they_are:
+        clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
     for begin in range(first_group, first_group + together, at_once):
         number = min(at_once, first_group + together - begin)
         start = n * x_layout[0] + begin * channels * x_layout[1]
         origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
-        load_planes(
-            piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride, window,
-            phases, down,
-        )  # fmt: skip
+        if not as_they_are:
+            load_planes(
+                piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride, window,
+                phases, down,
+            )  # fmt: skip
+        start += origin[0] * x_layout[2] + row * x_layout[3] + column
         at = n * out_layout[0] + (begin * filters + first_filter) * out_layout[1] + z * out_layout[2]
-        at += row * out_layout[3] + column * out_layout[4]
+        at += row * out_layout[3] + column * merged * out_layout[4]
         for g in range(number):
             k = (begin + g) * filters + first_filter
-            if straight:
+            if straight or by_rows:
                 target, to, step = out, at + g * filters * out_layout[1], out_layout[1]
             else:
                 target, to, step = result, g * count * pitch, pitch
-            _multiply(
-                target, to, step, weights, k, count, elements, piece, g * size, offsets, positions, straight, chain,
-                bias, epilogue,
-            )  # fmt: skip
-        if not straight:
+            if not slivers:
+                first_offset, elements, chain, _ = sums[0]
+                multiply_planes(
+                    target, to, step, weights, k * elements, count, piece, g * size, positions, straight, places,
+                    offsets[first_offset:], (chain, elements), bias, k, epilogue,
+                )  # fmt: skip
+                continue
+            for first in range(0, many, slivers):
+                some = places[first : min(first + slivers, many)]
+                weight = np.int64(0)  # of the first filter of a phase
+                for phase in range(merged):
+                    first_offset, elements, chain, cut_before = sums[phase]
+                    for sliver in range(0 if cut_before else len(some)):
+                        pixel = pixels[first + sliver]
+                        some[sliver, 0] = sliver * elements * wide
+                        if as_they_are:
+                            cut_planes(fill, some[sliver, 0], x, start + pixel, x_layout[1], elements)
+                        else:
+                            cut_sliver(fill, some[sliver, 0], piece, g * size + pixel, offsets[first_offset:], elements)
+                    multiply_slivers(
+                        target, to + phase * count * step, step, weights, weight + k * elements, count, fill, some,
+                        (chain, elements), bias, k, epilogue,
+                    )  # fmt: skip
+                    weight += groups * filters * elements
+        if merged > 1:
+            unload_merged(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
+        elif not straight and not by_rows:
             unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
 
@@ -183,63 +314,3 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
     Where the channels are last, enough of them to transpose straight blocks.
     """
     return min(groups, -(-BLOCK // filters)) if to_filter == 1 or to_channel == 1 else 1
-
-
-def _height(rows):  # type: ignore[no-untyped-def]
-    """Return the product of ``rows`` filters with all pixels."""
-    columns = TILES[rows]
-
-    def multiply(  # type: ignore[no-untyped-def]
-        result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias, epilogue
-    ):
-        wide = columns * lanes_of(result)
-        last = positions - wide if straight else positions
-        filters = starts_from(k * elements, elements, rows)
-        for pixel in range(0, positions, wide):
-            pixel = min(pixel, last)
-            total = zeros(result, rows, columns)
-            for start in range(0, elements, chain):
-                tile = zeros(result, rows, columns)
-                for element in range(start, min(start + chain, elements)):
-                    tile = multiply_add(tile, weights, filters, element, piece, begin + offsets[element] + pixel)
-                total = add(total, tile)
-            total = add_column(total, bias, k)
-            if epilogue[0] != 0:
-                total = activated(total, epilogue)
-            store(total, result, at + pixel, pitch)
-
-    return jit.specialised(multiply, rows, within=True)
-
-
-_one, _two, _three, _four, _five, _six = (_height(rows) for rows in TILES)
-
-
-@jit.inline
-def _multiply(  # type: ignore[no-untyped-def]
-    result, at, pitch, weights, k, count, elements, piece, begin, offsets, positions, straight, chain, bias, epilogue
-):
-    """Compute ``count`` filters of a group, in tiles as high as the others or one row less."""
-    tiles = -(-count // MOST)
-    least, higher = divmod(count, tiles)
-    for tile in range(tiles):
-        rows = least + 1 if tile < higher else least
-        if rows == 6:
-            _six(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
-                 epilogue)  # fmt: skip
-        elif rows == 5:
-            _five(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
-                  epilogue)  # fmt: skip
-        elif rows == 4:
-            _four(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
-                  epilogue)  # fmt: skip
-        elif rows == 3:
-            _three(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
-                   epilogue)  # fmt: skip
-        elif rows == 2:
-            _two(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
-                 epilogue)  # fmt: skip
-        else:
-            _one(result, at, pitch, weights, k, elements, piece, begin, offsets, positions, straight, chain, bias,
-                 epilogue)  # fmt: skip
-        at += rows * pitch
-        k += rows

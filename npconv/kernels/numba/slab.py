@@ -15,7 +15,17 @@ from __future__ import annotations
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.moves import BLOCK, blank, copy, copy_pairs, copy_part, copy_threes, move, transpose
+from npconv.kernels.numba.moves import (
+    BLOCK,
+    blank,
+    copy,
+    copy_pairs,
+    copy_part,
+    copy_threes,
+    merge_pairs,
+    move,
+    transpose,
+)
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.vector import lanes_of
@@ -325,3 +335,43 @@ def unload_planes(out, layout, start, filters, rows, columns, result, first, pit
             for k in range(filters):
                 for x in range(columns):
                     move(out, at + k * to_filter + x * to_pixel, result, k * pitch + source + x)
+
+
+@jit.inline
+def unload_merged(out, layout, start, filters, rows, columns, column, result, pitch, width):  # type: ignore[no-untyped-def]
+    """Write planes of even and of odd pixels, merged; ``column`` is the first of each.
+
+    The odd ones lie behind all even ones; the result may end with an even one.
+    """
+    _, to_filter, _, to_line, to_pixel, _, _, wide = layout
+    pairs = min(columns, wide // 2 - column)
+    for row in range(rows):
+        for k in range(filters):
+            at, source = start + k * to_filter + row * to_line, k * pitch + row * width
+            if to_pixel == 1:
+                _merge_pairs(out, at, result, source, filters * pitch, pairs)
+            else:
+                for x in range(pairs):
+                    move(out, at + 2 * x * to_pixel, result, source + x)
+                    move(out, at + (2 * x + 1) * to_pixel, result, source + filters * pitch + x)
+            if pairs < columns:
+                move(out, at + 2 * pairs * to_pixel, result, source + pairs)
+
+
+@jit.inline
+def _merge_pairs(out, i, numbers, j, step, count):  # type: ignore[no-untyped-def]
+    """Write ``count`` pairs to ``out[i:]``: a number from ``numbers[j:]`` and the one ``step`` behind it."""
+    lanes = lanes_of(out)
+    last = count - lanes
+    if last >= 0:
+        for k in range(0, last, lanes):
+            merge_pairs(out, i + 2 * k, numbers, j + k, step, 1)
+        merge_pairs(out, i + 2 * last, numbers, j + last, step, 1)
+    elif 2 * count >= lanes:
+        last += lanes // 2
+        merge_pairs(out, i, numbers, j, step, 2)
+        merge_pairs(out, i + 2 * last, numbers, j + last, step, 2)
+    else:
+        for k in range(count):
+            move(out, i + 2 * k, numbers, j + k)
+            move(out, i + 2 * k + 1, numbers, j + step + k)

@@ -1,0 +1,145 @@
+"""Filters times pixels: the product with pixels in the vectors.
+
+A register tile is up to six filters times some vectors of neighbouring pixels. For each element of a filter it takes
+one number of each filter, broadcast, and the vectors of pixels that the element meets. These lie anywhere in planes, as
+a table tells; or, where many filters meet them, in a *sliver*, two vectors of pixels for each element, one behind the
+other. Long sums are cut into chains, as `npconv.kernels.summation` tells.
+"""
+
+from __future__ import annotations
+
+from npconv.kernels.numba import jit
+from npconv.kernels.numba.moves import copy
+from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.tile import COLUMNS, ROWS
+from npconv.kernels.numba.vector import (
+    activated,
+    add,
+    add_column,
+    lanes_of,
+    multiply_add,
+    starts_at,
+    starts_from,
+    store,
+    zeros,
+)
+
+IN_PLANES = {1: 8, 2: 4, 3: 2, 4: 2}
+"""Vectors in the row of a tile that meets planes, by its number of filters: 6 to 8 sums, so that few wait for others.
+
+Higher tiles do not pay: a table, six filters and their elements take more registers than there are."""
+
+IN_SLIVERS = dict.fromkeys(range(1, ROWS + 1), COLUMNS)
+
+HIGHEST = max(IN_PLANES)
+
+WIDEST = max(IN_PLANES.values())
+
+
+def _tile(rows, columns, cut):  # type: ignore[no-untyped-def]
+    """Return the product of ``rows`` filters with all pixels, ``columns`` vectors of them at a time."""
+
+    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue):  # type: ignore[no-untyped-def]
+        chain, elements = sizes
+        wide = columns * lanes_of(result)
+        rows_at = starts_from(first, elements, rows)
+        for n in range(len(places)):
+            total = zeros(result, rows, columns)
+            source = places[n, 0]
+            for start in range(0, elements, chain):
+                tile = zeros(result, rows, columns)
+                for element in range(start, min(start + chain, elements)):
+                    if cut:
+                        tile = multiply_add(tile, filters, rows_at, element, piece, source)
+                        source += wide
+                    else:
+                        at_element = source + starts_at(offsets, element, 1)[0]
+                        tile = multiply_add(tile, filters, rows_at, element, piece, at_element)
+                total = add(total, tile)
+            total = add_column(total, bias, k)
+            if epilogue[0] != 0:
+                total = activated(total, epilogue)
+            store(total, result, at + places[n, 1], pitch)
+
+    return jit.specialised(multiply, rows, columns, cut, within=True)
+
+
+_one, _two, _three, _four = (_tile(rows, columns, False) for rows, columns in IN_PLANES.items())
+_cut_one, _cut_two, _cut_three, _cut_four, _cut_five, _cut_six = (
+    _tile(rows, columns, True) for rows, columns in IN_SLIVERS.items()
+)
+
+
+@jit.inline
+def multiply_planes(  # type: ignore[no-untyped-def]
+    result, at, pitch, filters, first, count, piece, begin, pixels, straight, places, offsets, sizes,
+    bias, k, epilogue,
+):  # fmt: skip
+    """Write the products of ``count`` filters with pixels to ``result[at:]``, a row of ``pitch`` numbers for each.
+
+    The first filter begins at ``filters[first]``; ``sizes`` are the length of a chain of sums and the
+    elements of a filter. Element e of the tile that begins with a pixel meets ``piece[begin +
+    offsets[e] + pixel:]``. If ``straight``, the last tile ends with the last pixel and overlaps the one before. Tiles
+    are as high as the others or one row less. ``places`` is room for a pair of numbers for each vector of pixels.
+    """
+    tiles = -(-count // HIGHEST)
+    least, higher = divmod(count, tiles)
+    for tile in range(tiles):
+        rows = least + 1 if tile < higher else least
+        wide = (8 if rows == 1 else 4 if rows == 2 else 2) * lanes_of(result)
+        number = -(-pixels // wide)
+        for n in range(number):
+            pixel = min(n * wide, pixels - wide) if straight else n * wide
+            places[n, 0], places[n, 1] = begin + pixel, pixel
+        some = places[:number]
+        if rows == 4:
+            _four(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+        elif rows == 3:
+            _three(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+        elif rows == 2:
+            _two(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+        else:
+            _one(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+        at += rows * pitch
+        first += rows * sizes[1]
+        k += rows
+
+
+@jit.inline
+def multiply_slivers(result, at, pitch, filters, first, count, slivers, places, sizes, bias, k, epilogue):  # type: ignore[no-untyped-def]
+    """Do the same with slivers; ``places`` are where each begins and where its results belong, behind ``at``."""
+    tiles = -(-count // ROWS)
+    least, higher = divmod(count, tiles)
+    for tile in range(tiles):
+        rows = least + 1 if tile < higher else least
+        if rows == 6:
+            _cut_six(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
+        elif rows == 5:
+            _cut_five(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
+        elif rows == 4:
+            _cut_four(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
+        elif rows == 3:
+            _cut_three(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
+        elif rows == 2:
+            _cut_two(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
+        else:
+            _cut_one(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
+        at += rows * pitch
+        first += rows * sizes[1]
+        k += rows
+
+
+@jit.inline
+def cut_sliver(sliver, at, piece, begin, offsets, elements):  # type: ignore[no-untyped-def]
+    """Copy what two vectors of pixels meet, ``piece[begin + offsets[e]:]`` for each element e, to ``sliver[at:]``."""
+    wide = width_of(sliver)
+    for element in range(elements):
+        copy(sliver, at + element * wide, piece, begin + starts_at(offsets, element, 1)[0])
+
+
+@jit.inline
+def cut_planes(sliver, at, planes, begin, step, elements):  # type: ignore[no-untyped-def]
+    """Copy ``planes[begin + e * step:]`` for each element e, two vectors of pixels, to ``sliver[at:]``."""
+    wide = width_of(sliver)
+    for element in range(elements):
+        copy(sliver, at + element * wide, planes, begin + element * step)

@@ -1,0 +1,64 @@
+"""Filters put in order: the numbers of each side by side, as tiles with pixels in the vectors read them.
+
+Those of gradients and transposed convolutions are views with the channels swapped and the taps reversed, or some of the
+taps. A task copies some filters; where they are a matrix that is only transposed, in square blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npconv.kernels.numba import jit
+from npconv.kernels.numba.moves import BLOCK, move, transpose
+
+WORTH = 2
+"""Numbers that take as long to copy as one product of a kernel's work."""
+
+
+def in_rows(weights: Sequence[np.ndarray]) -> np.ndarray:
+    """Return filters (K, C, kd, kh, kw), of any strides, as one flat array, each of them in C order."""
+    ends = np.cumsum([weight.size for weight in weights])
+    dtype = weights[0].dtype
+    ordered = jit.aligned(max(int(ends[-1]), 1) * dtype.itemsize).view(dtype)
+    for weight, end in zip(weights, ends, strict=True):
+        _copy(weight, ordered[end - weight.size : end])
+    return ordered
+
+
+def _copy(weight: np.ndarray, ordered: np.ndarray) -> None:
+    size = weight.itemsize
+    if weight.flags.c_contiguous or weight.size == 0 or any(step % size for step in weight.strides):
+        ordered[...] = weight.reshape(-1)
+        return
+    steps = [step // size for step in weight.strides]
+    first = sum((n - 1) * max(-step, 0) for n, step in zip(weight.shape, steps, strict=True))
+    lowest = weight[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
+    extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
+    numbers = np.lib.stride_tricks.as_strided(lowest, (extent,), (size,))
+    _some.run(
+        -(-len(weight) // BLOCK), weight.size // WORTH, numbers, ordered, np.array([*weight.shape, *steps, first])
+    )
+
+
+@jit.Kernel
+def _some(task, numbers, ordered, sizes):  # type: ignore[no-untyped-def]
+    """Copy the filters of a block."""
+    filters, channels, depth, height, width, to_filter, to_channel, to_plane, to_line, to_tap, first = sizes
+    taps = depth * height * width
+    begin = task * BLOCK
+    if to_filter == 1 and taps == 1 and channels >= BLOCK and begin + BLOCK <= filters:
+        for c in range(0, channels, BLOCK):
+            c = min(c, channels - BLOCK)
+            transpose(ordered, begin * channels + c, channels, numbers, first + begin + c * to_channel, to_channel)
+        return
+    at = begin * channels * taps
+    for k in range(begin, min(begin + BLOCK, filters)):
+        for c in range(channels):
+            for i in range(depth):
+                for j in range(height):
+                    start = first + k * to_filter + c * to_channel + i * to_plane + j * to_line
+                    for m in range(width):
+                        move(ordered, at, numbers, start + m * to_tap)
+                        at += 1
