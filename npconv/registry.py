@@ -77,6 +77,12 @@ class Effort:
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
+    slivers: int = 0
+    """Filters of a group from which on an engine without panels cuts pixels into slivers; 0 if it never does."""
+
+    PACK = 15e-6
+    """Seconds that the packing of a call takes besides, waking threads above all."""
+
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
@@ -112,11 +118,32 @@ class Effort:
         turned = self.panel > 0 and problem.data_format == "channels_first"  # results are transposed, which takes twice
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) * sections * self.tile
         copied += pixels * filters * (2 if turned else 1)
+        if 0 < self.slivers <= filters // problem.groups:
+            pixels, copied = self._in_slivers(problem)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
             work += weights * (self.plain if self.takes_plain(problem) else self.pack) * 1e-9
+            work += self.PACK * threads if self.pack else 0
         streamed = weights * points * itemsize / self.STREAM
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
+
+    def _in_slivers(self, problem: ConvProblem) -> tuple[int, int]:
+        """Return the pixels that are computed, some in vain, and the numbers that are copied.
+
+        Planes that meet one tap each are cut as they are, others from a slab; their rows are as long as the input's.
+        """
+        wide = 128 // problem.compute_dtype.itemsize
+        *depth, height, width = (1, *problem.output_size)
+        planes, channels = problem.batch * math.prod(depth), problem.in_channels
+        pointwise = problem.taps == 1 and not any(map(any, problem.padding))
+        last = (problem.span[-1] - 1) // problem.stride[-1]
+        rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
+        copied = planes * rows * channels * problem.taps  # into slivers
+        if not pointwise or max(problem.stride) > 1 or problem.data_format == "channels_last":
+            copied += problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+        if not pointwise or problem.data_format == "channels_last":
+            copied += planes * rows * problem.out_channels
+        return planes * rows, copied
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
         """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
@@ -183,6 +210,10 @@ class Effort:
         if self.dots:  # a whole plane of the input, and one of the kernel
             return 2 * (math.prod(problem.padded_size) + problem.taps) * itemsize + 2**15
         slab = min(2**18, problem.padded_elements * itemsize) + 2**15
+        if 0 < self.slivers <= problem.out_channels // problem.groups:
+            results = problem.batch * problem.out_channels * problem.positions
+            slab = min(2**20, (problem.padded_elements + results) * itemsize)
+            slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), problem.products * 128)
         if self.pieces:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4
@@ -358,7 +389,7 @@ _IM2COL = "batch and channels at once: one region matrix, one matrix product"
 _DIRECT = "the direct sum, filters in vectors, no region matrix"
 _DEPTHWISE = "the direct sum, each step of the input added to all results that it reaches; for one channel a group"
 _DOTS = "the direct sum, the kernel's elements in vectors; for kernels larger than their results"
-_PLANES = "the direct sum, pixels in vectors, no region matrix; for few channels a group"
+_PLANES = "the direct sum, pixels in vectors, nothing packed; for pixels in rows, and few channels a group"
 
 _TABLE = (
     Algorithm(
@@ -400,7 +431,7 @@ _TABLE = (
         "direct",
         "numba",
         _DIRECT,
-        Effort(9e-6, 52e9, 0.3, panel=128),
+        Effort(9e-6, 52e9, 0.6, panel=128),
         refuse=_direct_refuses,
         dtypes="float",
         engine="direct",
@@ -427,7 +458,7 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        Effort(8e-6, 48e9, 0, alone=0.45),
+        Effort(8e-6, 48e9, 0, slivers=12, alone=0.45),
         refuse=_direct_refuses,
         dtypes="float",
         engine="planes",

@@ -9,7 +9,7 @@ other. Long sums are cut into chains, as `npconv.kernels.summation` tells.
 from __future__ import annotations
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.moves import copy
+from npconv.kernels.numba.moves import BLOCK, copy, move, transpose
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (
@@ -138,8 +138,27 @@ def cut_sliver(sliver, at, piece, begin, offsets, elements):  # type: ignore[no-
 
 
 @jit.inline
-def cut_planes(sliver, at, planes, begin, step, elements):  # type: ignore[no-untyped-def]
-    """Copy ``planes[begin + e * step:]`` for each element e, two vectors of pixels, to ``sliver[at:]``."""
+def cut_planes(sliver, at, x, begin, layout, elements, pixels):  # type: ignore[no-untyped-def]
+    """Copy two vectors of neighbouring pixels of an image, from ``x[begin]`` on, channel after channel.
+
+    If there are fewer ``pixels``, the last one is repeated.
+    """
+    to_channel, to_pixel = layout[1], layout[4]
     wide = width_of(sliver)
-    for element in range(elements):
-        copy(sliver, at + element * wide, planes, begin + element * step)
+    if pixels < wide:
+        for element in range(elements):
+            for lane in range(wide):
+                from_lane = min(lane, pixels - 1) * to_pixel
+                move(sliver, at + element * wide + lane, x, begin + from_lane + element * to_channel)
+    elif to_pixel == 1:
+        for element in range(elements):
+            copy(sliver, at + element * wide, x, begin + element * to_channel)
+    elif to_channel == 1 and elements >= BLOCK and wide >= BLOCK:
+        for element in range(0, elements, BLOCK):
+            element = min(element, elements - BLOCK)
+            for lane in range(0, wide, BLOCK):
+                transpose(sliver, at + element * wide + lane, wide, x, begin + lane * to_pixel + element, to_pixel)
+    else:
+        for element in range(elements):
+            for lane in range(wide):
+                move(sliver, at + element * wide + lane, x, begin + lane * to_pixel + element * to_channel)

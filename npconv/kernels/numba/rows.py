@@ -53,9 +53,10 @@ def _some(task, numbers, ordered, sizes):  # type: ignore[no-untyped-def]
             c = min(c, channels - BLOCK)
             transpose(ordered, begin * channels + c, channels, numbers, first + begin + c * to_channel, to_channel)
         return
-    at = begin * channels * taps
-    for k in range(begin, min(begin + BLOCK, filters)):
-        for c in range(channels):
+    # Channel by channel: the taps of neighbouring filters share lines of the cache.
+    for c in range(channels):
+        for k in range(begin, min(begin + BLOCK, filters)):
+            at = (k * channels + c) * taps
             for i in range(depth):
                 for j in range(height):
                     start = first + k * to_filter + c * to_channel + i * to_plane + j * to_line
