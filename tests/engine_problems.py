@@ -91,6 +91,14 @@ SHAPES = (
     "g20ic20oc20ih40iw43kh3ph1",
     "ic3oc8ih61iw75kh5sh2ph2",
     "ic1oc1ih40kh29",
+    # Slivers: one row, rows in place, rows that end with one, groups of them, one at a time and several.
+    "mb2ic24oc13iw70+bias",
+    "ic19oc33ih6iw15sh1",
+    "ic9oc40ih13iw31sh2",
+    "ic5oc29ih5iw33kh3ph1pw0",
+    "g2ic6oc26ih7iw9kh3ph1+bias",
+    "ic310oc14ih3iw9kh3ph1",
+    "ic14oc300iw9",
     # What Winograd takes: tiles cut at every place.
     *(f"ic{32 + n}oc{n}ih{n}iw{14 - n}kh3ph1+bias" for n in range(1, 13)),
     "mb3ic33oc47ih7iw3kh3",

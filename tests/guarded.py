@@ -117,29 +117,45 @@ def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> li
     return said
 
 
-TRANSPOSED = (
-    # Batch, channels, image, kernel, stride, padding, more rows and columns.
-    (2, 3, (4, 7), (3, 3), (2, 2), (1, 1), (1, 1)),
-    (1, 5, (3, 40), (4, 4), (2, 2), (1, 3), (0, 0)),
-    (1, 33, (9, 17), (2, 5), (1, 2), (0, 2), (0, 1)),
-    (3, 1, (1, 16), (3, 2), (2, 2), (0, 0), (0, 1)),
-    (1, 9, (30, 90), (3, 3), (1, 1), (9, 40), (0, 0)),
-)
-"""Depthwise transposed convolutions: phases in one pass, and one whose padding takes away from the image."""
+TRANSPOSED = {
+    # Batch, channels, filters of each group, groups, image, kernel, stride, padding, more rows and columns.
+    "depthwise": (
+        # Phases in one pass, and one whose padding takes away from the image.
+        (2, 3, 1, 3, (4, 7), (3, 3), (2, 2), (1, 1), (1, 1)),
+        (1, 5, 1, 5, (3, 40), (4, 4), (2, 2), (1, 3), (0, 0)),
+        (1, 33, 1, 33, (9, 17), (2, 5), (1, 2), (0, 2), (0, 1)),
+        (3, 1, 1, 1, (1, 16), (3, 2), (2, 2), (0, 0), (0, 1)),
+        (1, 9, 1, 9, (30, 90), (3, 3), (1, 1), (9, 40), (0, 0)),
+    ),
+    "planes": (
+        # Phases of even and odd pixels, which meet the same pixels or others, in rows of any parity.
+        (2, 5, 13, 1, (4, 9), (2, 2), (2, 2), (0, 0), (0, 0)),
+        (1, 9, 17, 1, (6, 40), (2, 2), (2, 2), (0, 0), (1, 1)),
+        (1, 3, 12, 1, (5, 7), (4, 4), (2, 2), (1, 1), (0, 0)),
+        (1, 4, 14, 2, (3, 18), (3, 3), (1, 2), (1, 1), (0, 1)),
+        (1, 2, 33, 1, (1, 3), (1, 5), (2, 2), (0, 3), (0, 0)),
+        (1, 70, 40, 1, (20, 33), (3, 3), (2, 2), (1, 0), (1, 0)),
+    ),
+}
+"""Transposed convolutions by the engine that computes several of their phases in one pass."""
 
 
-def run_transposed(dtype: str, guards: Guards) -> list[str]:
+def run_transposed(dtype: str, algorithm: str, guards: Guards) -> list[str]:
     """Compute them from and into guarded arrays; return what is wrong."""
     rng, said = np.random.default_rng(4), []
-    for batch, channels, size, kernel, stride, padding, more in TRANSPOSED:
-        options = {"stride": stride, "padding": padding, "output_padding": more, "groups": channels}
+    for batch, channels, filters, groups, size, kernel, stride, padding, more in TRANSPOSED[algorithm]:
+        options = {"stride": stride, "padding": padding, "output_padding": more, "groups": groups}
         x = rng.integers(-9, 9, (batch, channels, *size)).astype(dtype)
-        weight = rng.integers(-9, 9, (channels, 1, *kernel)).astype(dtype)
-        want = npconv.conv_transpose2d(x, weight, **options, backend="numpy")
+        weight = rng.integers(-9, 9, (channels, filters, *kernel)).astype(dtype)
+        bias = rng.integers(-9, 9, groups * filters).astype(dtype)
+        want = npconv.conv_transpose2d(x, weight, bias, **options, backend="numpy")
         for made in (guards.copy(x), guards.spread(x)):
-            out = guards.copy(np.full_like(want, np.nan))
-            npconv.conv_transpose2d(made, guards.copy(weight), **options, algorithm="depthwise", out=out)
-            said += [] if np.array_equal(out, want) else [f"transposed {size} {kernel} {dtype}"]
+            for spread in (False, True):
+                out = guards.copy(np.full_like(want, np.nan))
+                out = guards.spread(out) if spread else out
+                arrays = made, guards.copy(weight), guards.copy(bias)
+                npconv.conv_transpose2d(*arrays, **options, algorithm=algorithm, out=out)
+                said += [] if np.array_equal(out, want) else [f"transposed {size} {kernel} {dtype}"]
     return said
 
 
@@ -156,9 +172,9 @@ def main(place: str, poison: str, algorithm: str, *dtypes: str) -> None:
                 for text, case in problems.taken(problems.SHAPES, dtype, algorithm):
                     print(f"{algorithm} {dtype} {text} on {threads} threads, guard at the {place}", flush=True)
                     wrong += [said for said in run(text, case, dtype, algorithm, guards) if said is not None]
-                if algorithm == "depthwise":
+                if algorithm in TRANSPOSED:
                     print(f"transposed {dtype} on {threads} threads, guard at the {place}", flush=True)
-                    wrong += run_transposed(dtype, guards)
+                    wrong += run_transposed(dtype, algorithm, guards)
     assert not wrong, "\n".join(wrong[:20])
     print("untouched")
 
