@@ -8,10 +8,10 @@ Input, stride s and dilation d, per axis. The result's element o is made of inpu
 the padding), so j gets contributions from the taps t with t d ≡ j (mod s). All j of one residue modulo s form a
 *phase*: their taps are t₀, t₀ + s/q, t₀ + 2 s/q, …, with q = gcd(s, d), and successive ones meet elements o that lie
 d/q apart. A phase is a convolution of stride 1 and dilation d/q with the flipped taps, whose channels change places;
-s phases fill the input; those of a depthwise convolution may be computed in one pass
-(`npconv.kernels.numba.spread`). No product with a zero between elements is computed (Dumoulin and Visin, *A guide to
-convolution arithmetic for deep learning* (2016), §4.6, put these zeros in). At the borders, elements beyond the
-result count as zeros.
+s phases fill the input. Those of stride 2 that fill the same rows may be computed in one pass
+(`npconv.kernels.numba.planes`), and of depthwise convolutions all of them (`npconv.kernels.numba.spread`). No product
+with a zero between elements is computed (Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*
+(2016), §4.6, put these zeros in). At the borders, elements beyond the result count as zeros.
 
 Weight. Each tap t is the sum over the batch and all o of grad[o] · input[o s + t d]: a convolution whose batch are the
 channels, whose channels are the batch, whose stride is the dilation and whose dilation is the stride.
@@ -241,7 +241,7 @@ class _Step(NamedTuple):
     begins: tuple[int, ...]
     forward: ConvProblem
 
-    def taps_of(self, weight: np.ndarray) -> np.ndarray:
+    def taps_of(self, weight: np.ndarray) -> Any:
         """Return the taps of this phase, of a weight whose channels have changed places."""
         return weight[self.taps][..., ::-1, ::-1, ::-1]
 
