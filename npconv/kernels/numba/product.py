@@ -48,6 +48,11 @@ ELEMENTS = 96
 """Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written."""
 
 
+TASKS = 16
+"""Tasks of a packing, or all there are. Each is of channels side by side, and comes after one of another panel: threads
+that wrote side by side took each other's lines of the cache, and two were slower than one, up to twice."""
+
+
 LINE, ANY = 1, 2
 """How the taps of a weight lie that is not contiguous: in a line, forwards or backwards; or anyhow."""
 
@@ -62,14 +67,17 @@ class Packing(NamedTuple):
 
 
 def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing:
-    """Cut the packing of filters (K, C/groups, kd, kh, kw), of any strides, into tasks: a panel, some channels of it.
+    """Cut the packing of filters (K, C/groups, kd, kh, kw), of any strides, into tasks: some channels of a panel.
 
+    What is packed at once is a *piece*, and a task some of them.
     Those of gradients and transposed convolutions are views with the channels swapped and the taps reversed.
     """
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     wide = width(problem.compute_dtype)
     share = min(max(ELEMENTS // problem.taps, 1), channels)
     number, pieces = -(-filters // wide), -(-channels // share)
+    panels = problem.groups * number
+    together = -(-pieces // min(-(-TASKS // max(panels, 1)), pieces))
     size = weight.itemsize
     if any(step % size for step in weight.strides):
         weight = np.ascontiguousarray(weight)
@@ -86,8 +94,9 @@ def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing
         extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
         numbers = np.lib.stride_tricks.as_strided(lowest, (extent,), (size,))
     sizes = [number, pieces, channels, filters, problem.taps, kind, first, *steps, depth, height, columns, share]
+    sizes += [panels, together]
     scratch = (problem.taps * share + extra) * wide
-    return Packing(problem.groups * number * pieces, numbers, np.array(sizes), (scratch, problem.compute_dtype))
+    return Packing(panels * -(-pieces // together), numbers, np.array(sizes), (scratch, problem.compute_dtype))
 
 
 def packed_like(problem: ConvProblem, elements: int) -> np.ndarray:
@@ -112,43 +121,51 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 @jit.scratch_kernel
 def _pack(task, taps_of, weight, packed, sizes):  # type: ignore[no-untyped-def]
     """Pack some channels of a panel."""
-    panel, channel, count, wanted, start = _place(task, width_of(packed), sizes)
-    channels, to_filter, to_channel, taps, kind = sizes[2], sizes[7], sizes[8], sizes[4], sizes[5]
     wide = width_of(packed)
-    at = (panel * taps * channels + channel) * wide
-    if kind == 0 and wanted == wide and taps == 1 and count >= BLOCK:
-        _transpose_filters(packed, at, wide, weight, start, to_filter, wide, count)
-    elif kind == 0 and wanted == wide and taps >= ELEMENTS:
-        for c in range(count):
-            first = start + c * to_channel
-            _transpose_filters(packed, at + c * wide, channels * wide, weight, first, to_filter, wide, taps)
-    else:
-        load_filters(task, taps_of, weight, sizes)
-        for c in range(count):
-            for tap in range(taps):
-                copy(packed, at + (tap * channels + c) * wide, taps_of, (c * taps + tap) * wide)
+    channels, to_filter, to_channel, taps, kind = sizes[2], sizes[7], sizes[8], sizes[4], sizes[5]
+    panel, first, last = pieces_of(task, sizes)
+    for piece in range(first, last):
+        channel, count, wanted, start = _place(panel, piece, wide, sizes)
+        at = (panel * taps * channels + channel) * wide
+        if kind == 0 and wanted == wide and taps == 1 and count >= BLOCK:
+            _transpose_filters(packed, at, wide, weight, start, to_filter, wide, count)
+        elif kind == 0 and wanted == wide and taps >= ELEMENTS:
+            for c in range(count):
+                source = start + c * to_channel
+                _transpose_filters(packed, at + c * wide, channels * wide, weight, source, to_filter, wide, taps)
+        else:
+            load_filters(panel, piece, taps_of, weight, sizes)
+            for c in range(count):
+                for tap in range(taps):
+                    copy(packed, at + (tap * channels + c) * wide, taps_of, (c * taps + tap) * wide)
 
 
 @jit.inline
-def _place(task, wide, sizes):  # type: ignore[no-untyped-def]
-    """Return a task's panel, first channel, number of channels and of filters, and where its weight begins."""
-    number, pieces, channels, filters, _, _, start, to_filter, to_channel = sizes[:9]
-    panel, piece = divmod(task, pieces)
+def pieces_of(task, sizes):  # type: ignore[no-untyped-def]
+    """Return a task's panel, its first piece and the one after its last."""
+    part, panel = divmod(task, sizes[16])
+    return panel, part * sizes[17], min((part + 1) * sizes[17], sizes[1])
+
+
+@jit.inline
+def _place(panel, piece, wide, sizes):  # type: ignore[no-untyped-def]
+    """Return a piece's first channel, its number of channels and of filters, and where its weight begins."""
+    number, _, channels, filters, _, _, start, to_filter, to_channel = sizes[:9]
     g, k = divmod(panel, number)
     channel = piece * sizes[15]
     start += (g * filters + k * wide) * to_filter + channel * to_channel
-    return panel, channel, min(sizes[15], channels - channel), min(wide, filters - k * wide), start
+    return channel, min(sizes[15], channels - channel), min(wide, filters - k * wide), start
 
 
 @jit.inline
-def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
-    """Fill ``taps_of`` (channel, tap, filter) for a task of `packing`; return panel, first channel, number of channels.
+def load_filters(panel, piece, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
+    """Fill ``taps_of`` (channel, tap, filter) for a piece of a panel; return its first channel and number of channels.
 
     Blocks are transposed, the last of them overlapping the one before.
     """
     taps, kind, to_filter, to_channel = sizes[4], sizes[5], sizes[7], sizes[8]
     wide = width_of(weight)
-    panel, channel, count, wanted, start = _place(task, wide, sizes)
+    channel, count, wanted, start = _place(panel, piece, wide, sizes)
     if wanted < wide:
         for e in range(count * taps):
             blank(taps_of, e * wide, COLUMNS)
@@ -177,7 +194,7 @@ def load_filters(task, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
                             for lane in range(wanted):
                                 move(taps_of, e * wide + lane, weight, at + lane * to_filter)
                         e += 1
-    return panel, channel, count
+    return channel, count
 
 
 @jit.inline

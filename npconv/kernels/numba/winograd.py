@@ -138,9 +138,11 @@ def _packing(m: int, r: int) -> Any:
 
     def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
         """Transform some channels of a panel."""
-        panel, channel, count = product.load_filters(task, memory, weight, sizes)
         pitch = apart(sizes[2])
-        transform(packed, panel * points * pitch + channel, pitch, memory, count)
+        panel, first, last = product.pieces_of(task, sizes)
+        for piece in range(first, last):
+            channel, count = product.load_filters(panel, piece, memory, weight, sizes)
+            transform(packed, panel * points * pitch + channel, pitch, memory, count)
 
     pack.__name__ = pack.__qualname__ = f"_pack{m}_{r}"
     return jit.scratch_kernel(pack)
@@ -222,7 +224,6 @@ def _kernel(m: int, plain: bool, r: int) -> Any:
             begin, end = channels * chain // chains, channels * (chain + 1) // chains
             runs[chain, 0], runs[chain, 1], runs[chain, 2] = begin, end - begin, 1
         for panel in range(part * share[0], min((part + 1) * share[0], -(-filters // wide))):
-            first_bit = panel * packing[1]
             bits = packing[1] if plain else 1
             together = max(BIT // packing[15], 1)
             for bit in range(0, bits, together):
@@ -230,7 +231,7 @@ def _kernel(m: int, plain: bool, r: int) -> Any:
                     begin, end = bit * packing[15], min((bit + together) * packing[15], channels)
                     runs[0, 0], runs[0, 1] = begin, end - begin
                     for part_of_bit in range(bit, min(bit + together, bits)):
-                        _, channel, count = product.load_filters(first_bit + part_of_bit, taps, weights, packing)
+                        channel, count = product.load_filters(panel, part_of_bit, taps, weights, packing)
                         transform(packed, channel - begin, apart(BIT), taps, count)
                 for point in range(n * n):
                     for tile in range(tiles + SPARE):
