@@ -80,6 +80,9 @@ class Effort:
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
+    TILES, PLAIN_TILES = 16, 64
+    """Winograd tiles of a task, at most; and where filters are packed within the tasks."""
+
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
@@ -114,7 +117,7 @@ class Effort:
         copied += pixels * filters * (2 if turned else 1)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
-            work += weights * (self.plain if self.takes_plain(problem) else self.pack) * 1e-9
+            work += weights * (self.plain if self.takes_plain(problem, threads) else self.pack) * 1e-9
         streamed = weights * points * itemsize / self.STREAM
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
 
@@ -134,9 +137,14 @@ class Effort:
         scratch = threads * self._scratch(problem)
         if packed:
             return scratch
-        if self.takes_plain(problem):
-            return scratch + threads * self._packed_bytes(replace(problem, in_channels=64), 1)
+        if self.takes_plain(problem, threads):
+            return self.workspace_of_plain(problem, threads)
         return scratch + self._packed_bytes(problem, self.filters_at_once(problem, threads))
+
+    def workspace_of_plain(self, problem: ConvProblem, threads: int) -> int:
+        """Return about as many bytes as the threads work in if they pack filters within their tasks."""
+        packed = self._packed_bytes(replace(problem, in_channels=64), 1)
+        return threads * (self._scratch(problem, self.PLAIN_TILES) + packed)
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
@@ -144,7 +152,7 @@ class Effort:
         Each time the input is transformed again; and there must be work for all threads.
         """
         filters = max(problem.out_channels, 1)
-        if self.tile == 1 or self.takes_plain(problem):
+        if self.tile == 1 or self.takes_plain(problem, threads):
             return filters
         wide = self.panel // problem.compute_dtype.itemsize
         room = engine_limit(problem) - threads * self._scratch(problem)
@@ -152,21 +160,31 @@ class Effort:
         panels = -(-filters // wide)
         return min(-(-panels // -(-panels // fit)) * wide, filters)
 
-    def takes_plain(self, problem: ConvProblem) -> bool:
-        """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image."""
-        return self.plain > 0 and self._rectangles(problem) == 1
+    def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
+        """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image.
 
-    def _rectangles(self, problem: ConvProblem) -> int:
+        That may be larger then, if there are panels for all threads, and memory for each to hold it.
+        """
+        if self.plain == 0 or self._rectangles(problem) == 1:
+            return self.plain > 0
+        panels = problem.out_channels * problem.compute_dtype.itemsize // self.panel
+        return (
+            self._rectangles(problem, self.PLAIN_TILES) == 1
+            and panels >= 2 * threads
+            and self.workspace_of_plain(problem, threads) <= engine_limit(problem)
+        )
+
+    def _rectangles(self, problem: ConvProblem, most: int = TILES) -> int:
         """Return into how many rectangles a Winograd result is cut."""
-        down, across, rows, columns = self._tiles(problem)
+        down, across, rows, columns = self._tiles(problem, most)
         depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation)
         return problem.batch * depth * -(-down // rows) * -(-across // columns)
 
-    def _tiles(self, problem: ConvProblem) -> tuple[int, int, int, int]:
-        """Return the tiles of a Winograd result down and across, and those of a task."""
+    def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int, int, int]:
+        """Return the tiles of a Winograd result down and across, and those of a task, which has so many at most."""
         down, across = (max(-(-n // self.tile), 1) for n in (1, *problem.output_size)[-2:])
-        columns = min(across, 16)
-        return down, across, min(down, 16 // columns), columns
+        columns = min(across, most)
+        return down, across, min(down, most // columns), columns
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
@@ -177,7 +195,7 @@ class Effort:
         filters = -(-filters // problem.groups // panel) * panel * problem.groups
         return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
 
-    def _scratch(self, problem: ConvProblem) -> int:
+    def _scratch(self, problem: ConvProblem, most: int = TILES) -> int:
         """Return about as many bytes as a thread works in."""
         itemsize = problem.compute_dtype.itemsize
         if self.dots:  # a whole plane of the input, and one of the kernel
@@ -188,7 +206,7 @@ class Effort:
             slab += 36 * (64 * 32 + pieces * 96) * 4
         if self.tile > 1:
             taps = problem.kernel_size[-1]
-            _, _, rows, columns = self._tiles(problem)
+            _, _, rows, columns = self._tiles(problem, most)
             pixels = (rows * self.tile + taps - 1) * (columns * self.tile + taps - 1)
             points = (self.tile + taps - 1) ** 2 * rows * columns
             wide = self.panel // itemsize
@@ -242,9 +260,9 @@ class Algorithm:
             return workspace <= WORKSPACE_LIMIT
         return workspace <= engine_limit(problem)
 
-    def takes_plain(self, problem: ConvProblem) -> bool:
+    def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether a call packs filters within its tasks."""
-        return isinstance(self.rate, Effort) and self.rate.takes_plain(problem)
+        return isinstance(self.rate, Effort) and self.rate.takes_plain(problem, threads)
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time."""

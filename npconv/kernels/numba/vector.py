@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from npconv.kernels.numba.tile import (
@@ -281,6 +281,21 @@ def _storing(tile: Any, out: Any, i: Any, step: Any, added: bool) -> Any:
         return context.get_dummy_value()
 
     return types.none(tile, out, types.int64, types.int64), code
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, i: Any) -> Any:
+    """Ask for the line of the cache that ``array[i]`` lies in; nothing happens where there is none."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = pointer_to(context, builder, signature.args[0], *arguments)
+        byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.bitcast(pointer, byte), integer(0), integer(3), integer(1)])
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), code
 
 
 @intrinsic

@@ -37,6 +37,10 @@ TILES = 16
 56² and 64 channels 14 take 0.39 ms, 28 0.40 and 56 0.45; with 256 channels 14 take 5.4 and 28 5.9."""
 
 
+PLAIN_TILES = 64
+"""The same where filters are packed within the tasks: 128 channels at 28² take 0.60 ms with all 49 tiles in one task,
+and 0.79 with filters packed first, in two sections for lack of workspace; 256 take 2.08 and 2.70."""
+
 LOAD = 0.5
 """How long the transform of the input takes, in products with a panel: 256 channels at 14² took 0.69 ms with tasks of
 one panel, 0.54 with 2, 0.48 with 4 or 8."""
@@ -244,7 +248,8 @@ class Winograd:
         panels = -(-problem.out_channels // wide)
         down, across = -(-height // y_step), -(-width // x_step)  # of one residue
         others = problem.batch * depth * y_step * x_step
-        block = blocking.blocks(-(-down // m), -(-across // m), TILES, others, panels, threads, LOAD)
+        most = PLAIN_TILES if self._plain else TILES
+        block = blocking.blocks(-(-down // m), -(-across // m), most, others, panels, threads, LOAD)
         grid = (problem.batch, -(-panels // block.panels), depth, -(-down // (block.rows * m)),
                 -(-across // (block.columns * m)), y_step, x_step)  # fmt: skip
         before = tuple(-pad for pad, _ in problem.padding)
