@@ -112,13 +112,13 @@ def _code(matrix: Matrix) -> Any:
         added = None
         if row:
             added = vectors_at(builder, tile, pointer_to(context, builder, signature.args[8], row[0], row[1]))
-        for part in range(tile.columns):
-            bias = None if added is None else vector_at(builder, added[part], tile)
-            first = 0
-            for group in groups:
+        first = 0
+        for group in groups:
+            wanted = [any(row[k] != 0 for row in group) for k in range(size)]
+            for part in range(tile.columns):
+                bias = None if added is None else vector_at(builder, added[part], tile)
                 half = []
                 for column in range(size):
-                    wanted = [any(row[k] != 0 for row in group) for k in range(size)]
                     vectors = [
                         vector_at(builder, line(4, j, pitch, pace, k, column)[part], tile) if wanted[k] else None
                         for k in range(size)
@@ -130,7 +130,7 @@ def _code(matrix: Matrix) -> Any:
                         pointer = line(0, i, down, across, first + at, column)[part]
                         total = result if bias is None else builder.fadd(result, bias)
                         builder.store(total, pointer, align=align)
-                first += len(group)
+            first += len(group)
         return context.get_dummy_value()
 
     return code

@@ -117,9 +117,9 @@ def _kernel(m: int, plain: bool, r: int) -> Any:
     inverse, _, forward = toom_cook(m, r, POINTS[n])
     to_points, to_results = transform(forward), transform_and_add(inverse)
 
-    def points_of(points, tiles, tile, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
+    def points_of(points, step, tile, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
         """Transform a tile of the input: Bᵀ d B, a vector of channels at a time; the last ones may overlap."""
-        wide, step = width_of(piece), tiles * channels
+        wide = width_of(piece)
         for c in range(0, channels, wide):
             c = min(c, channels - wide)
             at = tile * channels + c
@@ -159,7 +159,8 @@ def _kernel(m: int, plain: bool, r: int) -> Any:
         # One array behind the other; each begins with a line of the cache.
         line = jit.LINE // x.itemsize
         second = (shape[1] * shape[2] * channels + line) // line * line
-        third = (second + (n * n * tiles + LEAST_ROWS) * channels + line) // line * line
+        step = apart(-(-tiles * channels // line)) * line
+        third = second + n * n * step + -(-LEAST_ROWS * channels // line) * line
         room = tiles + SPARE if plain else tiles  # what tiles spill over may be added to, or is written again
         fourth = (third + (n * n * room + SPARE) * wide + line) // line * line
         fifth = (fourth + tiles * m * m * wide + line) // line * line
@@ -171,7 +172,7 @@ def _kernel(m: int, plain: bool, r: int) -> Any:
         slab.load(piece, np.int64(0), x, x_layout, image * x_layout[0], channels, origin, (1, y_step, x_step), shape)
         for tile in range(tiles):
             i, j = divmod(tile, across)
-            points_of(points, tiles, tile, piece, (i * pitch + j) * m * channels, pitch, channels)
+            points_of(points, step, tile, piece, (i * pitch + j) * m * channels, pitch, channels)
         chains = 1 if plain else -(-channels // CHAIN)
         for panel in range(part * share[0], min((part + 1) * share[0], -(-filters // wide))):
             bits = packing[1] if plain else 1
@@ -191,7 +192,7 @@ def _kernel(m: int, plain: bool, r: int) -> Any:
                     for chain in range(chains):
                         last = begin + (end - begin) * (chain + 1) // chains
                         multiply_rows(
-                            products, point * room, points, point * tiles * channels + first, channels, np.int64(1),
+                            products, point * room, points, point * step + first, channels, np.int64(1),
                             tiles, numbers, w, last - first, bit == 0 and chain == 0,
                         )  # fmt: skip
                         w += (last - first) * wide
@@ -259,6 +260,7 @@ class Winograd:
         tiles = block.rows * block.columns
         pixels = (block.rows * m + r - 1) * (block.columns * m + r - 1)
         scratch = (pixels + n * n * tiles + LEAST_ROWS) * problem.in_channels
+        scratch += 2 * n * n * jit.LINE // problem.compute_dtype.itemsize  # between points
         scratch += (n * n * tiles + SPARE + tiles * m * m) * wide + 6 * jit.LINE
         if self._plain:
             scratch += (n * n * (SPARE + apart.py_func(BIT)) + product.ELEMENTS) * wide
