@@ -11,20 +11,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from npconv.kernels.numba.blocking import TILES, engine_limit, tiles_at_once
 from npconv.problem import ConvProblem
 
 WORKSPACE_LIMIT = 2**30
 """Bytes of workspace over which ``"auto"`` passes a textbook algorithm by while another takes the problem with less."""
-
-ENGINE_LIMIT, ENGINE_FREE = 2**26, 2**20
-"""Engines may take as much as input, weight and result together, but no more than 64 MiB. A mebibyte, which two cores'
-caches hold, is free."""
-
-
-def engine_limit(problem: ConvProblem) -> int:
-    """Return the bytes of workspace over which ``"auto"`` passes an engine by."""
-    arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
-    return min(arrays + ENGINE_FREE, ENGINE_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -80,9 +71,6 @@ class Effort:
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
-    TILES, PLAIN_TILES = 16, 64
-    """Winograd tiles of a task, at most; and where filters are packed within the tasks."""
-
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
@@ -134,17 +122,19 @@ class Effort:
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
-        scratch = threads * self._scratch(problem)
+        scratch = threads * self._scratch(problem, self._most(problem, threads))
         if packed:
             return scratch
         if self.takes_plain(problem, threads):
             return self.workspace_of_plain(problem, threads)
+        if not self.packs_all(problem, threads):
+            scratch = threads * self._scratch(problem, TILES[0])
         return scratch + self._packed_bytes(problem, self.filters_at_once(problem, threads))
 
     def workspace_of_plain(self, problem: ConvProblem, threads: int) -> int:
         """Return about as many bytes as the threads work in if they pack filters within their tasks."""
         packed = self._packed_bytes(replace(problem, in_channels=64), 1)
-        return threads * (self._scratch(problem, self.PLAIN_TILES) + packed)
+        return threads * (self._scratch(problem, self._most(problem, threads)) + packed)
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
@@ -152,29 +142,41 @@ class Effort:
         Each time the input is transformed again; and there must be work for all threads.
         """
         filters = max(problem.out_channels, 1)
-        if self.tile == 1 or self.takes_plain(problem, threads):
+        if self.tile == 1 or self.takes_plain(problem, threads) or self.packs_all(problem, threads):
             return filters
         wide = self.panel // problem.compute_dtype.itemsize
-        room = engine_limit(problem) - threads * self._scratch(problem)
-        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // max(self._rectangles(problem), 1)))
+        room = engine_limit(problem) - threads * self._scratch(problem, TILES[0])
+        rectangles = max(self._rectangles(problem, TILES[0]), 1)
+        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // rectangles))
         panels = -(-filters // wide)
         return min(-(-panels // -(-panels // fit)) * wide, filters)
+
+    def packs_all(self, problem: ConvProblem, threads: int) -> bool:
+        """Whether a call packs its filters for the tasks that a layer has; if not, Winograd's have as few tiles as can be."""
+        if self.tile == 1:
+            return True
+        packed = self._packed_bytes(problem, problem.out_channels)
+        return threads * self._scratch(problem, self._most(problem, threads)) + packed <= engine_limit(problem)
 
     def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image.
 
-        That may be larger then, if there are panels for all threads, and memory for each to hold it.
+        That may be larger than others, if there are panels for all threads, and memory for each to hold it.
         """
-        if self.plain == 0 or self._rectangles(problem) == 1:
-            return self.plain > 0
+        if self.plain == 0 or self._rectangles(problem, self._most(problem, threads)) > 1:
+            return False
         panels = problem.out_channels * problem.compute_dtype.itemsize // self.panel
-        return (
-            self._rectangles(problem, self.PLAIN_TILES) == 1
-            and panels >= 2 * threads
-            and self.workspace_of_plain(problem, threads) <= engine_limit(problem)
+        return self._rectangles(problem, TILES[0]) == 1 or (
+            panels >= 2 * threads and self.workspace_of_plain(problem, threads) <= engine_limit(problem)
         )
 
-    def _rectangles(self, problem: ConvProblem, most: int = TILES) -> int:
+    def _most(self, problem: ConvProblem, threads: int) -> int:
+        """Return how many Winograd tiles a task may have."""
+        if self.tile == 1:
+            return 0
+        return tiles_at_once(problem, (self.tile + problem.kernel_size[-1] - 1) ** 2, threads)
+
+    def _rectangles(self, problem: ConvProblem, most: int) -> int:
         """Return into how many rectangles a Winograd result is cut."""
         down, across, rows, columns = self._tiles(problem, most)
         depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation)
@@ -195,7 +197,7 @@ class Effort:
         filters = -(-filters // problem.groups // panel) * panel * problem.groups
         return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
 
-    def _scratch(self, problem: ConvProblem, most: int = TILES) -> int:
+    def _scratch(self, problem: ConvProblem, most: int) -> int:
         """Return about as many bytes as a thread works in."""
         itemsize = problem.compute_dtype.itemsize
         if self.dots:  # a whole plane of the input, and one of the kernel
@@ -242,6 +244,9 @@ class Algorithm:
     engine: str | None = None
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
+    frugal_engine: str | None = None
+    """The engine for calls that cannot pack all of their filters at once for `engine`, as `Effort.packs_all` says."""
+
     plain_engine: str | None = None
     """The engine for calls that bring plain weights, if `Effort.takes_plain` says so."""
 
@@ -263,6 +268,10 @@ class Algorithm:
     def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether a call packs filters within its tasks."""
         return isinstance(self.rate, Effort) and self.rate.takes_plain(problem, threads)
+
+    def packs_all(self, problem: ConvProblem, threads: int) -> bool:
+        """Whether a call packs its filters for the tasks that a layer has."""
+        return not isinstance(self.rate, Effort) or self.rate.packs_all(problem, threads)
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time."""
@@ -389,6 +398,7 @@ _TABLE = (
         dtypes="float",
         ranks="2, 3",
         engine="winograd.four",
+        frugal_engine="winograd.frugal_four",
         plain_engine="winograd.plain_four",
     ),
     Algorithm(
@@ -401,6 +411,7 @@ _TABLE = (
         dtypes="float",
         ranks="2, 3",
         engine="winograd.two",
+        frugal_engine="winograd.frugal_two",
         plain_engine="winograd.plain_two",
     ),
     Algorithm(

@@ -20,7 +20,7 @@ improving the accuracy of Winograd convolution for deep neural networks* (2020),
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,15 +31,6 @@ from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
 from npconv.kernels.numba.vector import activated, load, store
 from npconv.problem import ConvProblem
-
-TILES = 16
-"""Tiles of a task: enough to use the weights well, so few that their points, 36 for each channel, stay in cache. With
-56² and 64 channels 14 take 0.39 ms, 28 0.40 and 56 0.45; with 256 channels 14 take 5.4 and 28 5.9."""
-
-
-PLAIN_TILES = 64
-"""The same where filters are packed within the tasks: 128 channels at 28² take 0.60 ms with all 49 tiles in one task,
-and 0.79 with filters packed first, in two sections for lack of workspace; 256 take 2.08 and 2.70."""
 
 LOAD = 0.5
 """How long the transform of the input takes, in products with a panel: 256 channels at 14² took 0.69 ms with tasks of
@@ -93,6 +84,7 @@ def _filters_to_points(m: int, r: int) -> Any:
     return jit.specialised(filters_to_points, m, r)
 
 
+@cache
 def _packing(m: int, r: int) -> Any:
     """Return the kernel that packs filters for F(m × m, r × r)."""
     points = (m + r - 1) ** 2
@@ -110,6 +102,7 @@ def _packing(m: int, r: int) -> Any:
     return jit.scratch_kernel(pack)
 
 
+@cache
 def _kernel(m: int, plain: bool, r: int) -> Any:
     """Return the kernel of F(m × m, r × r), for packed filters or for plain ones, which it packs bit by bit."""
     n = m + r - 1
@@ -217,13 +210,13 @@ class Winograd:
     """F(m × m, r × r) as an engine: `npconv.kernels.packed` tells what its methods do.
 
     A ``plain`` one packs filters within its tasks, some channels of a panel at a time, which stay in cache until they
-    are used: for calls that bring plain weights, if one task meets all of the image. With 512 channels and filters at
+    are used: for calls that bring plain weights, if one task meets all of the image. A ``frugal`` one works in little
+    memory, for calls that need the most of what there is for packed weights. With 512 channels and filters at
     7² a call takes 1.0 to 1.4 ms so, and took 2.0 to 2.3 with all filters packed first.
     """
 
-    def __init__(self, m: int, plain: bool = False) -> None:
-        self._m, self._plain = m, plain
-        self._packing, self._kernel = cache(partial(_packing, m)), cache(partial(_kernel, m, plain))
+    def __init__(self, m: int, plain: bool = False, frugal: bool = False) -> None:
+        self._m, self._plain, self._frugal = m, plain, frugal
 
     def pack(self, problem: ConvProblem, weight: np.ndarray) -> Weights:
         """Return filters (K, C, 1, r, r) as panels of their points, flat; or how to pack them."""
@@ -233,7 +226,7 @@ class Winograd:
         if self._plain:
             return Weights(cut.weight, cut.sizes)
         packed = product.packed_like(problem, n * n * apart.py_func(problem.in_channels))
-        self._packing(r).run(
+        _packing(self._m, r).run(
             cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch
         )
         return Weights(packed, cut.sizes)
@@ -249,8 +242,8 @@ class Winograd:
         panels = -(-problem.out_channels // wide)
         down, across = -(-height // y_step), -(-width // x_step)  # of one residue
         others = problem.batch * depth * y_step * x_step
-        most = PLAIN_TILES if self._plain else TILES
-        block = blocking.blocks(-(-down // m), -(-across // m), most, others, panels, threads, LOAD)
+        most = blocking.TILES[0] if self._frugal else blocking.tiles_at_once(problem, n * n, threads)
+        block = blocking.tiled(-(-down // m), -(-across // m), most, others, panels, threads, LOAD)
         grid = (problem.batch, -(-panels // block.panels), depth, -(-down // (block.rows * m)),
                 -(-across // (block.columns * m)), y_step, x_step)  # fmt: skip
         before = tuple(-pad for pad, _ in problem.padding)
@@ -271,10 +264,11 @@ class Winograd:
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
-        self._kernel(plan.taps).run(
+        _kernel(self._m, self._plain, plan.taps).run(
             plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
             weights.packing, scratch=plan.scratch,
         )  # fmt: skip
 
 
-two, four, plain_two, plain_four = Winograd(2), Winograd(4), Winograd(2, plain=True), Winograd(4, plain=True)
+two, plain_two, frugal_two = Winograd(2), Winograd(2, plain=True), Winograd(2, frugal=True)
+four, plain_four, frugal_four = Winograd(4), Winograd(4, plain=True), Winograd(4, frugal=True)
