@@ -152,7 +152,7 @@ class Effort:
         return min(-(-panels // -(-panels // fit)) * wide, filters)
 
     def packs_all(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs its filters for the tasks that a layer has; if not, Winograd's have as few tiles as can be."""
+        """Whether a call packs its filters for the tasks of a layer; if not, Winograd's have as few tiles as can be."""
         if self.tile == 1:
             return True
         packed = self._packed_bytes(problem, problem.out_channels)
