@@ -74,8 +74,9 @@ class Effort:
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
-    STREAM = 40e9
-    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads."""
+    STREAM, MEMORY, LAST_LEVEL = 60e9, 40e9, 4e7
+    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads; how many take the
+    longer way from memory, at another rate, in addition: those beyond what a large cache of the last level holds."""
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
@@ -106,7 +107,8 @@ class Effort:
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
             work += weights * (self.plain if self.takes_plain(problem, threads) else self.pack) * 1e-9
-        streamed = weights * points * itemsize / self.STREAM
+        streamed = weights * points * itemsize
+        streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
