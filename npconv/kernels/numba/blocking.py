@@ -101,7 +101,8 @@ def tiled(height: int, width: int, most: int, others: int, panels: int, threads:
     """Return rectangles of at most ``most`` Winograd tiles, and panels, that keep all threads busy to the end.
 
     The other arguments are those of `blocks`. Where there are few tasks, those at the edges, which are smaller, decide
-    which cut is best: 7 × 7 tiles in rows of 2, 2, 2 and 1 leave two threads with 28 and 21.
+    which cut is best: 7 × 7 tiles in rows of 2, 2, 2 and 1 leave two threads with 28 and 21, in blocks of 4 and 3 with
+    24 and 25. Of cuts that are as good, the one of most tasks evens out best what else the machine does.
     """
     shares = {-(-panels // parts) for parts in range(1, (panels if threads > 1 else 1) + 1)}
     cuts = []
@@ -120,7 +121,11 @@ def tiled(height: int, width: int, most: int, others: int, panels: int, threads:
                 (_time(sizes, others, panels, share, threads, load), Blocks(rows, columns, share)) for share in shares
             ]
     best = TOLERANCE * min(time for time, _ in cuts)
-    return min((block for time, block in cuts if time <= best), key=lambda block: block.panels)
+    return max((block for time, block in cuts if time <= best), key=lambda block: _tasks(block, height, width, panels))
+
+
+def _tasks(block: Blocks, height: int, width: int, panels: int) -> int:
+    return -(-height // block.rows) * -(-width // block.columns) * -(-panels // block.panels)
 
 
 def _time(sizes: list[tuple[int, int]], others: int, panels: int, share: int, threads: int, load: float) -> float:

@@ -7,8 +7,8 @@ multiplied point by point, summed over the channels, and transformed back,
     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A.
 
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
-task is a rectangle of tiles, so few that their points stay in the second-level cache, and some panels of filters; it
-goes from the input to the finished result without another pass through memory. Transforms work on vectors of channels.
+task is a rectangle of tiles, whose points stay in the core's caches, and some panels of filters; it goes from the input
+to the finished result without another pass through memory. Transforms work on vectors of channels.
 With dilation d, the pixels of one residue modulo d, in each direction, are an image of their own.
 
 Matrices are those of Toom and Cook for the points 0, ±√½, ±√2 (and ∞), whose products stay near one in size, so that
@@ -32,9 +32,9 @@ from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transf
 from npconv.kernels.numba.vector import activated, load, store
 from npconv.problem import ConvProblem
 
-LOAD = 0.5
-"""How long the transform of the input takes, in products with a panel: 256 channels at 14² took 0.69 ms with tasks of
-one panel, 0.54 with 2, 0.48 with 4 or 8."""
+LOAD = 0.7
+"""How long it takes to load the input and transform it, in products with a panel: 256 channels at 14² take 0.93 ms in
+one task, and each task more, of fewer panels, adds 0.04; a panel takes 0.055."""
 
 CHAIN = 96
 """Channels that are summed up in one chain. With all 512 or 1024 in one, a constant image (whose roundings all go one
