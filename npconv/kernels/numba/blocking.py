@@ -134,7 +134,7 @@ def _time(sizes: list[tuple[int, int]], others: int, panels: int, share: int, th
     loads = [load * (rows + 0.5) * (columns + 0.5) for rows, columns in sizes]
     parts = -(-panels // share)
     total = others * (sum(products) * panels + sum(loads) * parts)
-    if threads == 1 or others * len(sizes) * parts > 16 * threads:
+    if threads == 1 or others * len(sizes) * parts > min(16 * threads, 256):
         return total / threads + (threads > 1) * (products[0] * share + loads[0]) / 2
     busy = [0.0] * threads
     for _ in range(others):
