@@ -112,11 +112,11 @@ class Plan:
     def _sections(self) -> Any:
         """How a call packs its filters, if not all at once and before all else."""
         filters = self.algorithm.filters_at_once(self.problem, self.threads)
-        if self.algorithm.takes_plain(self.problem):
+        if self.algorithm.takes_plain(self.problem, self.threads):
             return InSections(self._named(self.algorithm.plain_engine), self.problem, self.threads, filters)
-        if filters >= self.problem.out_channels:
+        if self.algorithm.packs_all(self.problem, self.threads):
             return None
-        return InSections(self._engine, self.problem, self.threads, filters)
+        return InSections(self._named(self.algorithm.frugal_engine), self.problem, self.threads, filters)
 
     @once
     def _engine(self) -> Any:

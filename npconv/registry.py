@@ -11,20 +11,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from npconv.kernels.numba.blocking import TILES, engine_limit, tiles_at_once
 from npconv.problem import ConvProblem
 
 WORKSPACE_LIMIT = 2**30
 """Bytes of workspace over which ``"auto"`` passes a textbook algorithm by while another takes the problem with less."""
-
-ENGINE_LIMIT, ENGINE_FREE = 2**26, 2**20
-"""Engines may take as much as input, weight and result together, but no more than 64 MiB. A mebibyte, which two cores'
-caches hold, is free."""
-
-
-def engine_limit(problem: ConvProblem) -> int:
-    """Return the bytes of workspace over which ``"auto"`` passes an engine by."""
-    arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
-    return min(arrays + ENGINE_FREE, ENGINE_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -89,8 +80,9 @@ class Effort:
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
-    STREAM = 40e9
-    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads."""
+    STREAM, MEMORY, LAST_LEVEL = 60e9, 40e9, 4e7
+    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads; how many take the
+    longer way from memory, at another rate, in addition: those beyond what a large cache of the last level holds."""
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
@@ -122,9 +114,11 @@ class Effort:
             pixels, copied = self._in_slivers(problem)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
-            work += weights * (self.plain if self.takes_plain(problem) else self.pack) * 1e-9
-            work += self.PACK * threads if self.pack else 0
-        streamed = weights * points * itemsize / self.STREAM
+            plain = self.takes_plain(problem, threads)
+            work += weights * (self.plain if plain else self.pack) * 1e-9
+            work += self.PACK * threads if self.panel and self.pack and not plain else 0
+        streamed = weights * points * itemsize
+        streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
 
     def _in_slivers(self, problem: ConvProblem) -> tuple[int, int]:
@@ -158,12 +152,19 @@ class Effort:
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
-        scratch = threads * self._scratch(problem)
+        scratch = threads * self._scratch(problem, self._most(problem, threads))
         if packed:
             return scratch
-        if self.takes_plain(problem):
-            return scratch + threads * self._packed_bytes(replace(problem, in_channels=64), 1)
+        if self.takes_plain(problem, threads):
+            return self.workspace_of_plain(problem, threads)
+        if not self.packs_all(problem, threads):
+            scratch = threads * self._scratch(problem, TILES[0])
         return scratch + self._packed_bytes(problem, self.filters_at_once(problem, threads))
+
+    def workspace_of_plain(self, problem: ConvProblem, threads: int) -> int:
+        """Return about as many bytes as the threads work in if they pack filters within their tasks."""
+        packed = self._packed_bytes(replace(problem, in_channels=64), 1)
+        return threads * (self._scratch(problem, self._most(problem, threads)) + packed)
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
@@ -171,29 +172,51 @@ class Effort:
         Each time the input is transformed again; and there must be work for all threads.
         """
         filters = max(problem.out_channels, 1)
-        if self.tile == 1 or self.takes_plain(problem):
+        if self.tile == 1 or self.takes_plain(problem, threads) or self.packs_all(problem, threads):
             return filters
         wide = self.panel // problem.compute_dtype.itemsize
-        room = engine_limit(problem) - threads * self._scratch(problem)
-        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // max(self._rectangles(problem), 1)))
+        room = engine_limit(problem) - threads * self._scratch(problem, TILES[0])
+        rectangles = max(self._rectangles(problem, TILES[0]), 1)
+        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // rectangles))
         panels = -(-filters // wide)
         return min(-(-panels // -(-panels // fit)) * wide, filters)
 
-    def takes_plain(self, problem: ConvProblem) -> bool:
-        """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image."""
-        return self.plain > 0 and self._rectangles(problem) == 1
+    def packs_all(self, problem: ConvProblem, threads: int) -> bool:
+        """Whether a call packs its filters for the tasks of a layer; if not, Winograd's have as few tiles as can be."""
+        if self.tile == 1:
+            return True
+        packed = self._packed_bytes(problem, problem.out_channels)
+        return threads * self._scratch(problem, self._most(problem, threads)) + packed <= engine_limit(problem)
 
-    def _rectangles(self, problem: ConvProblem) -> int:
+    def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
+        """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image.
+
+        That may be larger than others, if there are panels for all threads, and memory for each to hold it.
+        """
+        if self.plain == 0 or self._rectangles(problem, self._most(problem, threads)) > 1:
+            return False
+        panels = problem.out_channels * problem.compute_dtype.itemsize // self.panel
+        return self._rectangles(problem, TILES[0]) == 1 or (
+            panels >= 2 * threads and self.workspace_of_plain(problem, threads) <= engine_limit(problem)
+        )
+
+    def _most(self, problem: ConvProblem, threads: int) -> int:
+        """Return how many Winograd tiles a task may have."""
+        if self.tile == 1:
+            return 0
+        return tiles_at_once(problem, (self.tile + problem.kernel_size[-1] - 1) ** 2, threads)
+
+    def _rectangles(self, problem: ConvProblem, most: int) -> int:
         """Return into how many rectangles a Winograd result is cut."""
-        down, across, rows, columns = self._tiles(problem)
+        down, across, rows, columns = self._tiles(problem, most)
         depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation)
         return problem.batch * depth * -(-down // rows) * -(-across // columns)
 
-    def _tiles(self, problem: ConvProblem) -> tuple[int, int, int, int]:
-        """Return the tiles of a Winograd result down and across, and those of a task."""
+    def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int, int, int]:
+        """Return the tiles of a Winograd result down and across, and those of a task, which has so many at most."""
         down, across = (max(-(-n // self.tile), 1) for n in (1, *problem.output_size)[-2:])
-        columns = min(across, 16)
-        return down, across, min(down, 16 // columns), columns
+        columns = min(across, most)
+        return down, across, min(down, most // columns), columns
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
@@ -204,7 +227,7 @@ class Effort:
         filters = -(-filters // problem.groups // panel) * panel * problem.groups
         return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
 
-    def _scratch(self, problem: ConvProblem) -> int:
+    def _scratch(self, problem: ConvProblem, most: int) -> int:
         """Return about as many bytes as a thread works in."""
         itemsize = problem.compute_dtype.itemsize
         if self.dots:  # a whole plane of the input, and one of the kernel
@@ -219,7 +242,7 @@ class Effort:
             slab += 36 * (64 * 32 + pieces * 96) * 4
         if self.tile > 1:
             taps = problem.kernel_size[-1]
-            _, _, rows, columns = self._tiles(problem)
+            _, _, rows, columns = self._tiles(problem, most)
             pixels = (rows * self.tile + taps - 1) * (columns * self.tile + taps - 1)
             points = (self.tile + taps - 1) ** 2 * rows * columns
             wide = self.panel // itemsize
@@ -255,6 +278,9 @@ class Algorithm:
     engine: str | None = None
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
+    frugal_engine: str | None = None
+    """The engine for calls that cannot pack all of their filters at once for `engine`, as `Effort.packs_all` says."""
+
     plain_engine: str | None = None
     """The engine for calls that bring plain weights, if `Effort.takes_plain` says so."""
 
@@ -273,9 +299,13 @@ class Algorithm:
             return workspace <= WORKSPACE_LIMIT
         return workspace <= engine_limit(problem)
 
-    def takes_plain(self, problem: ConvProblem) -> bool:
+    def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether a call packs filters within its tasks."""
-        return isinstance(self.rate, Effort) and self.rate.takes_plain(problem)
+        return isinstance(self.rate, Effort) and self.rate.takes_plain(problem, threads)
+
+    def packs_all(self, problem: ConvProblem, threads: int) -> bool:
+        """Whether a call packs its filters for the tasks that a layer has."""
+        return not isinstance(self.rate, Effort) or self.rate.packs_all(problem, threads)
 
     def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
         """Return how many filters a call packs at a time."""
@@ -396,24 +426,26 @@ _TABLE = (
         "winograd4",
         "numba",
         "3 × 3 with 4 times fewer products, by transforms of 6 × 6 tiles",
-        Effort(12e-6, 52e9, 1.5, panel=128, tile=4, plain=0.6),
+        Effort(12e-6, 52e9, 0.8, panel=128, tile=4, plain=0.6),
         refuse=_winograd_refuses(3),
         direct=False,
         dtypes="float",
         ranks="2, 3",
         engine="winograd.four",
+        frugal_engine="winograd.frugal_four",
         plain_engine="winograd.plain_four",
     ),
     Algorithm(
         "winograd2",
         "numba",
         "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles",
-        Effort(12e-6, 50e9, 1, panel=128, tile=2, plain=0.5),
+        Effort(12e-6, 50e9, 0.6, panel=128, tile=2, plain=0.5),
         refuse=_winograd_refuses(3, 5),
         direct=False,
         dtypes="float",
         ranks="2, 3",
         engine="winograd.two",
+        frugal_engine="winograd.frugal_two",
         plain_engine="winograd.plain_two",
     ),
     Algorithm(

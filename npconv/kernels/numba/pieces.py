@@ -23,20 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, product, slab
-from npconv.kernels.numba.product import LEAST_ROWS, width_of
-from npconv.kernels.numba.tile import COLUMNS, ROWS
-from npconv.kernels.numba.vector import (
-    activated,
-    add_row,
-    add_to,
-    combinations,
-    load,
-    multiply_add,
-    starts_from,
-    store,
-    zeros,
-)
-from npconv.kernels.numba.winograd import POINTS, apart, toom_cook
+from npconv.kernels.numba.product import multiply_rows, width_of
+from npconv.kernels.numba.tile import COLUMNS
+from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
+from npconv.kernels.numba.vector import activated, load, store
+from npconv.kernels.numba.winograd import apart
 from npconv.problem import ConvProblem
 
 POINT = 6
@@ -83,9 +74,9 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
          (rows, columns, together), tuple(-pad for pad, _ in problem.padding)]
     )  # fmt: skip
     pieces = rows * columns * together
-    numbers = POINT**2 * (share * wide + apart.py_func(pieces) * (share + wide) + wide)
+    numbers = POINT**2 * (share * wide + apart.py_func(pieces) * (share + wide))
     numbers += (rows * r + m - 1) * (columns * r + m - 1) * share + (rows * columns * r * r + share * m * m) * wide
-    scratch = numbers + 7 * jit.LINE, problem.compute_dtype
+    scratch = numbers + 6 * jit.LINE, problem.compute_dtype
     return Plan(panels * -(-problem.batch // share), problem.flops // 80, scratch, m, np.array(layout), sizes)
 
 
@@ -100,79 +91,32 @@ def conv(
     )  # fmt: skip
 
 
-def _height(rows):  # type: ignore[no-untyped-def]
-    """Return the product of ``rows`` channels with a panel, for one point of some pieces."""
-
-    def multiply(sums, at, points, first, apart, weights, w, pieces, fresh):  # type: ignore[no-untyped-def]
-        wide = width_of(sums)
-        channels = starts_from(first, 1, rows)
-        tile = zeros(sums, rows, COLUMNS)
-        piece = np.int64(0)
-        for _ in range(pieces):
-            tile = multiply_add(tile, points, channels, piece, weights, w)
-            piece += apart
-            w += wide
-        if fresh:
-            store(tile, sums, at * wide, wide)
-        else:
-            add_to(tile, sums, at * wide, wide)
-
-    return jit.specialised(multiply, rows, within=True)
-
-
-_four, _five, _six = (_height(rows) for rows in range(LEAST_ROWS, ROWS + 1))
-
-
-@jit.inline
-def _multiply(sums, at, points, first, channels, weights, w, pieces, fresh):  # type: ignore[no-untyped-def]
-    """Add the products of all channels to their sums, or begin them, in tiles as high as the others or one row less."""
-    tiles = -(-channels // ROWS)
-    least, higher = divmod(channels, tiles)
-    c = np.int64(0)
-    for tile in range(tiles):
-        height = least + 1 if tile < higher else least
-        if height == ROWS:
-            _six(sums, at + c, points, first + c, channels, weights, w, pieces, fresh)
-        elif height == ROWS - 1:
-            _five(sums, at + c, points, first + c, channels, weights, w, pieces, fresh)
-        else:
-            _four(sums, at + c, points, first + c, channels, weights, w, pieces, fresh)
-        c += height
-
-
 @cache
 def _kernel(m: int) -> jit.Kernel:
     """Return the kernel for m × m results."""
     n, r = POINT, POINT - m + 1
     inverse, forward_kernel, forward = toom_cook(m, r, POINTS[n])
-    of_input, of_kernel, to_results = combinations(forward), combinations(forward_kernel), combinations(inverse)
+    of_input, of_kernel, to_results = transform(forward), transform(forward_kernel), transform_and_add(inverse)
 
     def transformed(to_points, taps):  # type: ignore[no-untyped-def]
-        def points_of(points, at, apart, piece, first, pitch, channels, scratch):  # type: ignore[no-untyped-def]
+        def points_of(points, at, apart, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
             """Transform a piece of ``taps`` × ``taps`` pixels, a vector of channels at a time."""
             wide = width_of(piece)
             for c in range(0, channels, wide):
                 c = min(c, channels - wide)
-                for k in range(taps):
-                    to_points(scratch, k * wide, taps * wide, piece, first + k * channels + c, pitch * channels)
-                for k in range(n):
-                    to_points(points, at + k * n * apart + c, apart, scratch, k * taps * wide, wide)
+                to_points(points, at + c, n * apart, apart, piece, first + c, pitch * channels, channels)
 
         return jit.specialised(points_of, m, taps)
 
     input_points, kernel_points = transformed(of_input, n), transformed(of_kernel, r)
 
-    def results_of(result, at, sums, c, channels, bias, b, epilogue, scratch):  # type: ignore[no-untyped-def]
+    def results_of(result, at, sums, c, channels, bias, b, epilogue):  # type: ignore[no-untyped-def]
         """Transform a channel's sums back and finish them."""
         wide = width_of(result)
-        for k in range(n):
-            to_results(scratch, k * wide, n * wide, sums, (k * channels + c) * wide, n * channels * wide)
-        for k in range(m):
-            to_results(result, at + k * m * wide, wide, scratch, k * n * wide, wide)
-            row = add_row(load(result, at + k * m * wide, m, COLUMNS), bias, b)
-            if epilogue[0] != 0:
-                row = activated(row, epilogue)
-            store(row, result, at + k * m * wide, wide)
+        to_results(result, at, m * wide, wide, sums, c * wide, n * channels * wide, channels * wide, bias, b)
+        if epilogue[0] != 0:
+            for k in range(at, at + m * m * wide, m * wide):
+                store(activated(load(result, k, m, COLUMNS), epilogue), result, k, wide)
 
     results_of = jit.specialised(results_of, m)
 
@@ -189,13 +133,12 @@ def _kernel(m: int) -> jit.Kernel:
         room = apart(rows * columns * together)
         line = jit.LINE // x.itemsize
         # One array behind the other; each begins with a line of the cache.
-        first = (n * n * wide + line) // line * line
-        second = (first + shape[1] * shape[2] * channels + line) // line * line
+        second = (shape[1] * shape[2] * channels + line) // line * line
         third = (second + kernel_shape[1] * kernel_shape[2] * wide + line) // line * line
         fourth = (third + n * n * room * channels + line) // line * line
         fifth = (fourth + n * n * room * wide + line) // line * line
         sixth = (fifth + n * n * channels * wide + line) // line * line
-        scratch, piece, kernel_piece = memory[:first], memory[first:second], memory[second:third]
+        piece, kernel_piece = memory[:second], memory[second:third]
         points, kernel_points_, sums = memory[third:fourth], memory[fourth:fifth], memory[fifth:sixth]
         result = memory[sixth:]
         x_strides = x_layout.copy()
@@ -222,17 +165,19 @@ def _kernel(m: int) -> jit.Kernel:
                             for j in range(columns):
                                 start = (i * shape[2] + j) * r
                                 input_points(points, pieces * channels, room * channels, piece, start * channels,
-                                             shape[2], channels, scratch)  # fmt: skip
+                                             shape[2], channels)  # fmt: skip
                                 start = (i * kernel_shape[2] + j) * r
                                 kernel_points(kernel_points_, pieces * wide, room * wide, kernel_piece, start * wide,
-                                              kernel_shape[2], wide, scratch)  # fmt: skip
+                                              kernel_shape[2], wide)  # fmt: skip
                                 pieces += 1
                     for point in range(n * n):
-                        _multiply(sums, point * channels, points, point * room * channels, channels, kernel_points_,
-                                  point * room * wide, pieces, fresh)  # fmt: skip
+                        multiply_rows(
+                            sums, point * channels, points, point * room * channels, np.int64(1), channels, channels,
+                            kernel_points_, point * room * wide, pieces, fresh,
+                        )  # fmt: skip
                     fresh = False
         for c in range(channels):
-            results_of(result, c * m * m * wide, sums, c, channels, bias, k, epilogue, scratch)
+            results_of(result, c * m * m * wide, sums, c, channels, bias, k, epilogue)
         skipped = panel * wide - k
         at = begin * out_layout[0] + panel * wide * out_layout[1]
         if out_layout[0] == m * m * out_layout[4] and out_layout[3] == m * out_layout[4]:

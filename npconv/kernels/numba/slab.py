@@ -145,10 +145,10 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
             copy_numbers(slab, i + x * channels, numbers, at + x * to_pixel, channels)
     elif to_pixel == 1 and pixels >= BLOCK and channels >= BLOCK:
         # The last block overlaps the one before it, so that none is cut.
-        for x in range(0, pixels, BLOCK):
-            x = min(x, pixels - BLOCK)
-            for c in range(0, channels, BLOCK):
-                c = min(c, channels - BLOCK)
+        for c in range(0, channels, BLOCK):
+            c = min(c, channels - BLOCK)
+            for x in range(0, pixels, BLOCK):
+                x = min(x, pixels - BLOCK)
                 transpose(slab, i + x * channels + c, channels, numbers, at + c * to_channel + x, to_channel)
     elif to_pixel == 1 and channels == 3:
         _load_colours(slab, i, numbers, at, pixels, to_channel)

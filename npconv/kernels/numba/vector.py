@@ -13,11 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from npconv.kernels.numba.tile import (
-    COLUMNS,
     VECTOR_BYTES,
     Tile,
     last_rows,
@@ -284,79 +283,19 @@ def _storing(tile: Any, out: Any, i: Any, step: Any, added: bool) -> Any:
     return types.none(tile, out, types.int64, types.int64), code
 
 
-def combinations(matrix: Any) -> Any:
-    """Return an intrinsic that multiplies columns of vectors by a small constant matrix.
+@intrinsic
+def prefetch(typing: Any, array: Any, i: Any) -> Any:
+    """Ask for the line of the cache that ``array[i]`` lies in; nothing happens where there is none."""
 
-    ``combine(out, i, step, numbers, j, pace)`` writes Σ matrix[row][k] · numbers[j + k · pace:], a tile's row wide, to
-    out[i + row · step:]. Zeros cost nothing, and two rows that differ in the sign of every other column share their
-    sums, as those of the points ±p of a Winograd transform do.
-    """
-    coefficients = [[float(number) for number in row] for row in matrix]
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = pointer_to(context, builder, signature.args[0], *arguments)
+        byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.bitcast(pointer, byte), integer(0), integer(3), integer(1)])
+        return context.get_dummy_value()
 
-    @intrinsic
-    def combine(typing: Any, out: Any, i: Any, step: Any, numbers: Any, j: Any, pace: Any) -> Any:
-        tile = Tile(out.dtype, 1, COLUMNS)
-
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _, i, step, _, j, pace = arguments
-
-            def line(array: int, start: Any, step: Any, row: int) -> Any:
-                at = builder.add(start, builder.mul(step, step.type(row)))
-                return vectors_at(
-                    builder, tile, pointer_to(context, builder, signature.args[array], arguments[array], at)
-                )
-
-            loaded = [
-                [vector_at(builder, vector, tile) for vector in line(3, j, pace, k)]
-                for k in range(len(coefficients[0]))
-            ]
-            for column in range(tile.columns):
-                results = _products(builder, tile, coefficients, [vectors[column] for vectors in loaded])
-                for row, result in enumerate(results):
-                    pointer = line(0, i, step, row)[column]
-                    builder.store(result, pointer, align=tile.dtype.bitwidth // 8)
-            return context.get_dummy_value()
-
-        integer = types.int64
-        return types.none(out, integer, integer, numbers, integer, integer), code
-
-    return combine
-
-
-def _products(builder: Any, tile: Tile, matrix: list[list[float]], vectors: list[Any]) -> list[Any]:
-    """Return the matrix times the vectors."""
-
-    def combined(row: list[float]) -> Any:
-        total = None
-        for coefficient, vector in sorted(zip(row, vectors, strict=True), key=lambda pair: abs(pair[0]) != 1):
-            if coefficient == 0:
-                continue
-            if total is None:
-                total = vector if coefficient == 1 else builder.fmul(vector, constant(coefficient))
-            elif coefficient in (1, -1):
-                total = (builder.fadd if coefficient == 1 else builder.fsub)(total, vector)
-            else:
-                total = product_and_sum(builder, tile, vector, constant(coefficient), total)
-        return total
-
-    def constant(number: float) -> Any:
-        kind = vectors[0].type
-        return ir.Constant(kind, [kind.element(number)] * tile.lanes)
-
-    results: list[Any] = []
-    for row in matrix:
-        before = matrix[len(results) - 1] if results else None
-        for kept in (0, 1):  # the columns in which both rows have the same sign: even ones or odd ones
-            mirrored = [number if k % 2 == kept else -number for k, number in enumerate(row)]
-            if before == mirrored and sum(number != 0 for number in row) > 2:
-                same = combined([number if k % 2 == kept else 0.0 for k, number in enumerate(row)])
-                other = combined([0.0 if k % 2 == kept else -number for k, number in enumerate(row)])
-                results[-1] = builder.fadd(same, other)
-                results.append(builder.fsub(same, other))
-                break
-        else:
-            results.append(combined(row))
-    return results
+    return types.none(array, types.int64), code
 
 
 @intrinsic

@@ -7,8 +7,8 @@ multiplied point by point, summed over the channels, and transformed back,
     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A.
 
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
-task is a rectangle of tiles, so few that their points stay in the second-level cache, and some panels of filters; it
-goes from the input to the finished result without another pass through memory. Transforms work on vectors of channels.
+task is a rectangle of tiles, whose points stay in the core's caches, and some panels of filters; it goes from the input
+to the finished result without another pass through memory. Transforms work on vectors of channels.
 With dilation d, the pixels of one residue modulo d, in each direction, are an image of their own.
 
 Matrices are those of Toom and Cook for the points 0, ±√½, ±√2 (and ∞), whose products stay near one in size, so that
@@ -20,25 +20,21 @@ improving the accuracy of Winograd convolution for deep neural networks* (2020),
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
-from npconv.kernels.numba.product import SPARE, multiply, width_of
+from npconv.kernels.numba.product import LEAST_ROWS, SPARE, multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
-from npconv.kernels.numba.vector import activated, add_row, combinations, load, store
+from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
+from npconv.kernels.numba.vector import activated, load, store
 from npconv.problem import ConvProblem
 
-TILES = 16
-"""Tiles of a task: enough to use the weights well, so few that their points, 36 for each channel, stay in cache. With
-56² and 64 channels 14 take 0.39 ms, 28 0.40 and 56 0.45; with 256 channels 14 take 5.4 and 28 5.9."""
-
-
-LOAD = 0.5
-"""How long the transform of the input takes, in products with a panel: 256 channels at 14² took 0.69 ms with tasks of
-one panel, 0.54 with 2, 0.48 with 4 or 8."""
+LOAD = 0.7
+"""How long it takes to load the input and transform it, in products with a panel: 256 channels at 14² take 0.93 ms in
+one task, and each task more, of fewer panels, adds 0.04; a panel takes 0.055."""
 
 CHAIN = 96
 """Channels that are summed up in one chain. With all 512 or 1024 in one, a constant image (whose roundings all go one
@@ -67,45 +63,6 @@ class Plan(NamedTuple):
     sizes: np.ndarray
 
 
-def _polynomial(roots: list[float]) -> np.ndarray:
-    """Return the coefficients of Π (x - root), lowest first; pairs ±r cancel exactly."""
-    total = np.ones(1)
-    for root in sorted(roots):
-        if root != 0 and -root in roots:
-            if root > 0:
-                total = np.convolve(total, [-root * root, 0, 1])
-        else:
-            total = np.convolve(total, [-root, 1])
-    return total
-
-
-def toom_cook(outputs: int, taps: int, points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return Aᵀ, G and Bᵀ for a correlation with ``taps``, from outputs + taps - 2 points besides infinity.
-
-    Examples
-    --------
-    >>> a, g, b = toom_cook(2, 3, (0.0, 1.0, -1.0))
-    >>> data, kernel = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 10.0, 100.0])
-    >>> a @ ((g @ kernel) * (b @ data))
-    array([321., 432.])
-    """
-    size = outputs + taps - 1
-    a, g, b = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
-    for j, point in enumerate(points):
-        others = [other for other in points if other != point]
-        a[:, j] = point ** np.arange(outputs)
-        g[j] = point ** np.arange(taps) / np.prod([point - other for other in others])
-        b[j, :-1] = _polynomial(others)
-    a[-1, -1] = g[-1, -1] = 1
-    b[-1] = _polynomial(list(points))
-    return a, g, b
-
-
-_ROOT = 0.5**0.5
-POINTS = {4: (0.0, 1.0, -1.0), 6: (0.0, _ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT)}
-"""Points besides infinity, by n."""
-
-
 @jit.inline
 def apart(number):  # type: ignore[no-untyped-def]
     """Return at least ``number``, as the distance of points of so many rows: odd, lest all meet in one cache set."""
@@ -115,67 +72,61 @@ def apart(number):  # type: ignore[no-untyped-def]
 def _filters_to_points(m: int, r: int) -> Any:
     """Return the transform of filters for F(m × m, r × r): G g Gᵀ, a vector of filters at a time."""
     n = m + r - 1
-    to_points = combinations(toom_cook(m, r, POINTS[n])[1])
+    to_points = transform(toom_cook(m, r, POINTS[n])[1])
 
-    def transform(packed, at, pitch, memory, count):  # type: ignore[no-untyped-def]
+    def filters_to_points(packed, at, pitch, taps, count):  # type: ignore[no-untyped-def]
         """Write the points, ``pitch`` channels each, of some channels of a panel, whose taps `load_filters` left."""
         wide = width_of(packed)
-        scratch = count * r * r * wide
         for c in range(count):
-            for j in range(r):
-                tap = (c * r * r + j) * wide
-                to_points(memory, scratch + j * wide, r * wide, memory, tap, r * wide)
-            for i in range(n):
-                to_points(packed, (at + i * n * pitch + c) * wide, pitch * wide, memory, scratch + i * r * wide, wide)
+            first = c * r * r * wide
+            to_points(packed, (at + c) * wide, n * pitch * wide, pitch * wide, taps, first, r * wide, wide)
 
-    return jit.specialised(transform, m, r)
+    return jit.specialised(filters_to_points, m, r)
 
 
+@cache
 def _packing(m: int, r: int) -> Any:
     """Return the kernel that packs filters for F(m × m, r × r)."""
     points = (m + r - 1) ** 2
-    transform = _filters_to_points(m, r)
+    filters_to_points = _filters_to_points(m, r)
 
     def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
         """Transform some channels of a panel."""
-        panel, channel, count = product.load_filters(task, memory, weight, sizes)
         pitch = apart(sizes[2])
-        transform(packed, panel * points * pitch + channel, pitch, memory, count)
+        panel, first, last = product.pieces_of(task, sizes)
+        for piece in range(first, last):
+            channel, count = product.load_filters(panel, piece, memory, weight, sizes)
+            filters_to_points(packed, panel * points * pitch + channel, pitch, memory, count)
 
     pack.__name__ = pack.__qualname__ = f"_pack{m}_{r}"
     return jit.scratch_kernel(pack)
 
 
+@cache
 def _kernel(m: int, plain: bool, r: int) -> Any:
     """Return the kernel of F(m × m, r × r), for packed filters or for plain ones, which it packs bit by bit."""
     n = m + r - 1
-    transform = _filters_to_points(m, r)
+    filters_to_points = _filters_to_points(m, r)
     inverse, _, forward = toom_cook(m, r, POINTS[n])
-    to_points, to_results = combinations(forward), combinations(inverse)
+    to_points, to_results = transform(forward), transform_and_add(inverse)
 
-    def points_of(points, tiles, tile, piece, first, pitch, channels, scratch):  # type: ignore[no-untyped-def]
+    def points_of(points, step, tile, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
         """Transform a tile of the input: Bᵀ d B, a vector of channels at a time; the last ones may overlap."""
         wide = width_of(piece)
         for c in range(0, channels, wide):
             c = min(c, channels - wide)
-            for k in range(n):
-                to_points(scratch, k * wide, n * wide, piece, first + k * channels + c, pitch * channels)
-            for k in range(n):
-                at = (k * n * tiles + tile) * channels + c
-                to_points(points, at, tiles * channels, scratch, k * n * wide, wide)
+            at = tile * channels + c
+            to_points(points, at, n * step, step, piece, first + c, pitch * channels, channels)
 
-    def results_of(result, first, pitch, points, room, tile, bias, b, epilogue, scratch):  # type: ignore[no-untyped-def]
+    def results_of(result, first, pitch, points, room, tile, bias, b, epilogue):  # type: ignore[no-untyped-def]
         """Transform a tile's sums back, Aᵀ M A, and finish them."""
         wide = width_of(result)
-        for k in range(n):
-            to_results(scratch, k * wide, n * wide, points, (k * room + tile) * wide, n * room * wide)
-        for k in range(m):
-            at = (first + k * pitch) * wide
-            to_results(result, at, wide, scratch, k * n * wide, wide)
-            row = add_row(load(result, at, m, COLUMNS), bias, b)
-            if epilogue[0] != 0:
-                row = activated(row, epilogue)
-            store(row, result, at, wide)
+        step, at = room * wide, first * wide
+        to_results(result, at, pitch * wide, wide, points, tile * wide, n * step, step, bias, b)
+        if epilogue[0] != 0:
+            for _ in range(m):
+                store(activated(load(result, at, m, COLUMNS), epilogue), result, at, wide)
+                at += pitch * wide
 
     points_of, results_of = jit.specialised(points_of, m, r), jit.specialised(results_of, m, r)
 
@@ -200,49 +151,49 @@ def _kernel(m: int, plain: bool, r: int) -> Any:
         shape = (1, down * m + r - 1, pitch)
         # One array behind the other; each begins with a line of the cache.
         line = jit.LINE // x.itemsize
-        first = (n * n * wide + line) // line * line
-        second = (first + shape[1] * shape[2] * channels + line) // line * line
-        third = (second + n * n * tiles * channels + line) // line * line
+        second = (shape[1] * shape[2] * channels + line) // line * line
+        step = apart(-(-tiles * channels // line)) * line
+        third = second + n * n * step + -(-LEAST_ROWS * channels // line) * line
         room = tiles + SPARE if plain else tiles  # what tiles spill over may be added to, or is written again
         fourth = (third + (n * n * room + SPARE) * wide + line) // line * line
         fifth = (fourth + tiles * m * m * wide + line) // line * line
         sixth = (fifth + n * n * apart(BIT) * wide + line) // line * line
-        scratch, piece, points = memory[:first], memory[first:second], memory[second:third]
+        piece, points = memory[:second], memory[second:third]
         products, result = memory[third:fourth], memory[fourth:fifth]
         packed, taps = memory[fifth:sixth], memory[sixth:]
         origin = (before[0] + z, before[1] + row * y_step + lower, before[2] + column * x_step + right)
         slab.load(piece, np.int64(0), x, x_layout, image * x_layout[0], channels, origin, (1, y_step, x_step), shape)
         for tile in range(tiles):
             i, j = divmod(tile, across)
-            points_of(points, tiles, tile, piece, (i * pitch + j) * m * channels, pitch, channels, scratch)
-        starts = np.empty(tiles + SPARE, np.int64)
+            points_of(points, step, tile, piece, (i * pitch + j) * m * channels, pitch, channels)
         chains = 1 if plain else -(-channels // CHAIN)
-        runs = np.empty((chains, 3), np.int64)
-        for chain in range(chains):
-            begin, end = channels * chain // chains, channels * (chain + 1) // chains
-            runs[chain, 0], runs[chain, 1], runs[chain, 2] = begin, end - begin, 1
         for panel in range(part * share[0], min((part + 1) * share[0], -(-filters // wide))):
-            first_bit = panel * packing[1]
             bits = packing[1] if plain else 1
             together = max(BIT // packing[15], 1)
             for bit in range(0, bits, together):
+                begin, end = np.int64(0), channels
                 if plain:
                     begin, end = bit * packing[15], min((bit + together) * packing[15], channels)
-                    runs[0, 0], runs[0, 1] = begin, end - begin
                     for part_of_bit in range(bit, min(bit + together, bits)):
-                        _, channel, count = product.load_filters(first_bit + part_of_bit, taps, weights, packing)
-                        transform(packed, channel - begin, apart(BIT), taps, count)
+                        channel, count = product.load_filters(panel, part_of_bit, taps, weights, packing)
+                        filters_to_points(packed, channel - begin, apart(BIT), taps, count)
                 for point in range(n * n):
-                    for tile in range(tiles + SPARE):
-                        starts[tile] = (point * tiles + min(tile, tiles - 1)) * channels
-                    numbers, first = weights, (panel * n * n + point) * apart(channels) * wide
+                    numbers, w = weights, (panel * n * n + point) * apart(channels) * wide
                     if plain:
-                        numbers, first = packed, point * apart(BIT) * wide
-                    multiply(products, point * room, points, starts, tiles, runs, numbers, first, bias, bit, epilogue)
+                        numbers, w = packed, point * apart(BIT) * wide
+                    first, last = begin, begin
+                    for chain in range(chains):
+                        last = begin + (end - begin) * (chain + 1) // chains
+                        multiply_rows(
+                            products, point * room, points, point * step + first, channels, np.int64(1),
+                            tiles, numbers, w, last - first, bit == 0 and chain == 0,
+                        )  # fmt: skip
+                        w += (last - first) * wide
+                        first = last
             for tile in range(tiles):
                 i, j = divmod(tile, across)
                 first = (i * m * across + j) * m
-                results_of(result, first, across * m, products, room, tile, bias, panel * wide, epilogue, scratch)
+                results_of(result, first, across * m, products, room, tile, bias, panel * wide, epilogue)
             k = panel * wide
             at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
             at += (lower + row * y_step) * out_layout[3] + (right + column * x_step) * out_layout[4]
@@ -259,23 +210,23 @@ class Winograd:
     """F(m × m, r × r) as an engine: `npconv.kernels.packed` tells what its methods do.
 
     A ``plain`` one packs filters within its tasks, some channels of a panel at a time, which stay in cache until they
-    are used: for calls that bring plain weights, if one task meets all of the image. With 512 channels and filters at
+    are used: for calls that bring plain weights, if one task meets all of the image. A ``frugal`` one works in little
+    memory, for calls that need the most of what there is for packed weights. With 512 channels and filters at
     7² a call takes 1.0 to 1.4 ms so, and took 2.0 to 2.3 with all filters packed first.
     """
 
-    def __init__(self, m: int, plain: bool = False) -> None:
-        self._m, self._plain = m, plain
-        self._packing, self._kernel = cache(partial(_packing, m)), cache(partial(_kernel, m, plain))
+    def __init__(self, m: int, plain: bool = False, frugal: bool = False) -> None:
+        self._m, self._plain, self._frugal = m, plain, frugal
 
     def pack(self, problem: ConvProblem, weight: np.ndarray) -> Weights:
         """Return filters (K, C, 1, r, r) as panels of their points, flat; or how to pack them."""
         r = problem.kernel_size[-1]
         n = self._m + r - 1
-        cut = product.packing(problem, weight, extra=n * r)
+        cut = product.packing(problem, weight)
         if self._plain:
             return Weights(cut.weight, cut.sizes)
         packed = product.packed_like(problem, n * n * apart.py_func(problem.in_channels))
-        self._packing(r).run(
+        _packing(self._m, r).run(
             cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch
         )
         return Weights(packed, cut.sizes)
@@ -291,7 +242,8 @@ class Winograd:
         panels = -(-problem.out_channels // wide)
         down, across = -(-height // y_step), -(-width // x_step)  # of one residue
         others = problem.batch * depth * y_step * x_step
-        block = blocking.blocks(-(-down // m), -(-across // m), TILES, others, panels, threads, LOAD)
+        most = blocking.TILES[0] if self._frugal else blocking.tiles_at_once(problem, n * n, threads)
+        block = blocking.tiled(-(-down // m), -(-across // m), most, others, panels, threads, LOAD)
         grid = (problem.batch, -(-panels // block.panels), depth, -(-down // (block.rows * m)),
                 -(-across // (block.columns * m)), y_step, x_step)  # fmt: skip
         before = tuple(-pad for pad, _ in problem.padding)
@@ -300,10 +252,11 @@ class Winograd:
         )
         tiles = block.rows * block.columns
         pixels = (block.rows * m + r - 1) * (block.columns * m + r - 1)
-        scratch = (pixels + n * n * tiles) * problem.in_channels + (n * n * (tiles + 1) + SPARE + tiles * m * m) * wide
-        scratch += 7 * jit.LINE
+        scratch = (pixels + n * n * tiles + LEAST_ROWS) * problem.in_channels
+        scratch += 2 * n * n * jit.LINE // problem.compute_dtype.itemsize  # between points
+        scratch += (n * n * tiles + SPARE + tiles * m * m) * wide + 6 * jit.LINE
         if self._plain:
-            scratch += (n * n * (SPARE + apart.py_func(BIT)) + product.ELEMENTS + n * r) * wide
+            scratch += (n * n * (SPARE + apart.py_func(BIT)) + product.ELEMENTS) * wide
         return Plan(int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), r, np.array(grid), sizes)
 
     def conv(
@@ -311,10 +264,11 @@ class Winograd:
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
-        self._kernel(plan.taps).run(
+        _kernel(self._m, self._plain, plan.taps).run(
             plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
             weights.packing, scratch=plan.scratch,
         )  # fmt: skip
 
 
-two, four, plain_two, plain_four = Winograd(2), Winograd(4), Winograd(2, plain=True), Winograd(4, plain=True)
+two, plain_two, frugal_two = Winograd(2), Winograd(2, plain=True), Winograd(2, frugal=True)
+four, plain_four, frugal_four = Winograd(4), Winograd(4, plain=True), Winograd(4, frugal=True)

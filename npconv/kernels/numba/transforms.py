@@ -1,0 +1,204 @@
+"""Winograd's transforms: the matrices of Toom and Cook, and vectors multiplied with one from both sides.
+
+A transform M X Mᵀ is one run of instructions: its first half, M X, stays in registers, some rows of it at a time, or
+where the compiler puts it. Written to memory and read again, as two loops over halves, it took twice as long.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from npconv.kernels.numba.tile import COLUMNS, Tile, pointer_to, product_and_sum, vector_at, vectors_at
+
+Matrix = list[list[float]]
+
+
+def _polynomial(roots: list[float]) -> np.ndarray:
+    """Return the coefficients of Π (x - root), lowest first; pairs ±r cancel exactly."""
+    total = np.ones(1)
+    for root in sorted(roots):
+        if root != 0 and -root in roots:
+            if root > 0:
+                total = np.convolve(total, [-root * root, 0, 1])
+        else:
+            total = np.convolve(total, [-root, 1])
+    return total
+
+
+def toom_cook(outputs: int, taps: int, points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Aᵀ, G and Bᵀ for a correlation with ``taps``, from outputs + taps - 2 points besides infinity.
+
+    Examples
+    --------
+    >>> a, g, b = toom_cook(2, 3, (0.0, 1.0, -1.0))
+    >>> data, kernel = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 10.0, 100.0])
+    >>> a @ ((g @ kernel) * (b @ data))
+    array([321., 432.])
+    """
+    size = outputs + taps - 1
+    a, g, b = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
+    for j, point in enumerate(points):
+        others = [other for other in points if other != point]
+        a[:, j] = point ** np.arange(outputs)
+        g[j] = point ** np.arange(taps) / np.prod([point - other for other in others])
+        b[j, :-1] = _polynomial(others)
+    a[-1, -1] = g[-1, -1] = 1
+    b[-1] = _polynomial(list(points))
+    return a, g, b
+
+
+_ROOT = 0.5**0.5
+POINTS = {4: (0.0, 1.0, -1.0), 6: (0.0, _ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT)}
+"""Points besides infinity, by n."""
+
+
+def transform(matrix: Any) -> Any:
+    """Return an intrinsic that multiplies squares of vectors with a small constant matrix from both sides.
+
+    ``transform(out, i, down, across, numbers, j, pitch, pace)`` writes Σ matrix[a][k] · matrix[b][l] ·
+    numbers[j + k · pitch + l · pace:], a tile's row wide, to out[i + a · down + b · across:].
+    """
+    coefficients = _plain(matrix)
+
+    @intrinsic
+    def square(
+        typing: Any, out: Any, i: Any, down: Any, across: Any, numbers: Any, j: Any, pitch: Any, pace: Any
+    ) -> Any:
+        integer = types.int64
+        return types.none(out, *[integer] * 3, numbers, *[integer] * 3), _code(coefficients)
+
+    return square
+
+
+def transform_and_add(matrix: Any) -> Any:
+    """Return the same with two more arguments, ``row`` and ``r``: ``row[r:]`` is added to each result."""
+    coefficients = _plain(matrix)
+
+    @intrinsic
+    def square(
+        typing: Any, out: Any, i: Any, down: Any, across: Any, numbers: Any, j: Any, pitch: Any, pace: Any, row: Any,
+        r: Any,
+    ) -> Any:  # fmt: skip
+        integer = types.int64
+        return types.none(out, *[integer] * 3, numbers, *[integer] * 3, row, integer), _code(coefficients)
+
+    return square
+
+
+def _plain(matrix: Any) -> Matrix:
+    return [[float(number) for number in row] for row in matrix]
+
+
+def _code(matrix: Matrix) -> Any:
+    """Return what writes the instructions of a transform."""
+    groups, size, back = _groups(matrix), len(matrix[0]), len(matrix) < len(matrix[0])
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        tile = Tile(signature.args[0].dtype, 1, COLUMNS)
+        align = tile.dtype.bitwidth // 8
+
+        def line(array: int, start: Any, down: Any, across: Any, row: int, column: int) -> list[Any]:
+            at = builder.add(
+                start, builder.add(builder.mul(down, down.type(row)), builder.mul(across, down.type(column)))
+            )
+            return vectors_at(builder, tile, pointer_to(context, builder, signature.args[array], arguments[array], at))
+
+        _, i, down, across, _, j, pitch, pace, *row = arguments
+        added = None
+        if row:
+            added = vectors_at(builder, tile, pointer_to(context, builder, signature.args[8], row[0], row[1]))
+        first = 0
+        for group in groups:
+            wanted = [any(row[k] != 0 for row in group) for k in range(size)]
+            for part in range(tile.columns):
+                bias = None if added is None else vector_at(builder, added[part], tile)
+                half = []
+                for column in range(size):
+                    vectors = [
+                        vector_at(builder, line(4, j, pitch, pace, k, column)[part], tile) if wanted[k] else None
+                        for k in range(size)
+                    ]
+                    half.append(_products(builder, tile, group, vectors, back))
+                for at in range(len(group)):
+                    results = _products(builder, tile, matrix, [vectors[at] for vectors in half], back)
+                    for column, result in enumerate(results):
+                        pointer = line(0, i, down, across, first + at, column)[part]
+                        total = result if bias is None else builder.fadd(result, bias)
+                        builder.store(total, pointer, align=align)
+            first += len(group)
+        return context.get_dummy_value()
+
+    return code
+
+
+def _mirrored(row: list[float], other: list[float]) -> int | None:
+    """Return which columns, even ones or odd ones, have the same sign in rows that differ in those of the others."""
+    for kept in (0, 1):
+        if other == [number if k % 2 == kept else -number for k, number in enumerate(row)]:
+            return kept
+    return None
+
+
+def _groups(matrix: Matrix) -> list[Matrix]:
+    """Cut a matrix into rows whose products are computed together, as they share sums."""
+    if len(matrix) < len(matrix[0]):
+        return [matrix]
+    groups: list[Matrix] = []
+    for row in matrix:
+        if groups and len(groups[-1]) == 1 and _mirrored(groups[-1][0], row) is not None:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _products(builder: Any, tile: Tile, matrix: Matrix, vectors: list[Any], back: bool) -> list[Any]:
+    """Return the matrix times the vectors. Zeros cost nothing, and what points ±p have in common is shared.
+
+    Their rows, in the transforms to points, differ in the sign of every other column: the sums of the even columns and
+    of the odd ones are those of both. In a transform ``back`` it is their columns, whose sum and difference go into all
+    rows.
+    """
+
+    def combined(row: list[float], vectors: list[Any]) -> Any:
+        total = None
+        for coefficient, vector in sorted(zip(row, vectors, strict=True), key=lambda pair: abs(pair[0]) != 1):
+            if coefficient == 0:
+                continue
+            if total is None:
+                total = vector if coefficient == 1 else builder.fmul(vector, constant(vector, coefficient))
+            elif coefficient in (1, -1):
+                total = (builder.fadd if coefficient == 1 else builder.fsub)(total, vector)
+            else:
+                total = product_and_sum(builder, tile, vector, constant(vector, coefficient), total)
+        return total
+
+    def constant(vector: Any, number: float) -> Any:
+        return ir.Constant(vector.type, [vector.type.element(number)] * tile.lanes)
+
+    if back:
+        matrix, vectors = [list(row) for row in matrix], list(vectors)
+        for k in range(len(vectors) - 1):
+            pairs = [(row[k], row[k + 1]) for row in matrix]
+            if all(abs(a) == abs(b) for a, b in pairs) and {a == b for a, b in pairs if a != 0} == {True, False}:
+                one, other = vectors[k], vectors[k + 1]
+                vectors[k], vectors[k + 1] = builder.fadd(one, other), builder.fsub(one, other)
+                for row in matrix:
+                    row[k], row[k + 1] = (row[k], 0.0) if row[k] == row[k + 1] else (0.0, row[k])
+        return [combined(row, vectors) for row in matrix]
+    results: list[Any] = []
+    for group in _groups(matrix):
+        kept = _mirrored(*group) if len(group) == 2 and sum(number != 0 for number in group[0]) > 2 else None
+        if kept is None:
+            results += [combined(row, vectors) for row in group]
+        else:
+            row = group[0]
+            same = combined([number if k % 2 == kept else 0.0 for k, number in enumerate(row)], vectors)
+            other = combined([0.0 if k % 2 == kept else number for k, number in enumerate(row)], vectors)
+            results += [builder.fadd(same, other), builder.fsub(same, other)]
+    return results
