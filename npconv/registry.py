@@ -335,6 +335,12 @@ def _dots_refuses(problem: ConvProblem) -> str | None:
     return _direct_refuses(problem)
 
 
+def _outer_refuses(problem: ConvProblem) -> str | None:
+    if problem.positions > problem.taps:
+        return "it is for kernels that are larger than their results"
+    return _direct_refuses(problem)
+
+
 def _pieces_refuses(problem: ConvProblem) -> str | None:
     if problem.three(problem.output_size) not in ((1, 3, 3), (1, 5, 5)):
         return "it is for results of 3 × 3 or 5 × 5"
@@ -358,6 +364,7 @@ _IM2COL = "batch and channels at once: one region matrix, one matrix product"
 _DIRECT = "the direct sum, filters in vectors, no region matrix"
 _DEPTHWISE = "the direct sum, each step of the input added to all results that it reaches; for one channel a group"
 _DOTS = "the direct sum, the kernel's elements in vectors; for kernels larger than their results"
+_OUTER = "the direct sum, as outer products of inputs and filters; for kernels larger than their results"
 _PLANES = "the direct sum, pixels in vectors, no region matrix; for few channels a group"
 
 _TABLE = (
@@ -413,6 +420,15 @@ _TABLE = (
         refuse=_depthwise_refuses,
         dtypes="float",
         engine="depthwise",
+    ),
+    Algorithm(
+        "outer",
+        "numba",
+        _OUTER,
+        Effort(9e-6, 46e9, 0, panel=64),
+        refuse=_outer_refuses,
+        dtypes="float",
+        engine="outer",
     ),
     Algorithm(
         "dots",
