@@ -74,6 +74,9 @@ class Effort:
     pieces: bool = False
     """Whether it is the kernel that is cut into Winograd tiles, and not the result."""
 
+    outer: bool = False
+    """Whether it is images and filters that are multiplied, for one element of the kernel after the other."""
+
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
@@ -88,6 +91,8 @@ class Effort:
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
+        if self.outer:
+            return self._outer_seconds(problem, threads)
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
         sections = 1 if packed else -(-problem.out_channels // self.filters_at_once(problem, threads))
@@ -96,6 +101,8 @@ class Effort:
             filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
         else:
             rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
+        if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
+            rate *= 0.6  # for a few results at a time, filters that fill no cache
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
         plane = math.prod(-(-n // self.tile) * self.tile for n in (height, width))
@@ -117,6 +124,27 @@ class Effort:
             work += weights * (self.plain if self.takes_plain(problem) else self.pack) * 1e-9
         streamed = weights * points * itemsize / self.STREAM
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
+
+    def _outer_seconds(self, problem: ConvProblem, threads: int) -> float:
+        """Return the same for outer products.
+
+        These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, and to bring
+        sums from and to the cache, once for each block, as long as 10 products.
+        """
+        itemsize = problem.compute_dtype.itemsize
+        filters, wide = problem.out_channels // problem.groups, self.panel // itemsize
+        ways = [(problem.batch * problem.positions, filters), (filters, problem.batch)][: 1 + (problem.positions == 1)]
+        depth, height, width = problem.three(problem.kernel_size)
+        block = min(height * width * (problem.in_channels // problem.groups if depth == 1 else 1), 512)
+        results = min((max(rows, 4) * (1 + 10 / block) + 16) * -(-lanes // wide) * wide for rows, lanes in ways)
+        copied = 2 * problem.batch * problem.out_channels * problem.positions
+        if any(pad > 0 for pair in problem.padding for pad in pair):
+            copied += 2 * problem.padded_elements
+        work = (
+            results * problem.groups * problem.products / (self.products * 4 / itemsize)
+            + copied * itemsize / 4 * self.COPY
+        )
+        return self.call + work / (threads if work > 2e-5 else 1)
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
         """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
@@ -170,7 +198,7 @@ class Effort:
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
-        if self.pieces:
+        if self.pieces or self.outer:
             return 0  # they are taken as they are
         itemsize = problem.compute_dtype.itemsize
         panel = max(self.panel, 1) // itemsize or 1
@@ -183,6 +211,9 @@ class Effort:
         if self.dots:  # a whole plane of the input, and one of the kernel
             return 2 * (math.prod(problem.padded_size) + problem.taps) * itemsize + 2**15
         slab = min(2**18, problem.padded_elements * itemsize) + 2**15
+        if self.outer:  # a part of the kernel, too, and sums
+            results = problem.batch * problem.out_channels * problem.positions
+            slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
         if self.pieces:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4
@@ -425,7 +456,7 @@ _TABLE = (
         "outer",
         "numba",
         _OUTER,
-        Effort(9e-6, 46e9, 0, panel=64),
+        Effort(9e-6, 46e9, 0, panel=64, outer=True),
         refuse=_outer_refuses,
         dtypes="float",
         engine="outer",

@@ -47,7 +47,7 @@ from npconv.problem import ConvProblem
 ELEMENTS = (128, 256, 512)
 """Elements of a kernel that a block may have."""
 
-LOAD, READ, COPY, CHAIN, SUMS, RESULT, LINE = 16, 0.1, 0.6, 5, 5, 12, 80
+LOAD, READ, COPY, CHAIN, SUMS, RESULT, LINE = 16, 0.1, 0.6, 5, 5, 16, 150
 """What takes time beside the products, in those of a row with a panel (a cycle): to transpose an element of a panel,
 to copy a number of the input, to bring a row's sums from and to the cache, to transpose a row of results."""
 
@@ -167,7 +167,6 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
     padded = not swapped and any(pad > 0 for pair in problem.padding for pad in pair)
     _, pace = _steps(problem)
     longest = chain_length(problem.products)
-    others = problem.groups * channels * math.prod(problem.kernel_size)
     for elements in ELEMENTS:
         columns = blocking.even(width, elements)
         lines = blocking.even(height, elements // columns)
@@ -183,12 +182,14 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
             number = share * positions
             tasks = -(-rows // share) * -(-panels // together)
             chains = -(-block // longest)
-            times = together * (block * (number + LOAD) + number * (SUMS + chains * CHAIN))
+            times: float = together * (block * (number + LOAD) + number * (SUMS + chains * CHAIN))
             times += share * copied * COPY if padded else number * block * READ
-            blocks = others / problem.groups / block
+            blocks = problem.products / block
             times = times * blocks + number * (LINE if swapped else together * RESULT)
             time = -(-tasks // threads) * threads * times * problem.groups
-            size = share * copied + together * block * wide + together * number * wide
+            size = share * copied + together * block * wide
+            # Sums that are the results as well are in and out of the caches once.
+            size += together * number * wide // (4 if swapped and blocks == 1 else 1)
             yield time, _Cut(share, together, images, lines, columns, window), size * itemsize
 
 
@@ -233,8 +234,9 @@ _four, _five, _six = (_height(rows) for rows in range(LEAST_ROWS, ROWS + 1))
 
 
 @jit.inline
-def _multiply(sums, at, step, next_sums, number, numbers, starts, places, count, chain, panels, together, next_panel,
-              pitch, fresh):  # type: ignore[no-untyped-def]  # fmt: skip
+def _multiply(  # type: ignore[no-untyped-def]
+    sums, at, step, next_sums, number, numbers, starts, places, count, chain, panels, together, next_panel, pitch, fresh
+):  # fmt: skip
     """Add the products of all rows with some panels to their sums, or begin them.
 
     In tiles as high as the others or one row less. The rows of a tile stay in the first-level cache for all panels,
@@ -320,7 +322,8 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue
     row_step = _step(out_layout, to_row, result)
     # Where one block is all, and vectors of lanes lie side by side, sums are the results.
     whole = channels <= images and kernel[0] == 1 and kernel[1] <= block_rows and kernel[2] <= block_columns
-    straight = whole and to_lane == 1 and row_step != 0 and lanes % wide == 0 and not finished and number >= 2 * LEAST_ROWS
+    straight = whole and to_lane == 1 and row_step != 0 and lanes % wide == 0 and not finished
+    straight = straight and number >= 2 * LEAST_ROWS  # as no tile has a row too many then
     blocks, added = 0, False
     for image in range(0, channels, images):
         many = min(images, channels - image)
