@@ -129,21 +129,23 @@ class Effort:
         """Return the same for outer products.
 
         These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, and to bring
-        sums from and to the cache, once for each block, as long as 10 products.
+        sums from and to the cache, once for each block, as long as 10 products. Results of one position are written as
+        they are, or as fast.
         """
         itemsize = problem.compute_dtype.itemsize
         filters, wide = problem.out_channels // problem.groups, self.panel // itemsize
-        ways = [(problem.batch * problem.positions, filters), (filters, problem.batch)][: 1 + (problem.positions == 1)]
         depth, height, width = problem.three(problem.kernel_size)
         block = min(height * width * (problem.in_channels // problem.groups if depth == 1 else 1), 512)
-        results = min((max(rows, 4) * (1 + 10 / block) + 16) * -(-lanes // wide) * wide for rows, lanes in ways)
-        copied = 2 * problem.batch * problem.out_channels * problem.positions
+        results = problem.batch * problem.out_channels * problem.positions
+        if problem.positions == 1:
+            ways, sums, copied = [(problem.batch, filters), (filters, problem.batch)], 0.0, results
+        else:
+            ways, sums, copied = [(problem.batch * problem.positions, filters)], 10 / max(block, 1), 2 * results
         if any(pad > 0 for pair in problem.padding for pad in pair):
             copied += 2 * problem.padded_elements
-        work = (
-            results * problem.groups * problem.products / (self.products * 4 / itemsize)
-            + copied * itemsize / 4 * self.COPY
-        )
+        tiles = min((max(rows, 4) * (1 + sums) + 16) * -(-lanes // wide) * wide for rows, lanes in ways)
+        work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
+        work += copied * itemsize / 4 * self.COPY
         return self.call + work / (threads if work > 2e-5 else 1)
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
