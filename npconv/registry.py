@@ -39,7 +39,7 @@ class Rate:
     complex: float
     threaded: bool = True
     region: float = 0
-    """Seconds for an element of a region matrix."""
+    """Seconds for an element of a region matrix, or of a matrix of results."""
 
     def seconds(self, problem: ConvProblem, threads: int) -> float:
         """Return the time that a problem should take."""
@@ -49,7 +49,8 @@ class Rate:
             speed = self.float32 if dtype.itemsize == 4 else self.float64
         results = problem.batch * problem.out_channels * problem.positions
         windows = results * (problem.in_channels // problem.groups)
-        regions = problem.batch * problem.in_channels * problem.positions * problem.taps
+        # The results of all images come in one matrix, too, and are put in their places.
+        regions = problem.batch * problem.in_channels * problem.positions * problem.taps + results
         work = windows * self.window + results * problem.products / speed + regions * self.region
         return float(self.call + work / (threads if self.threaded else 1))
 
@@ -458,7 +459,7 @@ _TABLE = (
         "outer",
         "numba",
         _OUTER,
-        Effort(9e-6, 46e9, 0, panel=64, outer=True),
+        Effort(9e-6, 52e9, 0, panel=64, outer=True),
         refuse=_outer_refuses,
         dtypes="float",
         engine="outer",

@@ -199,17 +199,21 @@ def conv(
 ) -> None:  # fmt: skip
     """Fill ``out``."""
     w, w_layout = weights
-    if plan.line is not None and _in_line(x_layout) and _in_line(w_layout):
-        plan = plan.line
-        x_layout, w_layout = (np.array([*layout[:5], 1, 1, layout[5:].prod()]) for layout in (x_layout, w_layout))
+    if plan.line is not None:
+        x_line, w_line = _in_line(x_layout), _in_line(w_layout)
+        if x_line is not None and w_line is not None:
+            plan, x_layout, w_layout = plan.line, x_line, w_line
     both = (w, w_layout, x, x_layout) if plan.swapped else (x, x_layout, w, w_layout)
     _block.run(plan.tasks, plan.work, *both, bias, epilogue, out, out_layout, plan.sizes, scratch=plan.scratch)
 
 
-def _in_line(layout: np.ndarray) -> bool:
-    """Whether all pixels of an array lie at one distance from each other."""
-    _, _, plane, line, pixel, depth, height, width = layout.tolist()
-    return (height == 1 or line == width * pixel) and (depth == 1 or plane == height * width * pixel)
+def _in_line(layout: np.ndarray) -> np.ndarray | None:
+    """Return the layout of an array whose pixels all lie at one distance from each other, as those of a single row."""
+    *strides, depth, height, width = layout.tolist()
+    _, _, plane, line, pixel = strides
+    if (height > 1 and line != width * pixel) or (depth > 1 and plane != height * width * pixel):
+        return None
+    return np.array([*strides, 1, 1, depth * height * width])
 
 
 def _height(rows):  # type: ignore[no-untyped-def]
