@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -271,16 +271,64 @@ def weight_gradient(
     problem: ConvProblem, input: np.ndarray, grad_output: np.ndarray, out: np.ndarray, choice: Choice
 ) -> None:
     """Fill ``out``, of the shape of the problem's weight, with the gradient. Arrays are the caller's."""
+    road = weight_road(problem, choice)
+    if road is not None and all(_plain(array, problem) for array in (input, grad_output, out)):
+        road(input, grad_output, out)
+        return
     input, grad_output, out = problem.canonical(input), problem.canonical(grad_output), problem.canonical_weight(out)
     met, padding, forward = _weight_step(problem)
+    x = _met_by_weight(problem, input, met, padding, forward)
+    choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+
+
+def _plain(array: np.ndarray, problem: ConvProblem) -> bool:
+    flags = array.flags
+    return type(array) is np.ndarray and array.dtype == problem.dtype and flags.c_contiguous and flags.aligned
+
+
+@lru_cache(maxsize=1024)
+def weight_road(problem: ConvProblem, choice: Choice) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None:
+    """Return a function of C-contiguous input, gradient and result that does not look at their strides again; or None.
+
+    To look takes 50 µs, a tenth of what the gradient of a layer of ResNet does.
+    """
+    met, padding, forward = _weight_step(problem)
+    found, dtype = choose(forward, choice), problem.compute_dtype
+    if padding is not None or found.in_sections or found.algorithm.engine is None or problem.dtype != dtype.name:
+        return None
+    given, made = np.empty(problem.input_shape, dtype), np.empty(problem.weight_shape, dtype)
+    flat = loading.module("npconv.kernels.numba.slab").flat
+    x = _met_by_weight(problem, problem.canonical(given), met, None, forward)
+    both = flat(x), flat(problem.canonical_weight(made).swapaxes(0, 1))
+    if not np.may_share_memory(x, given) or None in both:
+        return None
+    (_, x_layout), (_, out_layout) = both
+    engine = found.engine
+    plan, bias = engine.plan(forward, choice.threads), engine.pack_bias(forward, None)
+    epilogue = packed.epilogue_of((), dtype)
+
+    def run(input: np.ndarray, grad_output: np.ndarray, out: np.ndarray) -> None:
+        weights = engine.pack(forward, problem.canonical(grad_output).swapaxes(0, 1))
+        engine.conv(plan, input.reshape(-1), x_layout, weights, bias, epilogue, out.reshape(-1), out_layout)
+
+    return run
+
+
+def _met_by_weight(
+    problem: ConvProblem,
+    input: np.ndarray,
+    met: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...] | None,
+    forward: ConvProblem,
+) -> np.ndarray:
+    """Return the input of the convolution that is the weight's gradient: a view, if it needs no padding."""
     x = input[_last_axes(*(slice(None, None, step) for step in met))]
     if padding is not None:
         x = host.padded(x, padding, problem.padding_mode, np.dtype(problem.dtype))
     groups, channels, inner = problem.groups, forward.batch, forward.input_size
     x = x[_last_axes(*map(slice, inner))]
     x = x.reshape(problem.batch, groups, channels, *inner).transpose(2, 1, 0, 3, 4, 5)
-    x = x.reshape(channels, groups * problem.batch, *inner)
-    choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+    return x.reshape(channels, groups * problem.batch, *inner)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=1024)

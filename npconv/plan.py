@@ -83,7 +83,7 @@ class Plan:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
 
         def pack() -> Packed:
-            return Packed(self._engine, self.problem, weight, bias)
+            return Packed(self.engine, self.problem, weight, bias)
 
         if workspace is None:
             return pack()
@@ -104,9 +104,14 @@ class Plan:
             return lambda input, weight, bias: self.run(input, weight, bias, None)
         return lambda input, weight, bias: quick(input, self.pack(weight, bias))
 
+    @property
+    def in_sections(self) -> bool:
+        """Whether a call packs its filters part by part."""
+        return self.algorithm.engine is not None and self._sections is not None
+
     @once
     def _run(self) -> Any:
-        return Run(self._engine, self.problem, self.threads)
+        return Run(self.engine, self.problem, self.threads)
 
     @once
     def _sections(self) -> Any:
@@ -119,7 +124,8 @@ class Plan:
         return InSections(self._named(self.algorithm.frugal_engine), self.problem, self.threads, filters)
 
     @once
-    def _engine(self) -> Any:
+    def engine(self) -> Any:
+        """Return the algorithm's engine (`npconv.kernels.packed`)."""
         return self._named(self.algorithm.engine)
 
     def _named(self, path: str | None) -> Any:

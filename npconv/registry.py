@@ -30,7 +30,7 @@ class Rate:
     complex: float
     threaded: bool = True
     region: float = 0
-    """Seconds for an element of a region matrix."""
+    """Seconds for an element of a region matrix, or of a matrix of results."""
 
     def seconds(self, problem: ConvProblem, threads: int) -> float:
         """Return the time that a problem should take."""
@@ -40,7 +40,8 @@ class Rate:
             speed = self.float32 if dtype.itemsize == 4 else self.float64
         results = problem.batch * problem.out_channels * problem.positions
         windows = results * (problem.in_channels // problem.groups)
-        regions = problem.batch * problem.in_channels * problem.positions * problem.taps
+        # The results of all images come in one matrix, too, and are put in their places.
+        regions = problem.batch * problem.in_channels * problem.positions * problem.taps + results
         work = windows * self.window + results * problem.products / speed + regions * self.region
         return float(self.call + work / (threads if self.threaded else 1))
 
@@ -65,6 +66,9 @@ class Effort:
     pieces: bool = False
     """Whether it is the kernel that is cut into Winograd tiles, and not the result."""
 
+    outer: bool = False
+    """Whether it is images and filters that are multiplied, for one element of the kernel after the other."""
+
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
@@ -86,6 +90,8 @@ class Effort:
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
+        if self.outer:
+            return self._outer_seconds(problem, threads)
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
         sections = 1 if packed else -(-problem.out_channels // self.filters_at_once(problem, threads))
@@ -94,6 +100,8 @@ class Effort:
             filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
         else:
             rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
+        if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
+            rate *= 0.6  # for a few results at a time, filters that fill no cache
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
         plane = math.prod(-(-n // self.tile) * self.tile for n in (height, width))
@@ -138,6 +146,29 @@ class Effort:
         if not pointwise or problem.data_format == "channels_last":
             copied += planes * rows * problem.out_channels
         return planes * rows, copied
+
+    def _outer_seconds(self, problem: ConvProblem, threads: int) -> float:
+        """Return the same for outer products.
+
+        These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, and to bring
+        sums from and to the cache, once for each block, as long as 10 products. Results of one position are written as
+        they are, or as fast.
+        """
+        itemsize = problem.compute_dtype.itemsize
+        filters, wide = problem.out_channels // problem.groups, self.panel // itemsize
+        depth, height, width = problem.three(problem.kernel_size)
+        block = min(height * width * (problem.in_channels // problem.groups if depth == 1 else 1), 512)
+        results = problem.batch * problem.out_channels * problem.positions
+        if problem.positions == 1:
+            ways, sums, copied = [(problem.batch, filters), (filters, problem.batch)], 0.0, results
+        else:
+            ways, sums, copied = [(problem.batch * problem.positions, filters)], 10 / max(block, 1), 2 * results
+        if any(pad > 0 for pair in problem.padding for pad in pair):
+            copied += 2 * problem.padded_elements
+        tiles = min((max(rows, 4) * (1 + sums) + 16) * -(-lanes // wide) * wide for rows, lanes in ways)
+        work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
+        work += copied * itemsize / 4 * self.COPY
+        return self.call + work / (threads if work > 2e-5 else 1)
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
         """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
@@ -220,7 +251,7 @@ class Effort:
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
-        if self.pieces:
+        if self.pieces or self.outer:
             return 0  # they are taken as they are
         itemsize = problem.compute_dtype.itemsize
         panel = max(self.panel, 1) // itemsize or 1
@@ -237,6 +268,9 @@ class Effort:
             results = problem.batch * problem.out_channels * problem.positions
             slab = min(2**20, (problem.padded_elements + results) * itemsize)
             slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), problem.products * 128)
+        if self.outer:  # a part of the kernel, too, and sums
+            results = problem.batch * problem.out_channels * problem.positions
+            slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
         if self.pieces:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4
@@ -396,6 +430,12 @@ def _dots_refuses(problem: ConvProblem) -> str | None:
     return _direct_refuses(problem)
 
 
+def _outer_refuses(problem: ConvProblem) -> str | None:
+    if problem.positions > problem.taps:
+        return "it is for kernels that are larger than their results"
+    return _direct_refuses(problem)
+
+
 def _pieces_refuses(problem: ConvProblem) -> str | None:
     if problem.three(problem.output_size) not in ((1, 3, 3), (1, 5, 5)):
         return "it is for results of 3 × 3 or 5 × 5"
@@ -419,6 +459,7 @@ _IM2COL = "batch and channels at once: one region matrix, one matrix product"
 _DIRECT = "the direct sum, filters in vectors, no region matrix"
 _DEPTHWISE = "the direct sum, each step of the input added to all results that it reaches; for one channel a group"
 _DOTS = "the direct sum, the kernel's elements in vectors; for kernels larger than their results"
+_OUTER = "the direct sum, as outer products of inputs and filters; for kernels larger than their results"
 _PLANES = "the direct sum, pixels in vectors, nothing packed; for pixels in rows, and few channels a group"
 
 _TABLE = (
@@ -476,6 +517,15 @@ _TABLE = (
         refuse=_depthwise_refuses,
         dtypes="float",
         engine="depthwise",
+    ),
+    Algorithm(
+        "outer",
+        "numba",
+        _OUTER,
+        Effort(9e-6, 52e9, 0, panel=64, outer=True),
+        refuse=_outer_refuses,
+        dtypes="float",
+        engine="outer",
     ),
     Algorithm(
         "dots",

@@ -120,8 +120,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
     engines have kernels of their own for each size of the filters, which they pack beforehand or, for one small image,
     within their tasks, and take many channels only. So does depthwise, for strides and for channels that are last as
-    well; what is less usual than 3 × 3 it compiles when it is asked to. Dots
-    and pieces are for large kernels.
+    well; what is less usual than 3 × 3 it compiles when it is asked to. Dots,
+    outer and pieces are for large kernels.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -144,6 +144,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         calls += [_Call((1, 99, 99, 64), weight, {**last, "stride": stride}) for stride in (1, 2)]
     elif algorithm == "pieces":
         calls = [_Call((64, 1, 30, 30), (64, 1, 31 - results, 31 - results), options) for results in (3, 5)]
+    elif algorithm == "outer":
+        calls = [_Call((64, 1, 30, 30), (64, 1, 28, 28), options)]
     elif algorithm == "dots":
         calls = [_Call((1, 64, 30, 30), (64, 1, 28, 28), grouped)]
     refusals = [

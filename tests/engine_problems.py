@@ -16,7 +16,7 @@ import npconv
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd4", "pieces")
-EXACT = (*DIRECT, "depthwise", "dots")
+EXACT = (*DIRECT, "depthwise", "dots", "outer")
 FAST = (*EXACT, *WINOGRAD)
 """The fast engines of the Numba backend; test_frame shows that none is missing here."""
 
@@ -35,6 +35,27 @@ PIECES = (
     "mb40ic2oc32ih30iw33kh28kw31+bias",
     "mb32oc65ih9iw12kh7kw12ph1pw2+bias",
     "mb34ic2oc37id2ih17iw15kd1kh9kw7sd2sh2+reflect",
+)
+"""Problems for the engine of this name."""
+
+OUTER = (
+    # Results of one position, filters or images in the vectors, read in blocks of 512 elements and less.
+    "mb64ic2oc48ih20iw31kh20kw31",
+    "mb48ic1oc70ih9iw8kh9kw8+bias",
+    "mb20ic70oc16ih7kh7",
+    "mb33ic3oc31ih25iw27kh9kw9dh3dw3ph0pw0:2",
+    "mb9ic2oc5iw1500kw1500",
+    "mb3ic1oc40iw1100kw1100pw0+bias",
+    # Several positions: padding, blocks of rows and of columns, strides in both, three axes.
+    "mb5ic3oc33ih30iw31kh28kw29dh1ph1pw1+bias",
+    "mb9ic2oc17ih41iw43kh20kw21dh2dw2ph1pw0:1",
+    "mb3ic1oc65iw1301kw600dw2pw3sw5",
+    "mb4ic5oc20ih33iw20kh9kw8sh3dh3dw2ph2",
+    "mb2ic3oc19id6ih9iw10kd4kh5kw6dd1dh2pd1ph2pw0:1+bias",
+    "mb7ic2oc34id5ih14iw12kd3kh12kw10sd2",
+    "g3ic6oc60ih12iw13kh9kw10ph1",
+    "mb40g2ic4oc64ih8kh8+bias",
+    "mb8ic9oc16ih9iw12kh7kw12ph1pw2+reflect",
 )
 """Problems for the engine of this name."""
 
@@ -113,6 +134,7 @@ SHAPES = (
     "mb2ic40oc40ih35iw38kh3ph1",
     # Kernels larger than their results.
     *PIECES,
+    *OUTER,
     "mb2g3ic3oc6ih33iw37kh31kw35+bias",
     "g5ic10oc5ih20iw23kh18kw17ph1+bias",
     "g9ic9oc9ih29iw31kh14kw15dh2ph1+reflect",
@@ -150,6 +172,8 @@ def ordinary(algorithm: str) -> str:
     """A problem that an engine takes."""
     if algorithm == "pieces":
         return "mb40ic3oc40ih6iw7kh4kw5+bias"
+    if algorithm == "outer":
+        return "mb9ic5oc40ih6iw7kh4kw5ph0:1+bias"
     return f"g{40 if algorithm in ('depthwise', 'dots') else 1}ic40oc40ih5iw6kh3ph1+bias"
 
 

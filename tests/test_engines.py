@@ -34,7 +34,9 @@ from hypothesis import strategies as st
 from test_arrays import MAKINGS, as_is, reversed_memory, spread
 
 import npconv
+from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
+from npconv.kernels.numba import outer
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -270,7 +272,9 @@ def test_activations_of_nan_and_infinity(algorithm):
     for activation in ACTIVATIONS:
         if activation == ("clip", 0, 10**300):
             continue
-        x, weight = values[None, None], np.ones((1, 1, 1), np.float32)
+        # Of one number each for the engine of results that are smaller than their kernels.
+        x = values[:, None, None] if algorithm == "outer" else values[None, None]
+        weight = np.ones((1, 1, 1), np.float32)
         got = npconv.conv1d(x, weight, activation=activation, algorithm=algorithm)
         want = npconv.conv1d(x, weight, activation=activation, backend="numpy", algorithm="im2col")
         assert_same(got, want, (algorithm, activation))
@@ -455,6 +459,28 @@ def test_nan_and_infinity_are_where_they_belong(algorithm, dtype):
             assert_same(got, want, f"{algorithm} {dtype} {text} argument {where}")
             assert not np.isfinite(got.astype("f4")).all()
             assert np.isfinite(got.astype("f4")).any()
+
+
+def test_outer_sums_up_sums(monkeypatch):
+    """What hundreds of blocks add is summed up in parts, which is within the bound where all roundings go one way."""
+    monkeypatch.setattr(outer, "ELEMENTS", (16,))
+    rng = np.random.default_rng(5)
+    for n, text in enumerate(("mb5ic2oc17ih41iw33kh40kw32", "mb16ic3oc32ih45kh45", "mb3ic1oc5iw3000kw2998")):
+        case = parse(text)
+        problem = conv_problem(
+            case.rank, case.input_shape, case.weight_shape, None, np.dtype("f4"), stride=1, padding=0, dilation=1,
+            groups=1, padding_mode="zeros", data_format="channels_first",
+        )  # fmt: skip
+        assert outer.plan(problem.canonical_form(), 1).sizes[7, 2] > 1
+        x = np.full(case.input_shape, np.float32(0.1 + n)), rng.uniform(0, 1, case.input_shape).astype("f4")
+        weight = np.full(case.weight_shape, np.float32(1 / 3))
+        for array in x:
+            want = call(case, (array.astype("f8"), weight.astype("f8"), None), backend="numpy", algorithm="im2col")
+            for threads in THREADS:
+                with npconv.threads(threads):
+                    got = call(case, (array, weight, None), algorithm="outer")
+                bound = (8 + np.sqrt(case.products)) * np.finfo("f4").eps * want
+                assert (np.abs(got - want) <= bound).all(), text
 
 
 def test_pieces_keep_nan_to_its_image():

@@ -72,6 +72,7 @@ def test_explanation_of_a_layer():
     assert found.refusals == {
         ("numba", "depthwise"): "it is for groups of one input channel",
         ("numba", "dots"): "it is for kernels of many elements and few channels",
+        ("numba", "outer"): "it is for kernels that are larger than their results",
         ("numba", "pieces"): "it is for results of 3 × 3 or 5 × 5",
     }
     assert found.threads == npconv.get_num_threads()

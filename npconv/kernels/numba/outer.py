@@ -1,0 +1,436 @@
+"""The direct sum as outer products: for kernels larger than their results, as those of weight gradients.
+
+Each element of a kernel adds, to all results, the outer product of what it meets in the input with the elements of all
+filters in its place. Results are *rows*, the image and the position, times *lanes*, the filters; a register tile is six
+rows times two vectors of lanes, and takes one element after another: a number of each row, broadcast from the planes of
+the input as they lie there, and two vectors from a *panel* of as many planes of the kernel as there are lanes,
+transposed for the moment. Nothing is packed beforehand: a block of the kernel, some hundred elements of all planes, is
+met by a task's rows while it stays in the caches, and sums go through memory between blocks.
+
+Where the result has one position, as that of the gradient of a 1 × 1 convolution, input and filters may change places:
+then images are the lanes, the filters are rows and are read as they are.
+
+A row's numbers are found by a table of places, the same for all rows, so that the input is neither gathered nor sorted
+by residues of the dilation; its planes are copied only to get their padding.
+
+A task is some rows and some panels. In the words of this problem images are the channels of the convolution that the
+gradient belongs to, and channels its images (`npconv.adjoint.weight_gradient`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv.kernels.numba import blocking, jit, product, slab
+from npconv.kernels.numba.product import LEAST_ROWS, SPARE, width_of
+from npconv.kernels.numba.tile import COLUMNS, ROWS
+from npconv.kernels.numba.vector import (
+    activated,
+    add_column,
+    add_row,
+    add_to,
+    load,
+    multiply_add,
+    starts_at,
+    store,
+    zeros,
+)
+from npconv.kernels.summation import chain_length
+from npconv.problem import ConvProblem
+
+ELEMENTS = (128, 256, 512)
+"""Elements of a kernel that a block may have."""
+
+LOAD, READ, COPY, CHAIN, SUMS, RESULT, LINE = 16, 0.1, 0.6, 5, 5, 16, 150
+"""What takes time beside the products, in those of a row with a panel (a cycle on two 256-bit FMA units): to transpose
+an element of a panel, to read a number where it lies, to copy one, to add a row's chain to its sum, to bring a row's
+sums from and to the cache, to transpose a row of results, and to write some of a row where it belongs: in steps of a
+power of two, as rows often lie apart, these are in each other's way in all caches, so that 16 panels in one task took
+60 % of the time of one panel a task. Fitted on a Zen 3."""
+
+
+class Plan(NamedTuple):
+    """A problem's numbers, as the kernel takes them."""
+
+    tasks: int
+    work: int
+    scratch: tuple[int, np.dtype[Any]]
+    swapped: bool
+    sizes: np.ndarray
+    line: Plan | None
+    """The same for arrays whose pixels all lie at one distance from each other, if that makes a difference."""
+
+
+class _Cut(NamedTuple):
+    """A way to cut a problem into tasks."""
+
+    share: int
+    """Images of a task's rows; filters if swapped."""
+
+    together: int
+    """Panels of a task."""
+
+    images: int
+    rows: int
+    columns: int
+    """A block's part of the kernel."""
+
+    window: tuple[int, int, int]
+    """Planes, rows and columns of the input that it meets."""
+
+
+def pack(problem: ConvProblem, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return filters (K, C/groups, kd, kh, kw) as they are, and their layout."""
+    return slab.flat(weight) or slab.flat(np.ascontiguousarray(weight))  # type: ignore[return-value]
+
+
+pack_bias = product.panel_bias
+
+
+def plan(problem: ConvProblem, threads: int) -> Plan:
+    """Cut a canonical problem into tasks."""
+    costs = {swapped: _best(problem, threads, swapped) for swapped in (False, True)[: 1 + (problem.positions == 1)]}
+    swapped = min(costs, key=lambda swapped: costs[swapped][0])
+    line = None
+    if problem.positions == 1 and not any(map(any, problem.padding)) and set(problem.dilation) == {1}:
+        size = (1, 1, problem.taps)
+        if size != problem.kernel_size:
+            line = plan(replace(problem, input_size=size, kernel_size=size), threads)
+    cut = costs[swapped][1]
+    padded = any(pad > 0 for pair in problem.padding for pad in pair)
+    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    rows, lanes = (filters, problem.batch) if swapped else (problem.batch, filters)
+    wide = product.width(problem.compute_dtype)
+    panels = -(-lanes // wide)
+    step, pace = _steps(problem)
+    plane = _apart(math.prod(cut.window), problem.compute_dtype.itemsize)
+    chain = blocking.even(cut.images * cut.rows * cut.columns, chain_length(problem.products))
+    before = tuple(-pad for pad, _ in problem.padding)
+    nothing, one = (0, 0, 0), (1, 1, 1)
+    copied = not swapped and padded
+    blocks = -(-channels // cut.images) * problem.kernel_size[0] * -(-problem.kernel_size[1] // cut.rows)
+    blocks *= -(-problem.kernel_size[2] // cut.columns)
+    chains = blocks * -(-(cut.images * cut.rows * cut.columns) // chain)
+    longest = 2 * (7 + math.sqrt(problem.products))
+    folded = 0 if chain + chains <= longest else math.isqrt(blocks)
+    sizes = np.array(
+        [(rows, cut.share, -(-rows // cut.share)), (lanes, cut.together, -(-panels // cut.together)),
+         (problem.groups, channels, cut.images), problem.kernel_size, (cut.rows, cut.columns, chain),
+         (1, 1, 1) if swapped else problem.output_size, problem.stride, (copied, swapped, folded),
+         nothing if swapped else before, one if swapped else problem.dilation, step, pace, cut.window,
+         (plane, bool(problem.bias or problem.activation), 0), before if swapped else nothing,
+         problem.dilation if swapped else one]
+    )  # fmt: skip
+    number = cut.share * (1 if swapped else problem.positions)
+    numbers = cut.together * (cut.images * cut.rows * cut.columns * min(wide, lanes) + wide + jit.LINE)
+    numbers += cut.together * (number + SPARE) * wide * (2 if folded else 1)
+    if copied:
+        numbers += cut.images * cut.share * plane
+    tasks = problem.groups * -(-rows // cut.share) * -(-panels // cut.together)
+    scratch = numbers, problem.compute_dtype
+    return Plan(tasks, problem.flops // 40, scratch, swapped, sizes, line)
+
+
+def _apart(numbers: int, itemsize: int) -> int:
+    """Return how far planes lie apart: an odd number of the cache's lines, so that they do not meet in its sets."""
+    line = jit.LINE // itemsize
+    return (-(-numbers // line) | 1) * line
+
+
+def _steps(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the steps in which the input is copied, and those between what successive elements meet in the copy."""
+    one = [n == 1 for n in problem.output_size]  # what lies between the elements is not met
+    step = tuple(d if alone else 1 for d, alone in zip(problem.dilation, one, strict=True))
+    pace = tuple(1 if alone else d for d, alone in zip(problem.dilation, one, strict=True))
+    return (problem.stride[0], *step[1:]), pace
+
+
+def _best(problem: ConvProblem, threads: int, swapped: bool) -> tuple[float, _Cut]:
+    """Return the time that the best cut takes, in products of a row with a panel, and the cut."""
+    fitting = [found for found in _cuts(problem, threads, swapped) if found[2] <= blocking.LARGE_CACHE]
+    found = fitting or [min(_cuts(problem, threads, swapped), key=lambda found: found[2])]
+    least = min(time for time, _, _ in found)
+    return least, next(cut for time, cut, _ in found if time == least)
+
+
+def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[float, _Cut, int]]:
+    """Yield ways to cut a problem, what each takes, and the bytes that a task works in."""
+    itemsize, wide = problem.compute_dtype.itemsize, product.width(problem.compute_dtype)
+    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    rows, lanes = (filters, problem.batch) if swapped else (problem.batch, filters)
+    positions = 1 if swapped else problem.positions
+    _, height, width = problem.kernel_size
+    panels = -(-lanes // wide)
+    padded = not swapped and any(pad > 0 for pair in problem.padding for pad in pair)
+    _, pace = _steps(problem)
+    longest = chain_length(problem.products)
+    for elements in ELEMENTS:
+        columns = blocking.even(width, elements)
+        lines = blocking.even(height, elements // columns)
+        whole = (lines, columns) == (height, width)
+        images = min(max(elements // (lines * columns), 1), channels) if whole else 1
+        block = images * lines * columns
+        _, o_height, o_width = problem.output_size
+        window = (problem.output_size[0], (lines - 1) * pace[1] + (o_height - 1) * problem.stride[1] + 1,
+                  (columns - 1) * pace[2] + (o_width - 1) * problem.stride[2] + 1)  # fmt: skip
+        copied = images * _apart(math.prod(window), itemsize) if padded else 0
+        for parts, together in itertools.product((1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64), (1, 2, 3, 4, 6, 8, 12, 16)):
+            share, together = blocking.even(rows, -(-rows // parts)), blocking.even(panels, together)
+            number = share * positions
+            tasks = -(-rows // share) * -(-panels // together)
+            chains = -(-block // longest)
+            times: float = together * (block * (number + LOAD) + number * (SUMS + chains * CHAIN))
+            times += share * copied * COPY if padded else number * block * READ
+            blocks = problem.products / block
+            times = times * blocks + number * (LINE if swapped else together * RESULT)
+            time = -(-tasks // threads) * threads * times * problem.groups
+            size = share * copied + together * block * wide
+            # Sums that are the results as well are in and out of the caches once.
+            size += together * number * wide // (4 if swapped and blocks == 1 else 1)
+            yield time, _Cut(share, together, images, lines, columns, window), size * itemsize
+
+
+def conv(
+    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: tuple[np.ndarray, np.ndarray], bias: np.ndarray,
+    epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill ``out``."""
+    w, w_layout = weights
+    if plan.line is not None:
+        x_line, w_line = _in_line(x_layout), _in_line(w_layout)
+        if x_line is not None and w_line is not None:
+            plan, x_layout, w_layout = plan.line, x_line, w_line
+    both = (w, w_layout, x, x_layout) if plan.swapped else (x, x_layout, w, w_layout)
+    _block.run(plan.tasks, plan.work, *both, bias, epilogue, out, out_layout, plan.sizes, scratch=plan.scratch)
+
+
+def _in_line(layout: np.ndarray) -> np.ndarray | None:
+    """Return the layout of an array whose pixels all lie at one distance from each other, as those of a single row."""
+    *strides, depth, height, width = layout.tolist()
+    _, _, plane, line, pixel = strides
+    if (height > 1 and line != width * pixel) or (depth > 1 and plane != height * width * pixel):
+        return None
+    return np.array([*strides, 1, 1, depth * height * width])
+
+
+def _height(rows):  # type: ignore[no-untyped-def]
+    """Return the product of ``rows`` rows with a panel."""
+
+    def multiply(sums, at, step, numbers, starts, row, places, count, chain, panel, p, pitch, fresh):  # type: ignore[no-untyped-def]
+        begins = starts_at(starts, row, rows)
+        for first in range(0, count, chain):
+            tile = zeros(sums, rows, COLUMNS)
+            for element in range(first, min(first + chain, count)):
+                tile = multiply_add(tile, numbers, begins, starts_at(places, element, 1)[0], panel, p)
+                p += pitch
+            if fresh and first == 0:
+                store(tile, sums, at, step)
+            else:
+                add_to(tile, sums, at, step)
+
+    return jit.specialised(multiply, rows, within=True)
+
+
+_four, _five, _six = (_height(rows) for rows in range(LEAST_ROWS, ROWS + 1))
+
+
+@jit.inline
+def _multiply(  # type: ignore[no-untyped-def]
+    sums, at, step, next_sums, number, numbers, starts, places, count, chain, panels, together, next_panel, pitch, fresh
+):  # fmt: skip
+    """Add the products of all rows with some panels to their sums, or begin them.
+
+    In tiles as high as the others or one row less. The rows of a tile stay in the first-level cache for all panels,
+    and these come from the second: the other way round took 2 to 4 % longer.
+    """
+    tiles = -(-number // ROWS)
+    least, higher = divmod(number, tiles)
+    row = np.int64(0)
+    for tile in range(tiles):
+        height = least + 1 if tile < higher else least
+        place, p = at + row * step, np.int64(0)
+        for _ in range(together):
+            if height == ROWS:
+                _six(sums, place, step, numbers, starts, row, places, count, chain, panels, p, pitch, fresh)
+            elif height == ROWS - 1:
+                _five(sums, place, step, numbers, starts, row, places, count, chain, panels, p, pitch, fresh)
+            else:
+                _four(sums, place, step, numbers, starts, row, places, count, chain, panels, p, pitch, fresh)
+            place += next_sums
+            p += next_panel
+        row += height
+
+
+@jit.scratch_kernel
+def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue, out, out_layout, sizes):  # type: ignore[no-untyped-def]
+    """Compute some rows for some panels."""
+    (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = sizes[:4]
+    (block_rows, block_columns, chain), result, stride, (copied, swapped, folded) = sizes[4:8]
+    origin, dilation, step, pace, window, (plane, finished, _), lanes_origin, lanes_step = sizes[8:16]
+    task, panel_group = divmod(task, groups_of_panels)
+    g, part = divmod(task, shares)
+    wide = width_of(out)
+    begin = part * share
+    share = min(share, all_rows - begin)
+    positions = result[0] * result[1] * result[2]
+    number = share * positions
+    panels = -(-lanes // wide)
+    first_panel = panel_group * together
+    together = min(together, panels - first_panel)
+    # Filters of a group are rows or lanes, its channels are the images of the other array.
+    if swapped:
+        x_at, lanes_at = (g * all_rows + begin) * x_layout[0], g * channels * lanes_layout[1]
+        to_lane, to_row = out_layout[0], out_layout[1]
+        out_at = (g * all_rows + begin) * to_row
+    else:
+        x_at, lanes_at = begin * x_layout[0] + g * channels * x_layout[1], g * lanes * lanes_layout[0]
+        to_lane, to_row = out_layout[1], out_layout[0]
+        out_at = g * lanes * to_lane + begin * to_row
+    # The input may have its channels last, and keeps the order that it has.
+    at_once = share if x_layout[0] == 1 else 1
+    if copied:
+        to_image, to_line, to_pixel = share * plane, window[2] * at_once, at_once
+        to_plane, to_x = window[1] * to_line, 1 if at_once > 1 else plane
+        paces = pace
+        z_step = 1
+    else:
+        to_x, to_image, to_plane, to_line, to_pixel = x_layout[:5]
+        paces = dilation
+        z_step = stride[0]
+    starts = np.empty(number + SPARE, np.int64)
+    for row in range(number + SPARE):
+        c, position = divmod(min(row, number - 1), positions)
+        position, m = divmod(position, result[2])
+        i, j = divmod(position, result[1])
+        starts[row] = c * to_x + i * z_step * to_plane + j * stride[1] * to_line + m * stride[2] * to_pixel
+    places = np.empty(images * block_rows * block_columns, np.int64)
+    for element in range(len(places)):
+        image, rest = divmod(element, block_rows * block_columns)
+        j, m = divmod(rest, block_columns)
+        places[element] = image * to_image + j * paces[1] * to_line + m * paces[2] * to_pixel
+    line = jit.LINE // x.itemsize
+    pitch = min(lanes, wide)
+    size = (number + SPARE) * wide
+    # One array behind the other; each begins with a line of the cache.
+    room = (len(places) * pitch + wide + line) // line * line
+    first = together * room
+    second = first + together * size
+    third = second + (together * size if folded else 0)
+    panel, sums, totals, piece = memory[:first], memory[first:second], memory[second:third], memory[third:]
+    strides, lanes_strides = x_layout.copy(), lanes_layout.copy()
+    strides[1], lanes_strides[1] = x_layout[0], lanes_layout[0]
+    out_at += first_panel * wide * to_lane
+    row_step = _step(out_layout, to_row, result)
+    # Where one block is all, and vectors of lanes lie side by side, sums are the results.
+    whole = channels <= images and kernel[0] == 1 and kernel[1] <= block_rows and kernel[2] <= block_columns
+    straight = whole and to_lane == 1 and row_step != 0 and lanes % wide == 0 and not finished
+    straight = straight and number >= 2 * LEAST_ROWS  # as no tile has a row too many then
+    blocks, added = 0, False
+    for image in range(0, channels, images):
+        many = min(images, channels - image)
+        for z in range(kernel[0]):
+            for y in range(0, kernel[1], block_rows):
+                height = min(block_rows, kernel[1] - y)
+                for left in range(0, kernel[2], block_columns):
+                    width = min(block_columns, kernel[2] - left)
+                    corner = (origin[0] + z * dilation[0], origin[1] + y * dilation[1], origin[2] + left * dilation[2])
+                    numbers = piece
+                    if copied:
+                        rows = window[1] - (block_rows - height) * pace[1] if window[0] == 1 else window[1]
+                        for n in range(many):
+                            for c in range(0, share, at_once):
+                                source = x_at + c * x_layout[0] + (image + n) * x_layout[1]
+                                slab.load(piece, n * to_image + c * to_x, x, strides, source, at_once, corner, step,
+                                          (window[0], rows, window[2]))  # fmt: skip
+                    else:
+                        base = x_at + image * x_layout[1] + corner[0] * to_plane
+                        numbers = x[base + corner[1] * to_line + corner[2] * to_pixel :]
+                    for k in range(together):
+                        lane = min((first_panel + k) * wide, max(lanes - wide, 0))  # the last panel may overlap
+                        for n in range(many):
+                            slab.load(
+                                panel, k * room + n * height * width * pitch, lanes_of_all, lanes_strides,
+                                lanes_at + lane * lanes_layout[0] + (image + n) * lanes_layout[1], pitch,
+                                (lanes_origin[0] + z * lanes_step[0], lanes_origin[1] + y * lanes_step[1],
+                                 lanes_origin[2] + left * lanes_step[2]),
+                                lanes_step, (1, height, width),
+                            )  # fmt: skip
+                    target, at, row_pace, next_sums = sums, np.int64(0), wide, size
+                    if straight:
+                        target, at, row_pace, next_sums = out, out_at, row_step, wide
+                    _multiply(target, at, row_pace, next_sums, number, numbers, starts, places, many * height * width,
+                              chain, panel, together, room, pitch, blocks == 0)  # fmt: skip
+                    blocks += 1
+                    if blocks == folded:
+                        _fold(totals, sums, added)
+                        blocks, added = 0, True
+    if straight:
+        return
+    if added:
+        if blocks:
+            _fold(totals, sums, added)
+        sums = totals
+    for k in range(together):
+        lane = (first_panel + k) * wide
+        skipped = lane - min(lane, max(lanes - wide, 0))
+        if finished:
+            if swapped:
+                _finish_rows(sums, k * size, number, bias, (g * -(-all_rows // wide)) * wide + begin, epilogue)
+            else:
+                _finish(sums, k * size, number, bias, g * panels * wide + lane - skipped, epilogue)
+        at, count, begins = out_at + k * wide * to_lane, min(wide, lanes - lane), k * size + skipped
+        if row_step != 0:
+            slab.unload(out, at, to_lane, 0, row_step, count, 1, number, sums, begins, number)
+        else:
+            for row in range(0, number, result[1] * result[2]):
+                c, i = divmod(row // (result[1] * result[2]), result[0])
+                slab.unload(out, at + c * to_row + i * out_layout[2], to_lane, out_layout[3], out_layout[4], count,
+                            result[1], result[2], sums, begins + row * wide, result[2])  # fmt: skip
+
+
+@jit.inline
+def _fold(totals, sums, added):  # type: ignore[no-untyped-def]
+    """Add sums to the totals, or begin these."""
+    for i in range(0, len(totals), width_of(totals)):
+        tile = load(sums, i, 1, COLUMNS)
+        if added:
+            add_to(tile, totals, i, 0)
+        else:
+            store(tile, totals, i, 0)
+
+
+@jit.inline
+def _finish(sums, first, number, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    """Add the bias of a panel's lanes to all rows, and apply the activation."""
+    wide = width_of(sums)
+    for row in range(number):
+        tile = add_row(load(sums, first + row * wide, 1, COLUMNS), bias, b)
+        if epilogue[0] != 0:
+            tile = activated(tile, epilogue)
+        store(tile, sums, first + row * wide, wide)
+
+
+@jit.inline
+def _finish_rows(sums, first, number, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    """Add the bias of each row to all lanes, and apply the activation."""
+    wide = width_of(sums)
+    for row in range(number):
+        tile = add_column(load(sums, first + row * wide, 1, COLUMNS), bias, b + row)
+        if epilogue[0] != 0:
+            tile = activated(tile, epilogue)
+        store(tile, sums, first + row * wide, wide)
+
+
+@jit.inline
+def _step(layout, to_row, result):  # type: ignore[no-untyped-def]
+    """Return how far the positions of all rows lie apart, 0 if they are not at one distance."""
+    depth, height, width = result
+    step = to_row if depth * height * width == 1 else layout[4]
+    in_line = to_row == depth * height * width * step and (depth == 1 or layout[2] == height * width * step)
+    return step if in_line and (height == 1 or layout[3] == width * step) else 0
