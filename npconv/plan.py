@@ -14,7 +14,7 @@ import numpy as np
 
 from npconv import backends, loading, registry, winners
 from npconv.kernels import host
-from npconv.kernels.packed import InSections, Packed, Run
+from npconv.kernels.packed import InSections, Packing, Run
 from npconv.loading import once
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
@@ -81,13 +81,10 @@ class Plan:
 
     def pack(self, weight: Any, bias: Any, workspace: Any = None, part: Any = None) -> Any:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
-
-        def pack() -> Packed:
-            return Packed(self._engine, self.problem, weight, bias)
-
         if workspace is None:
-            return pack()
-        return workspace.packed((self.algorithm.name, self.problem.compute_dtype, part), pack)
+            return self._packing(weight, bias)
+        key = self.algorithm.name, self.problem.compute_dtype, part
+        return workspace.packed(key, lambda: self._packing(weight, bias))
 
     @property
     def quick(self) -> Callable[[np.ndarray, Any], np.ndarray] | None:
@@ -102,7 +99,12 @@ class Plan:
             return None
         if self._sections is not None:
             return lambda input, weight, bias: self.run(input, weight, bias, None)
-        return lambda input, weight, bias: quick(input, self.pack(weight, bias))
+        pack = self._packing.quick
+        return lambda input, weight, bias: quick(input, pack(weight, bias))
+
+    @once
+    def _packing(self) -> Any:
+        return Packing(self._engine, self.problem)
 
     @once
     def _run(self) -> Any:

@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 
+from npconv.kernels import host
 from npconv.kernels.numba import blocking, jit
 from npconv.kernels.numba.slab import clear, copy_numbers, flat
 from npconv.kernels.numba.taps import spread_taps, store_merged
@@ -65,7 +66,7 @@ def run(
     room = (4 * lanes + 2 * across + 2, problem.compute_dtype)
     _kernel(down, across, problem.padding[2][0] % 2 == 1, problem.stride[1]).run(
         int(np.prod(grid)), problem.flops // 20, *(part for array in arrays[:1] for part in array or ()),
-        np.ascontiguousarray(weight).reshape(-1), bias, epilogue,
+        host.writeable(np.ascontiguousarray(weight)).reshape(-1), bias, epilogue,
         *(part for array in arrays[1:] for part in array or ()), grid, sizes, scratch=room,
     )  # fmt: skip
     return True
