@@ -58,8 +58,8 @@ def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
 
     ``add_taps(tile, a, starts, i, b, j, step, column, width)`` lets tap m meet, in lane l, the number ``b[j + m * step
     + l * stride]``, which is column ``column + m * step + l * stride`` of an image, and in each row of the tile, or its
-    last rows if starts are fewer, ``a[starts[row] + i + m * len(starts)]``. If ``masked``, columns may lie beyond the
-    image's ``width`` and are zeros there, whatever was loaded.
+    last rows if starts are fewer, ``a[starts[row] + i + m]``. If ``masked``, columns may lie beyond the image's
+    ``width`` and are zeros there, whatever was loaded.
     """
 
     @intrinsic
@@ -81,7 +81,7 @@ def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
                         for n, vector in enumerate(met)
                     ]
                 for row, start in last_rows(builder, tile, signature.args[2], arguments[2]):
-                    at = builder.add(i, index(m * starts.count))
+                    at = builder.add(i, index(m))
                     scalar = builder.load(builder.gep(builder.gep(numbers, [start]), [at]))
                     broadcast = repeated(builder, scalar, tile.lanes)
                     for n, vector in enumerate(met):
@@ -185,32 +185,87 @@ def spread_taps(taps: int, odd: bool, masked: bool) -> Any:
     return add_spread
 
 
-def kept_lines(lines: int, first: int, rows: int) -> Any:
+def kept_lines(lines: int, taps: int, first: int, stride: int, rows: int) -> Any:
     """Return an intrinsic that adds the products of a few lines of an image with weights that are kept in registers.
 
     ``add_lines(tile, kept, table, b, j)`` adds ``b[j + table[line, 0]:]`` times a row of the tile ``kept``, element by
-    element, to each of the last ``rows`` of a tile, line after line, from the row ``first`` of ``kept`` on.
+    element, to each of the last ``rows`` of a tile, line after line. Each line has ``taps`` rows of ``kept``, of which
+    the last row of the tile gets the ``first``, and each row before it that ``stride`` further on.
     """
 
     @intrinsic
     def add_lines(typing: Any, tile: Any, kept: Any, table: Any, b: Any, j: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             result, kept, table, b, j = arguments
-            at = first * tile.columns
             for line in range(lines):
                 offset = builder.load(pointer_to(context, builder, signature.args[2], table, ir.IntType(64)(2 * line)))
                 pointer = pointer_to(context, builder, signature.args[3], b, builder.add(j, offset))
                 loaded = [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
                 for place in range((tile.rows - rows) * tile.columns, tile.rows * tile.columns):
-                    number, weight = loaded[place % tile.columns], builder.extract_value(kept, at)
-                    total = product_and_sum(builder, tile, number, weight, builder.extract_value(result, place))
+                    row, column = divmod(place, tile.columns)
+                    at = (line * taps + first + (tile.rows - 1 - row) * stride) * tile.columns + column
+                    weight = builder.extract_value(kept, at)
+                    total = product_and_sum(builder, tile, loaded[column], weight, builder.extract_value(result, place))
                     result = builder.insert_value(result, total, place)
-                    at += 1
             return result
 
         return tile(tile, kept, table, b, types.int64), code
 
     return add_lines
+
+
+def _backwards(spread: bool) -> Any:
+    """Return an intrinsic that loads weights to be kept in registers.
+
+    ``kept(array, i, step, rows, columns)`` returns a tile whose last row is ``array[i:]``, and each row before it that
+    ``step`` further on; if ``spread``, the number there in all lanes of one column. ``rows`` and ``columns`` are
+    literals.
+    """
+
+    @intrinsic(prefer_literal=True)
+    def kept(typing: Any, array: Any, i: Any, step: Any, rows: Any, columns: Any) -> Any:
+        tile = Tile(array.dtype, rows.literal_value, 1 if spread else columns.literal_value)
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            numbers, i, step, *_ = arguments
+            result = ir.Constant(context.get_value_type(tile), None)
+            for row in range(tile.rows):
+                at = builder.add(i, builder.mul(step, step.type(tile.rows - 1 - row)))
+                pointer = pointer_to(context, builder, signature.args[0], numbers, at)
+                vectors = (
+                    [repeated(builder, builder.load(pointer), tile.lanes)]
+                    if spread
+                    else [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
+                )
+                for column, vector in enumerate(vectors):
+                    result = builder.insert_value(result, vector, row * tile.columns + column)
+            return result
+
+        return tile(array, types.int64, types.int64, rows, columns), code
+
+    return kept
+
+
+kept_numbers, kept_vectors = _backwards(spread=True), _backwards(spread=False)
+
+
+@intrinsic
+def multiply_kept(typing: Any, tile: Any, kept: Any, b: Any, j: Any) -> Any:
+    """Return the tile with ``b[j:]`` times each row of ``kept`` added to its rows, or to its last ones."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, weights, b, j = arguments
+        pointer = pointer_to(context, builder, signature.args[2], b, j)
+        loaded = [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
+        for row in range(kept.rows):
+            for column, vector in enumerate(loaded):
+                at = (tile.rows - kept.rows + row) * tile.columns + column
+                weight = builder.extract_value(weights, row * kept.columns + min(column, kept.columns - 1))
+                total = product_and_sum(builder, tile, weight, vector, builder.extract_value(result, at))
+                result = builder.insert_value(result, total, at)
+        return result
+
+    return tile(tile, kept, b, types.int64), code
 
 
 @intrinsic
