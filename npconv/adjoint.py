@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv import loading
-from npconv.kernels import activation, host, packed
+from npconv.kernels import activation, host
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem, compute_dtype
 
@@ -139,10 +139,8 @@ def _transposed(
     workspace: host.Workspace | None = None,
 ) -> None:
     """Fill the canonical ``out`` phase by phase."""
-    filters, channels = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    swapped = weight.reshape(problem.groups, filters, channels, *problem.kernel_size).swapaxes(1, 2)
-    swapped = swapped.reshape(problem.in_channels, filters, *problem.kernel_size)
-    steps, reached = _steps(problem)
+    filters = swapped(problem, weight)
+    found, reached = steps(problem)
     if not reached:
         # Where the stride is longer than the kernel, some elements meet no tap.
         constant = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
@@ -150,38 +148,30 @@ def _transposed(
             constant += bias[:, None, None, None]
         activation.apply(constant, problem.activation)
         out[...] = constant
-    if reached and _in_one_pass(problem, steps, choice, swapped, grad_output, bias, out):
+    spread = in_one_pass(problem, found, choice) if reached else None
+    if spread is not None and spread.run(problem, filters, grad_output, bias, out, choice.threads):
         return
-    for step in steps:
-        taps = swapped[step.taps][..., ::-1, ::-1, ::-1]
+    for step in found:
+        taps = filters[step.taps][..., ::-1, ::-1, ::-1]
         choose(step.forward, choice).run(grad_output, taps, bias, out[step.elements], workspace, step.begins)
 
 
-def _in_one_pass(
-    problem: ConvProblem,
-    steps: list[_Step],
-    choice: Choice,
-    weight: np.ndarray,
-    grad_output: np.ndarray,
-    bias: np.ndarray | None,
-    out: np.ndarray,
-) -> bool:
-    """Compute all phases at once, if all are depthwise and there is a kernel for them."""
-    if problem.groups == 1 or problem.stride[2] != 2 or out.dtype != problem.compute_dtype:
-        return False
+def swapped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    """View a canonical problem's weight (K, C/groups, ...) as (C, K/groups, ...), or copy it so."""
+    filters, channels = problem.out_channels // problem.groups, problem.in_channels // problem.groups
+    grouped = weight.reshape(problem.groups, filters, channels, *problem.kernel_size).swapaxes(1, 2)
+    view: np.ndarray = grouped.reshape(problem.in_channels, filters, *problem.kernel_size)
+    return view
+
+
+def in_one_pass(problem: ConvProblem, steps: list[_Step], choice: Choice) -> Any:
+    """Return the kernel that computes all phases at once, if all are depthwise and there is one for them, or None."""
+    if problem.groups == 1 or problem.stride[2] != 2:
+        return None
     if any(choose(step.forward, choice).algorithm.name != "depthwise" for step in steps):
-        return False
+        return None
     spread = loading.module("npconv.kernels.numba.spread")
-    dtype = problem.compute_dtype
-    if not spread.takes(problem) or any(array.dtype != dtype for array in (weight, grad_output)):
-        return False
-    epilogue = packed.epilogue_of(problem.activation, dtype)
-    biases = np.zeros(problem.in_channels, dtype) if bias is None else np.asarray(bias, dtype)
-    if not spread.run(problem, weight, grad_output, biases, epilogue, out, choice.threads):
-        return False
-    if problem.activation and epilogue[0] == 0:
-        activation.apply(out, problem.activation)
-    return True
+    return spread if spread.takes(problem) else None
 
 
 class _Step(NamedTuple):
@@ -194,10 +184,10 @@ class _Step(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
+def steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
     """Return the phases of a canonical problem, and whether they reach all elements of the input."""
     found = list(phases(problem))
-    steps = [
+    all_steps = [
         _Step(
             _last_axes(*(part.elements for part in parts)),
             _last_axes(*(part.taps for part in parts)),
@@ -207,7 +197,7 @@ def _steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
         for parts, forward in found
     ]
     reached = sum(math.prod(part.length for part in parts) for parts, _ in found)
-    return steps, reached == math.prod(problem.input_size)
+    return all_steps, reached == math.prod(problem.input_size)
 
 
 def _last_axes(*index: slice) -> tuple[Any, ...]:
@@ -219,23 +209,38 @@ def weight_gradient(
 ) -> None:
     """Fill ``out``, of the shape of the problem's weight, with the gradient. Arrays are the caller's."""
     input, grad_output, out = problem.canonical(input), problem.canonical(grad_output), problem.canonical_weight(out)
-    met, padding, forward = _weight_step(problem)
-    x = input[_last_axes(*(slice(None, None, step) for step in met))]
-    if padding is not None:
-        x = host.padded(x, padding, problem.padding_mode, np.dtype(problem.dtype))
-    groups, channels, inner = problem.groups, forward.batch, forward.input_size
+    x = met(problem, input)
+    choose(weight_step(problem).forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+
+
+def met(problem: ConvProblem, input: np.ndarray) -> np.ndarray:
+    """Return a canonical input as the convolution that makes the gradient of the weight meets it."""
+    step = weight_step(problem)
+    x = input[_last_axes(*(slice(None, None, pace) for pace in step.met))]
+    if step.made is not None:
+        x = host.padded(x, step.made, problem.padding_mode, np.dtype(problem.dtype))
+    groups, channels, inner = problem.groups, step.forward.batch, step.forward.input_size
     x = x[_last_axes(*map(slice, inner))]
     x = x.reshape(problem.batch, groups, channels, *inner).transpose(2, 1, 0, 3, 4, 5)
-    x = x.reshape(channels, groups * problem.batch, *inner)
-    choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+    view: np.ndarray = x.reshape(channels, groups * problem.batch, *inner)
+    return view
+
+
+class _WeightStep(NamedTuple):
+    """The convolution that makes the gradient of a weight."""
+
+    met: tuple[int, ...]
+    """The steps from one element of the input that is met to the next."""
+
+    made: tuple[tuple[int, int], ...] | None
+    """The padding to be made. The input, with it, may be larger than the convolution's."""
+
+    forward: ConvProblem
 
 
 @lru_cache(maxsize=1024)
-def _weight_step(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...] | None, ConvProblem]:
-    """Return the steps from one element of the input that is met to the next, the padding to be made, the convolution.
-
-    The input, with that padding, may be larger than the convolution's.
-    """
+def weight_step(problem: ConvProblem) -> _WeightStep:
+    """Return how the gradient of a problem's weight is a convolution."""
     problem = problem.canonical_form()
     size = problem.output_size
     # Of an axis with one tap, only what the stride meets counts.
@@ -269,7 +274,7 @@ def _weight_step(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[tuple[int
         bias=False,
         activation=(),
     )
-    return met, made, forward
+    return _WeightStep(met, made, forward)
 
 
 def bias_gradient(grad_output: np.ndarray, out: np.ndarray) -> None:

@@ -91,9 +91,19 @@ class Plan:
         """A function of a C-contiguous input of the problem's dtype and of what `pack` returned, or None."""
         return None if self.algorithm.engine is None else self._run.quick
 
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Any, np.ndarray], None] | None:
+        """Do the same for arrays made like these two (`npconv.kernels.packed.Run.fixed`), with weight and no bias.
+
+        The weight is canonical, aligned and of the compute dtype.
+        """
+        if self.algorithm.engine is None or self._sections is not None:
+            return None
+        fill, pack = self._run.fixed(x, out), self._packing.quick
+        return None if fill is None else lambda x, weight, out: fill(x, pack(weight, None), out)
+
     @property
     def road(self) -> Callable[[Any, Any, Any], np.ndarray] | None:
-        """A function of C-contiguous input, weight and bias of the problem's dtype, or None."""
+        """A function of C-contiguous input and bias and aligned weight of the problem's dtype, or None."""
         quick = self.quick
         if quick is None:
             return None

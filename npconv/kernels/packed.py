@@ -63,7 +63,7 @@ class Packing:
         return self._pack(weight, bias)
 
     def quick(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
-        """Do the same, for a C-contiguous weight of the compute dtype, without looking at it again."""
+        """Do the same, for an aligned weight of the compute dtype and, but for axes of length one, canonical shape."""
         return self._pack(weight.reshape(self._shape), bias)
 
     def _pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
@@ -118,28 +118,42 @@ class Run:
                 activation.apply(made, self._left)
                 target[...] = made
 
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Packed, np.ndarray], None] | None:
+        """Do what a call does for arrays that are made like these two, without looking at them again; or None.
+
+        The arrays, (N, C, D, H, W) of the compute dtype, are then given as flat memory that begins with their first
+        element. For small problems that looking takes longer than computing.
+        """
+        dtype = self._problem.compute_dtype
+        if self._padding is not None or self._left or not x.dtype == out.dtype == dtype:
+            return None
+        plan = self._plan
+        if self._line is not None and _in_line(x) and _in_line(out):
+            plan = self._line
+            x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
+        flat = loading.module("npconv.kernels.numba.slab").flat
+        numbers, result = flat(x), flat(out)
+        if numbers is None or result is None:
+            return None
+        x_layout, out_layout, conv, epilogue = numbers[1], result[1], self.engine.conv, self._epilogue
+
+        def fill(x: np.ndarray, packed: Packed, out: np.ndarray) -> None:
+            conv(plan, x, x_layout, packed.weight, packed.bias, epilogue, out, out_layout)
+
+        return fill
+
     @once
     def quick(self) -> Callable[[np.ndarray, Packed], np.ndarray] | None:
-        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None.
-
-        For small problems that looking takes longer than computing.
-        """
-        problem, dtype = self._problem, self._problem.compute_dtype
-        if self._padding is not None or self._left or problem.dtype != dtype.name:
+        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None."""
+        problem = self._problem
+        shape, dtype = problem.result_shape, np.dtype(problem.dtype)
+        fill = self.fixed(*(problem.canonical(np.empty(size, dtype)) for size in (problem.input_shape, shape)))
+        if fill is None:
             return None
-        flat = loading.module("npconv.kernels.numba.slab").flat
-        arrays = [problem.canonical(np.empty(shape, dtype)) for shape in (problem.input_shape, problem.result_shape)]
-        plan = self._plan
-        if self._line is not None:
-            plan = self._line
-            arrays = [array.reshape(*array.shape[:2], 1, 1, -1) for array in arrays]
-        (_, x_layout), (_, out_layout) = (flat(array) for array in arrays)
-        shape, conv, epilogue = problem.result_shape, self.engine.conv, self._epilogue
 
         def call(x: np.ndarray, packed: Packed) -> np.ndarray:
             out = np.empty(shape, dtype)
-            x = host.writeable(x).reshape(-1)
-            conv(plan, x, x_layout, packed.weight, packed.bias, epilogue, out.reshape(-1), out_layout)
+            fill(host.writeable(x).reshape(-1), packed, out.reshape(-1))
             return out
 
         return call

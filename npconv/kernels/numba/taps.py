@@ -147,40 +147,49 @@ def rows_of_taps(
     return add_products
 
 
-def spread_taps(taps: int, odd: bool, masked: bool) -> Any:
-    """Return an intrinsic that adds what a row of pixels gives to every second pixel of a row, and to those between.
+def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int, masked: bool) -> Any:
+    """Return an intrinsic that adds what some rows of pixels give to ``stride`` rows of twice as many.
 
-    ``add_spread(tile, a, i, b, j, column, width)`` adds, to the even and the odd numbers of a row (a tile of one row
-    and two columns), ``a[i + m]`` times the pixel that tap m lets reach them, a vector for each. Tap m takes pixel c,
-    which is ``b[j + c]``, to 2 c + m, less one if ``odd``. If ``masked``, pixels ``column + c`` that are not within
-    ``width`` count as zeros.
+    ``add_spread(tile, kept, b, j, lines, column)`` adds to the even and the odd numbers of each row (two columns of the
+    tile) ``kept[i * across + m]`` times the pixel that tap (i, m) lets reach them, a vector for each. Tap m takes pixel
+    c to 2 c + m - odd[1], tap i row r to stride · r + i - odd[0]. Pixel c of row r is ``b[j + c + lines[r, 0]]``, where
+    the first line is that of the row that the last tap takes. If ``masked``, pixels ``column + c`` that are not within
+    ``lines[r, 1]`` count as zeros.
     """
+    down, across = kernel
+    above = (down - 1 - odd[0]) // stride
 
     @intrinsic
-    def add_spread(typing: Any, tile: Any, a: Any, i: Any, b: Any, j: Any, column: Any, width: Any) -> Any:
+    def add_spread(typing: Any, tile: Any, kept: Any, b: Any, j: Any, lines: Any, column: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, a, i, b, j, column, width = arguments
+            result, kept, b, j, lines, column = arguments
             index = ir.IntType(64)
-            weights = pointer_to(context, builder, signature.args[1], a, i)
+            table = context.make_array(signature.args[4])(context, builder, lines).data
             row = Tile(tile.dtype, 1, 1)
-            loaded: dict[int, Any] = {}
-            for m in range(taps):
-                half, away = (m - odd) % 2, -((m - odd) // 2)
-                if away not in loaded:
-                    at = builder.add(j, index(away))
-                    (pointer,) = vectors_at(builder, row, pointer_to(context, builder, signature.args[3], b, at))
-                    vector = vector_at(builder, pointer, tile)
-                    if masked:
-                        first = builder.add(column, index(away))
-                        vector = kept_where(builder, lanes_within(builder, tile.lanes, first, width, 0, 1), vector)
-                    loaded[away] = vector
-                scalar = repeated(builder, builder.load(builder.gep(weights, [index(m)])), tile.lanes)
-                total = product_and_sum(builder, tile, scalar, loaded[away], builder.extract_value(result, half))
-                result = builder.insert_value(result, total, half)
+            loaded: dict[tuple[int, int], Any] = {}
+            for i in range(down):
+                met, rank = divmod(i - odd[0], stride)
+                line = above - met
+                for m in range(across):
+                    half, away = (m - odd[1]) % 2, -((m - odd[1]) // 2)
+                    if (line, away) not in loaded:
+                        start, width = (builder.load(builder.gep(table, [index(2 * line + n)])) for n in range(2))
+                        at = builder.add(builder.add(j, index(away)), start)
+                        (pointer,) = vectors_at(builder, row, pointer_to(context, builder, signature.args[2], b, at))
+                        vector = vector_at(builder, pointer, tile)
+                        if masked:
+                            first = builder.add(column, index(away))
+                            vector = kept_where(builder, lanes_within(builder, tile.lanes, first, width, 0, 1), vector)
+                        loaded[line, away] = vector
+                    weight = builder.extract_value(kept, i * across + m)
+                    place = 2 * rank + half
+                    total = product_and_sum(
+                        builder, tile, weight, loaded[line, away], builder.extract_value(result, place)
+                    )
+                    result = builder.insert_value(result, total, place)
             return result
 
-        integer = types.int64
-        return tile(tile, a, integer, b, integer, integer, integer), code
+        return tile(tile, kept, b, types.int64, lines, types.int64), code
 
     return add_spread
 
@@ -269,20 +278,22 @@ def multiply_kept(typing: Any, tile: Any, kept: Any, b: Any, j: Any) -> Any:
 
 
 @intrinsic
-def store_merged(typing: Any, tile: Any, out: Any, i: Any) -> Any:
-    """Write the two columns of a tile's row to ``out[i:]``, a number of each in turns."""
+def store_merged(typing: Any, tile: Any, out: Any, i: Any, step: Any) -> Any:
+    """Write the two columns of each row of a tile to ``out[i + row * step:]``, a number of each in turns."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        result, out, i = arguments
-        both = [builder.extract_value(result, column) for column in range(2)]
-        pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], out, i))
-        for half, pointer in enumerate(pointers):
-            first = half * tile.lanes // 2
-            order = order_of([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
-            builder.store(builder.shuffle_vector(*both, order), pointer, align=tile.dtype.bitwidth // 8)
+        result, out, i, step = arguments
+        for row in range(tile.rows):
+            both = [builder.extract_value(result, 2 * row + column) for column in range(2)]
+            at = builder.add(i, builder.mul(step, step.type(row)))
+            pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], out, at))
+            for half, pointer in enumerate(pointers):
+                first = half * tile.lanes // 2
+                order = order_of([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
+                builder.store(builder.shuffle_vector(*both, order), pointer, align=tile.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.none(tile, out, types.int64), code
+    return types.none(tile, out, types.int64, types.int64), code
 
 
 @intrinsic
