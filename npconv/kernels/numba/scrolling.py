@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept, taps_of_row
+from npconv.kernels.numba.slab import inside
+from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept, rows_of_step
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
@@ -160,14 +161,15 @@ def _over_slab_by_elements(rows: int, columns: int) -> Any:
     def scroll(  # type: ignore[no-untyped-def]
         out, at, step, piece, begin, pace, count, offsets, elements, full, apart, weights, w, bias, b, epilogue, room
     ):
+        steps = count + rows - 1
         for element in range(elements):
             j, i, last = begin + offsets[element], w + offsets[elements + element], element == elements - 1
             if element < full:
-                every(out, at, step, piece, j, pace, piece, 0, 0, 1, count, weights, i, apart, element == 0, last, bias,
-                      b, epilogue, room)  # fmt: skip
+                every(out, at, step, piece, j, pace, piece, 0, steps, steps, weights, i, apart, element == 0, last,
+                      bias, b, epilogue, room)  # fmt: skip
             else:
-                newer(out, at, step, piece, j, pace, piece, 0, 0, 1, count, weights, i, apart, element == 0, last, bias,
-                      b, epilogue, room)  # fmt: skip
+                newer(out, at, step, piece, j, pace, piece, 0, steps, steps, weights, i, apart, element == 0, last,
+                      bias, b, epilogue, room)  # fmt: skip
 
     return jit.specialised(scroll, rows, columns, within=True)
 
@@ -176,32 +178,36 @@ def _one_element(rows: int, met: int, columns: int, along: bool) -> Any:
     """Return what one element of each step adds to a run of results, its weights in registers.
 
     It meets ``met`` of the ``rows`` unfinished results. What all elements but the last one add is collected in
-    ``room``. Steps whose ``column`` is not within ``width`` are ``blank``.
+    ``room``. Steps before the ``first`` and from ``end`` on meet what is ``blank``.
     """
     load_kept, finish = (kept_vectors, finished_channels) if along else (kept_numbers, finished)
 
     def scroll(  # type: ignore[no-untyped-def]
-        out, at, step, x, j, jump, blank, column, pace, width, count, weights, i, apart, is_first, is_last, bias, b,
-        epilogue, room,
+        out, at, step, x, j, jump, blank, first, end, steps, weights, i, apart, is_first, is_last, bias, b, epilogue,
+        room,
     ):  # fmt: skip
         kept = load_kept(weights, i, apart, met, columns)
         tile = zeros(out, rows, columns)
-        place, wide = 0, columns * lanes_of(out)
-        for k in range(1 - rows, count):
-            tile = multiply_kept(tile, kept, x, j) if 0 <= column < width else multiply_kept(tile, kept, blank, 0)
-            if k >= 0:
-                total = top(tile)
-                if not is_first:
-                    total = add(total, load(room, place, 1, columns))
-                if is_last:
-                    store(finish(total, bias, b, epilogue), out, at, 0)
-                    at += step
-                else:
-                    store(total, room, place, 0)
-                place += wide
-            tile = scrolled(tile)
-            column += pace
-            j += jump
+        place, wide, k = 0, columns * lanes_of(out), 0
+        for part in range(3):  # to ask for each step whether it is blank took a half longer
+            numbers, source, pace, stop = blank, 0, 0, first if part == 0 else steps
+            if part == 1:
+                numbers, source, pace, stop = x, j + first * jump, jump, end
+            while k < stop:
+                tile = multiply_kept(tile, kept, numbers, source)
+                if k >= rows - 1:
+                    total = top(tile)
+                    if not is_first:
+                        total = add(total, load(room, place, 1, columns))
+                    if is_last:
+                        store(finish(total, bias, b, epilogue), out, at, 0)
+                        at += step
+                    else:
+                        store(total, room, place, 0)
+                    place += wide
+                tile = scrolled(tile)
+                source += pace
+                k += 1
 
     return jit.specialised(scroll, rows, met, columns, along, within=True)
 
@@ -212,54 +218,23 @@ def over_image(
     """Return the sums of one run of pixels, ``columns`` vectors wide, that scroll down an image as it is.
 
     Rows beyond the image are ``blank``; if ``masked``, columns may lie beyond it, too. Taps of a row lie side by side
-    if ``dense``.
+    if ``dense``. The weights stay in registers: from memory, there was a load for each product.
     """
-    fewer, residues = max(rows - 1, 1), min(stride[0], kernel[0])
-    full = kernel[0] - (rows - 1) * stride[0]  # rows of a step that meet all results
-    taps, between = kernel[1], stride[0] * kernel[1]
-    add_taps = taps_of_row(taps, stride[1], dense, masked)
+    residues, taps = min(stride[0], kernel[0]), kernel[0] * kernel[1]
+    add_rows, add_edge = (rows_of_step(kernel, stride, dense, masked, at_edge) for at_edge in (False, True))
 
     def scroll(  # type: ignore[no-untyped-def]
-        out,
-        at,
-        step,
-        x,
-        begin,
-        line,
-        blank,
-        y,
-        pace,
-        height,
-        count,
-        apart,
-        column,
-        width,
-        weights,
-        w,
-        bias,
-        b,
+        out, at, step, x, begin, line, blank, y, pace, height, count, apart, column, width, weights, w, bias, b,
         epilogue,
-    ):
-        every, newer = (
-            starts_from((rows - 1) * between, -between, rows),
-            starts_from((fewer - 1) * between, -between, fewer),
-        )
+    ):  # fmt: skip
+        kept = kept_numbers(weights, w + taps - 1, -1, taps, 1)
         tile = zeros(out, rows, columns)
         for k in range(1 - rows, count):
-            for residue in range(residues):
-                row, i = y + residue, w + residue * taps
-                there = 0 <= row < height  # a choice of arrays instead of these branches costs a tenth
-                j = begin + row * line
-                if residue < full:
-                    if there:
-                        tile = add_taps(tile, weights, every, i, x, j, apart, column, width)
-                    else:
-                        tile = add_taps(tile, weights, every, i, blank, 0, apart, column, width)
-                else:
-                    if there:
-                        tile = add_taps(tile, weights, newer, i, x, j, apart, column, width)
-                    else:
-                        tile = add_taps(tile, weights, newer, i, blank, 0, apart, column, width)
+            j = begin + y * line
+            if y >= 0 and y + residues <= height:
+                tile = add_rows(tile, kept, x, j, line, blank, y, height, apart, column, width)
+            else:
+                tile = add_edge(tile, kept, x, j, line, blank, y, height, apart, column, width)
             if k >= 0:
                 store(finished(top(tile), bias, b, epilogue), out, at, 0)
                 at += step
@@ -318,17 +293,17 @@ def _along_rows_by_elements(rows: int, columns: int, residues: int) -> Any:
         bias, b, epilogue, room,
     ):  # fmt: skip
         size = columns * lanes_of(out)
-        full, elements = taps - (rows - 1) * between, len(lines) * residues
+        full, elements, steps = taps - (rows - 1) * between, len(lines) * residues, count + rows - 1
         for element in range(elements):
             line, residue = divmod(element, residues)
             i, last = w + (line * taps + residue) * size, element == elements - 1
-            j, first = begin + lines[line, 0] + (column + residue) * pixel, column + residue
-            there = width if lines[line, 1] else 0
+            j = begin + lines[line, 0] + (column + residue) * pixel
+            first, end = inside(column + residue, pace, steps, width if lines[line, 1] else 0)
             if residue < full:
-                every(out, at, step, x, j, pace * pixel, blank, first, pace, there, count, weights, i, between * size,
+                every(out, at, step, x, j, pace * pixel, blank, first, end, steps, weights, i, between * size,
                       element == 0, last, bias, b, epilogue, room)  # fmt: skip
             else:
-                newer(out, at, step, x, j, pace * pixel, blank, first, pace, there, count, weights, i, between * size,
+                newer(out, at, step, x, j, pace * pixel, blank, first, end, steps, weights, i, between * size,
                       element == 0, last, bias, b, epilogue, room)  # fmt: skip
 
     return jit.specialised(scroll, rows, columns, residues, within=True)

@@ -135,6 +135,7 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
         tall, wide = out_layout[6], out_layout[7]
         shift, pairs = pads[2] // 2, -(-wide // 2)
         room = before + lanes + behind
+        active = epilogue[0] != 0
         merged, copied = scratch[: 2 * stride * lanes], scratch[2 * stride * lanes :]
         lines, others = np.empty((number, 2), np.int64), np.empty((number, 2), np.int64)
         for c in range(group * together, min((group + 1) * together, channels)):
@@ -150,16 +151,26 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
                     lines[line, 1] = width if there else 0
                     others[line, 0] = line * room
                     others[line, 1] = lines[line, 1]
-                all_there = top >= 0 and top + number <= height
-                for pair in range(0, pairs, lanes):
+                # The pairs of pixels whose vectors are within the rows, and written as they are.
+                straight = top >= 0 and top + number <= height and rows == stride
+                least = before - shift
+                most = min(width - behind - shift, wide // 2) - lanes
+                pair = np.int64(0)
+                while pair < pairs:
+                    while straight and least <= pair <= most:
+                        tile = add_inside(filled(bias, c, stride, 2), kept, x, plane + pair + shift, lines, np.int64(0))
+                        if active:
+                            tile = activated(tile, epilogue)
+                        store_merged(tile, out, at + 2 * pair, out_layout[3])
+                        pair += lanes
+                    if pair >= pairs:
+                        break
                     if 2 * pairs == wide and pairs >= lanes:
                         pair = min(pair, pairs - lanes)
                     column = pair + shift
                     first, end = column - before, column + lanes + behind
                     tile = filled(bias, c, stride, 2)
-                    if all_there and first >= 0 and end <= width:
-                        tile = add_inside(tile, kept, x, plane + column, lines, column)
-                    elif plane + lines[0, 0] + first >= 0 and plane + lines[number - 1, 0] + end <= len(x):
+                    if plane + lines[0, 0] + first >= 0 and plane + lines[number - 1, 0] + end <= len(x):
                         tile = add_anywhere(tile, kept, x, plane + column, lines, column)
                     else:  # at an end of the array
                         left, right = max(first, 0), min(end, width)
@@ -168,15 +179,13 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
                                 copy_numbers(copied, line * room + left - first, x, plane + lines[line, 0] + left,
                                              right - left)  # fmt: skip
                         tile = add_anywhere(tile, kept, copied, before, others, column)
-                    if epilogue[0] != 0:
+                    if active:
                         tile = activated(tile, epilogue)
-                    if rows == stride and 2 * (pair + lanes) <= wide:
-                        store_merged(tile, out, at + 2 * pair, out_layout[3])
-                    else:
-                        store_merged(tile, merged, 0, 2 * lanes)
-                        for row in range(rows):
-                            copy_numbers(out, at + row * out_layout[3] + 2 * pair, merged, row * 2 * lanes,
-                                         min(wide - 2 * pair, 2 * lanes))  # fmt: skip
+                    store_merged(tile, merged, 0, 2 * lanes)
+                    for row in range(rows):
+                        copy_numbers(out, at + row * out_layout[3] + 2 * pair, merged, row * 2 * lanes,
+                                     min(wide - 2 * pair, 2 * lanes))  # fmt: skip
+                    pair += lanes
 
     block.__qualname__ = f"_spread{kernel}-{odd}-{stride}"
     return jit.scratch_kernel(block)

@@ -17,7 +17,6 @@ from npconv.kernels.numba.tile import (
     Tile,
     kept_where,
     lanes_within,
-    last_rows,
     order_of,
     pointer_to,
     product_and_sum,
@@ -53,47 +52,57 @@ def _taps(
         )
 
 
-def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
-    """Return an intrinsic that adds the products of a row of taps to a tile.
+def rows_of_step(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, masked: bool, at_edge: bool) -> Any:
+    """Return an intrinsic that adds to a tile what the rows of an image that one step meets give, a vector each.
 
-    ``add_taps(tile, a, starts, i, b, j, step, column, width)`` lets tap m meet, in lane l, the number ``b[j + m * step
-    + l * stride]``, which is column ``column + m * step + l * stride`` of an image, and in each row of the tile, or its
-    last rows if starts are fewer, ``a[starts[row] + i + m]``. If ``masked``, columns may lie beyond the image's
-    ``width`` and are zeros there, whatever was loaded.
+    ``add_rows(tile, kept, x, j, line, blank, y, height, apart, column, width)`` lets tap m of a row meet, in lane l,
+    the number ``x[j + m * apart + l * stride[1]]``, which is column ``column + m * apart + l * stride[1]`` of the
+    image, and in each row of the tile the weight ``kept[tap * kernel[1] + m]``, where the last row's tap is that of the
+    step's row and each row before it is ``stride[0]`` taps further on. Rows are ``line`` apart. If ``masked``, columns
+    may lie beyond the image's ``width`` and are zeros there, whatever was loaded; if ``at_edge``, rows from ``y`` on
+    may be beyond its ``height``, which are ``blank``.
     """
+    down, across = kernel
 
     @intrinsic
-    def add_taps(
-        typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j: Any, step: Any, column: Any, width: Any
-    ) -> Any:
+    def add_rows(
+        typing: Any, tile: Any, kept: Any, x: Any, j: Any, line: Any, blank: Any, y: Any, height: Any, apart: Any,
+        column: Any, width: Any,
+    ) -> Any:  # fmt: skip
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, a, _, i, b, j, step, column, width = arguments
+            result, kept, x, j, line, blank, y, height, apart, column, width = arguments
             index = ir.IntType(64)
-            numbers = context.make_array(signature.args[1])(context, builder, a).data
-            pointer = pointer_to(context, builder, signature.args[4], b, j)
-            for m, met in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
-                if masked:
-                    first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
-                    met = [
-                        kept_where(
-                            builder, lanes_within(builder, tile.lanes, first, width, n * tile.lanes, stride), vector
-                        )
-                        for n, vector in enumerate(met)
-                    ]
-                for row, start in last_rows(builder, tile, signature.args[2], arguments[2]):
-                    at = builder.add(i, index(m))
-                    scalar = builder.load(builder.gep(builder.gep(numbers, [start]), [at]))
-                    broadcast = repeated(builder, scalar, tile.lanes)
+            begin = pointer_to(context, builder, signature.args[2], x, j)
+            nothing = pointer_to(context, builder, signature.args[5], blank, index(0))
+            for first in range(min(stride[0], down)):
+                pointer = builder.gep(begin, [builder.mul(line, index(first))])
+                if at_edge:
+                    there = builder.icmp_unsigned("<", builder.add(y, index(first)), height)
+                    pointer = builder.select(there, pointer, nothing)
+                for m, met in enumerate(_taps(builder, tile, across, stride[1], dense, pointer, apart)):
+                    if masked:
+                        at = builder.add(column, index(m) if dense else builder.mul(apart, index(m)))
+                        met = [
+                            kept_where(
+                                builder, lanes_within(builder, tile.lanes, at, width, n * tile.lanes, stride[1]), vector
+                            )
+                            for n, vector in enumerate(met)
+                        ]
                     for n, vector in enumerate(met):
-                        place = row * tile.columns + n
-                        total = product_and_sum(builder, tile, broadcast, vector, builder.extract_value(result, place))
-                        result = builder.insert_value(result, total, place)
+                        for row in range(tile.rows):
+                            tap = first + (tile.rows - 1 - row) * stride[0]
+                            if tap < down:
+                                weight = builder.extract_value(kept, tap * across + m)
+                                place = row * tile.columns + n
+                                total = builder.extract_value(result, place)
+                                total = product_and_sum(builder, tile, weight, vector, total)
+                                result = builder.insert_value(result, total, place)
             return result
 
         integer = types.int64
-        return tile(tile, a, starts, integer, b, integer, integer, integer, integer), code
+        return tile(tile, kept, x, integer, integer, blank, integer, integer, integer, integer, integer), code
 
-    return add_taps
+    return add_rows
 
 
 def rows_of_taps(
