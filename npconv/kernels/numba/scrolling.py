@@ -19,7 +19,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.slab import inside
-from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept, rows_of_step
+from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept, rows_of_step, unfolded
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
@@ -220,7 +220,7 @@ def over_image(
     Rows beyond the image are ``blank``; if ``masked``, columns may lie beyond it, too. Taps of a row lie side by side
     if ``dense``. The weights stay in registers: from memory, there was a load for each product.
     """
-    residues, taps = min(stride[0], kernel[0]), kernel[0] * kernel[1]
+    residues, taps, folded = min(stride[0], kernel[0]), kernel[0] * kernel[1], stride[1] == 2
     add_rows, add_edge = (rows_of_step(kernel, stride, dense, masked, at_edge) for at_edge in (False, True))
 
     def scroll(  # type: ignore[no-untyped-def]
@@ -236,7 +236,8 @@ def over_image(
             else:
                 tile = add_edge(tile, kept, x, j, line, blank, y, height, apart, column, width)
             if k >= 0:
-                store(finished(top(tile), bias, b, epilogue), out, at, 0)
+                total = unfolded(top(tile)) if folded else top(tile)
+                store(finished(total, bias, b, epilogue), out, at, 0)
                 at += step
             tile = scrolled(tile)
             y += pace

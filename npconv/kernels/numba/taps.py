@@ -27,15 +27,23 @@ from npconv.kernels.numba.tile import (
 )
 
 
+def _folded(tile: Tile) -> list[int]:
+    """Return in which order every second number of two vectors comes out of one instruction: by blocks of 16 bytes."""
+    block = min(128 // tile.dtype.bitwidth, tile.lanes)
+    return [
+        half * tile.lanes // 2 + (first + lane) // 2
+        for first in range(0, tile.lanes, block) for half in range(2) for lane in range(0, block, 2)
+    ]  # fmt: skip
+
+
 def _taps(
-    builder: Any, tile: Tile, taps: int, stride: int, dense: bool, pointer: Any, step: Any
+    builder: Any, tile: Tile, taps: int, stride: int, dense: bool, pointer: Any, step: Any, order: list[int]
 ) -> Iterator[list[Any]]:
-    """Yield, for each of the taps of a row, the vectors that it meets from ``pointer`` on.
+    """Yield, for each of the taps of a row, the vectors that it meets from ``pointer`` on, their lanes in this order.
 
     Taps are ``step`` apart, or one if ``dense``. The stride is 1 or 2, where two vectors are loaded for every second
     number of each, and one number more is read than is met.
     """
-    lane = ir.IntType(32)
     wide = Tile(tile.dtype, 1, tile.columns * stride)
     loaded: list[Any] = []
     for m in range(taps):
@@ -44,7 +52,7 @@ def _taps(
             away = step.type(m) if dense else builder.mul(step, step.type(m))
             row = vectors_at(builder, wide, builder.gep(pointer, [away]))
             loaded = [vector_at(builder, vector, tile) for vector in row]
-        wanted = ir.Constant(ir.VectorType(lane, tile.lanes), [second + 2 * k for k in range(tile.lanes)])
+        wanted = order_of([second + 2 * lane for lane in order])
         yield (
             loaded
             if stride == 1
@@ -61,6 +69,9 @@ def rows_of_step(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, 
     step's row and each row before it is ``stride[0]`` taps further on. Rows are ``line`` apart. If ``masked``, columns
     may lie beyond the image's ``width`` and are zeros there, whatever was loaded; if ``at_edge``, rows from ``y`` on
     may be beyond its ``height``, which are ``blank``.
+
+    With a stride of 2 along the row, the tile's lanes are in the order that `unfolded` ends: to bring each tap's in
+    order took one instruction more for each vector.
     """
     down, across = kernel
 
@@ -74,35 +85,61 @@ def rows_of_step(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, 
             index = ir.IntType(64)
             begin = pointer_to(context, builder, signature.args[2], x, j)
             nothing = pointer_to(context, builder, signature.args[5], blank, index(0))
-            for first in range(min(stride[0], down)):
-                pointer = builder.gep(begin, [builder.mul(line, index(first))])
-                if at_edge:
-                    there = builder.icmp_unsigned("<", builder.add(y, index(first)), height)
-                    pointer = builder.select(there, pointer, nothing)
-                for m, met in enumerate(_taps(builder, tile, across, stride[1], dense, pointer, apart)):
+            one = Tile(tile.dtype, 1, 1)
+            order = list(range(tile.lanes)) if stride[1] == 1 else _folded(tile)
+            for n in range(tile.columns):
+                away = n * tile.lanes * stride[1]
+                met = []  # by the rows of the step, each a vector for each tap
+                for first in range(min(stride[0], down)):
+                    pointer = builder.gep(begin, [builder.mul(line, index(first))])
+                    if at_edge:
+                        there = builder.icmp_unsigned("<", builder.add(y, index(first)), height)
+                        pointer = builder.select(there, pointer, nothing)
+                    pointer = builder.gep(pointer, [index(away)])
+                    taps = _taps(builder, one, across, stride[1], dense, pointer, apart, order)
+                    vectors = [vector for (vector,) in taps]
                     if masked:
-                        at = builder.add(column, index(m) if dense else builder.mul(apart, index(m)))
-                        met = [
-                            kept_where(
-                                builder, lanes_within(builder, tile.lanes, at, width, n * tile.lanes, stride[1]), vector
+                        for m, vector in enumerate(vectors):
+                            at = builder.add(column, index(m) if dense else builder.mul(apart, index(m)))
+                            within = lanes_within(builder, tile.lanes, at, width, n * tile.lanes, stride[1], order)
+                            vectors[m] = kept_where(builder, within, vector)
+                    met.append(vectors)
+                for row in range(tile.rows):
+                    # The step's own sum first: it need not wait for that of the one before, three products long.
+                    total = None
+                    for first, vectors in enumerate(met):
+                        tap = first + (tile.rows - 1 - row) * stride[0]
+                        for m, vector in enumerate(vectors if tap < down else []):
+                            weight = builder.extract_value(kept, tap * across + m)
+                            total = (
+                                builder.fmul(weight, vector)
+                                if total is None
+                                else product_and_sum(builder, tile, weight, vector, total)
                             )
-                            for n, vector in enumerate(met)
-                        ]
-                    for n, vector in enumerate(met):
-                        for row in range(tile.rows):
-                            tap = first + (tile.rows - 1 - row) * stride[0]
-                            if tap < down:
-                                weight = builder.extract_value(kept, tap * across + m)
-                                place = row * tile.columns + n
-                                total = builder.extract_value(result, place)
-                                total = product_and_sum(builder, tile, weight, vector, total)
-                                result = builder.insert_value(result, total, place)
+                    place = row * tile.columns + n
+                    total = sum_of(builder, tile, builder.extract_value(result, place), total)
+                    result = builder.insert_value(result, total, place)
             return result
 
         integer = types.int64
         return tile(tile, kept, x, integer, integer, blank, integer, integer, integer, integer, integer), code
 
     return add_rows
+
+
+@intrinsic
+def unfolded(typing: Any, tile: Any) -> Any:
+    """Return the sums of `rows_of_step` for a stride of 2, their lanes in order."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (result,), order = arguments, _folded(tile)
+        for at in range(tile.rows * tile.columns):
+            vector = builder.extract_value(result, at)
+            vector = builder.shuffle_vector(vector, vector, order_of([order.index(n) for n in range(tile.lanes)]))
+            result = builder.insert_value(result, vector, at)
+        return result
+
+    return tile(tile), code
 
 
 def rows_of_taps(
@@ -125,6 +162,7 @@ def rows_of_taps(
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             result, a, i, line, count, b, j, lines, step, column, width = arguments
             index = ir.IntType(64)
+            natural = list(range(tile.lanes))
             counted = lanes_within(builder, tile.lanes, index(0), count, 0, 1)
             numbers = []
             for k in range(together):
@@ -138,7 +176,7 @@ def rows_of_taps(
                 if masked == "rows":
                     width = builder.load(builder.gep(table, [index(2 * place + 1)]))
                 pointer = pointer_to(context, builder, signature.args[5], b, start)
-                for m, (met,) in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
+                for m, (met,) in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step, natural)):
                     if masked:
                         first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
                         there = lanes_within(builder, tile.lanes, first, width, 0, stride)
