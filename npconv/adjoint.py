@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -139,10 +139,8 @@ def _transposed(
     workspace: host.Workspace | None = None,
 ) -> None:
     """Fill the canonical ``out`` phase by phase."""
-    filters, channels = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    swapped = weight.reshape(problem.groups, filters, channels, *problem.kernel_size).swapaxes(1, 2)
-    swapped = swapped.reshape(problem.in_channels, filters, *problem.kernel_size)
-    steps, reached = _steps(problem)
+    filters = swapped(problem, weight)
+    found, reached = steps(problem)
     if not reached:
         # Where the stride is longer than the kernel, some elements meet no tap.
         constant = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
@@ -150,13 +148,14 @@ def _transposed(
             constant += bias[:, None, None, None]
         activation.apply(constant, problem.activation)
         out[...] = constant
-    if reached and _in_one_pass(problem, steps, choice, swapped, grad_output, bias, out):
+    spread = in_one_pass(problem, found, choice) if reached else None
+    if spread is not None and spread.run(problem, filters, grad_output, bias, out, choice.threads):
         return
-    for together in _rows_of(steps):
-        if not _merged(together, choice, swapped, grad_output, bias, out, workspace):
+    for together in _rows_of(found):
+        if not _merged(together, choice, filters, grad_output, bias, out, workspace):
             for step in together:
                 choose(step.forward, choice).run(
-                    grad_output, step.taps_of(swapped), bias, out[step.elements], workspace, step.begins
+                    grad_output, step.taps_of(filters), bias, out[step.elements], workspace, step.begins
                 )
 
 
@@ -193,8 +192,8 @@ def _merged(
         return run.pack([step.taps_of(weight) for step in steps], bias)
 
     key = "merged", dtype, steps[0].begins
-    packed = pack() if workspace is None else workspace.packed(key, pack)
-    return run(grad_output, packed, out[(*steps[0].elements[:-1], slice(None))])
+    numbers = pack() if workspace is None else workspace.packed(key, pack)
+    return run(grad_output, numbers, out[(*steps[0].elements[:-1], slice(None))])
 
 
 _MERGED = {False: ("planes",), True: ("planes", "direct")}
@@ -206,31 +205,22 @@ def _merging(forwards: tuple[ConvProblem, ...], threads: int) -> packed.Merged:
     return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads)
 
 
-def _in_one_pass(
-    problem: ConvProblem,
-    steps: list[_Step],
-    choice: Choice,
-    weight: np.ndarray,
-    grad_output: np.ndarray,
-    bias: np.ndarray | None,
-    out: np.ndarray,
-) -> bool:
-    """Compute all phases at once, if all are depthwise and there is a kernel for them."""
-    if problem.groups == 1 or problem.stride[2] != 2 or out.dtype != problem.compute_dtype:
-        return False
+def swapped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    """View a canonical problem's weight (K, C/groups, ...) as (C, K/groups, ...), or copy it so."""
+    filters, channels = problem.out_channels // problem.groups, problem.in_channels // problem.groups
+    grouped = weight.reshape(problem.groups, filters, channels, *problem.kernel_size).swapaxes(1, 2)
+    view: np.ndarray = grouped.reshape(problem.in_channels, filters, *problem.kernel_size)
+    return view
+
+
+def in_one_pass(problem: ConvProblem, steps: list[_Step], choice: Choice) -> Any:
+    """Return the kernel that computes all phases at once, if all are depthwise and there is one for them, or None."""
+    if problem.groups == 1 or problem.stride[2] != 2:
+        return None
     if any(choose(step.forward, choice).algorithm.name != "depthwise" for step in steps):
-        return False
+        return None
     spread = loading.module("npconv.kernels.numba.spread")
-    dtype = problem.compute_dtype
-    if not spread.takes(problem) or any(array.dtype != dtype for array in (weight, grad_output)):
-        return False
-    epilogue = packed.epilogue_of(problem.activation, dtype)
-    biases = np.zeros(problem.in_channels, dtype) if bias is None else np.asarray(bias, dtype)
-    if not spread.run(problem, weight, grad_output, biases, epilogue, out, choice.threads):
-        return False
-    if problem.activation and epilogue[0] == 0:
-        activation.apply(out, problem.activation)
-    return True
+    return spread if spread.takes(problem) else None
 
 
 class _Step(NamedTuple):
@@ -247,10 +237,10 @@ class _Step(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
+def steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
     """Return the phases of a canonical problem, and whether they reach all elements of the input."""
     found = list(phases(problem))
-    steps = [
+    all_steps = [
         _Step(
             _last_axes(*(part.elements for part in parts)),
             _last_axes(*(part.taps for part in parts)),
@@ -260,7 +250,7 @@ def _steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
         for parts, forward in found
     ]
     reached = sum(math.prod(part.length for part in parts) for parts, _ in found)
-    return steps, reached == math.prod(problem.input_size)
+    return all_steps, reached == math.prod(problem.input_size)
 
 
 def _last_axes(*index: slice) -> tuple[Any, ...]:
@@ -271,72 +261,39 @@ def weight_gradient(
     problem: ConvProblem, input: np.ndarray, grad_output: np.ndarray, out: np.ndarray, choice: Choice
 ) -> None:
     """Fill ``out``, of the shape of the problem's weight, with the gradient. Arrays are the caller's."""
-    road = weight_road(problem, choice)
-    if road is not None and all(_plain(array, problem) for array in (input, grad_output, out)):
-        road(input, grad_output, out)
-        return
     input, grad_output, out = problem.canonical(input), problem.canonical(grad_output), problem.canonical_weight(out)
-    met, padding, forward = _weight_step(problem)
-    x = _met_by_weight(problem, input, met, padding, forward)
-    choose(forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
+    x = met(problem, input)
+    choose(weight_step(problem).forward, choice).run(x, grad_output.swapaxes(0, 1), None, out.swapaxes(0, 1))
 
 
-def _plain(array: np.ndarray, problem: ConvProblem) -> bool:
-    flags = array.flags
-    return type(array) is np.ndarray and array.dtype == problem.dtype and flags.c_contiguous and flags.aligned
-
-
-@lru_cache(maxsize=1024)
-def weight_road(problem: ConvProblem, choice: Choice) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None:
-    """Return a function of C-contiguous input, gradient and result that does not look at their strides again; or None.
-
-    To look takes 50 µs, a tenth of what the gradient of a layer of ResNet does.
-    """
-    met, padding, forward = _weight_step(problem)
-    found, dtype = choose(forward, choice), problem.compute_dtype
-    if padding is not None or found.in_sections or found.algorithm.engine is None or problem.dtype != dtype.name:
-        return None
-    given, made = np.empty(problem.input_shape, dtype), np.empty(problem.weight_shape, dtype)
-    flat = loading.module("npconv.kernels.numba.slab").flat
-    x = _met_by_weight(problem, problem.canonical(given), met, None, forward)
-    both = flat(x), flat(problem.canonical_weight(made).swapaxes(0, 1))
-    if not np.may_share_memory(x, given) or None in both:
-        return None
-    (_, x_layout), (_, out_layout) = both
-    engine = found.engine
-    plan, bias = engine.plan(forward, choice.threads), engine.pack_bias(forward, None)
-    epilogue = packed.epilogue_of((), dtype)
-
-    def run(input: np.ndarray, grad_output: np.ndarray, out: np.ndarray) -> None:
-        weights = engine.pack(forward, problem.canonical(grad_output).swapaxes(0, 1))
-        engine.conv(plan, input.reshape(-1), x_layout, weights, bias, epilogue, out.reshape(-1), out_layout)
-
-    return run
-
-
-def _met_by_weight(
-    problem: ConvProblem,
-    input: np.ndarray,
-    met: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...] | None,
-    forward: ConvProblem,
-) -> np.ndarray:
-    """Return the input of the convolution that is the weight's gradient: a view, if it needs no padding."""
-    x = input[_last_axes(*(slice(None, None, step) for step in met))]
-    if padding is not None:
-        x = host.padded(x, padding, problem.padding_mode, np.dtype(problem.dtype))
-    groups, channels, inner = problem.groups, forward.batch, forward.input_size
+def met(problem: ConvProblem, input: np.ndarray) -> np.ndarray:
+    """Return a canonical input as the convolution that makes the gradient of the weight meets it."""
+    step = weight_step(problem)
+    x = input[_last_axes(*(slice(None, None, pace) for pace in step.met))]
+    if step.made is not None:
+        x = host.padded(x, step.made, problem.padding_mode, np.dtype(problem.dtype))
+    groups, channels, inner = problem.groups, step.forward.batch, step.forward.input_size
     x = x[_last_axes(*map(slice, inner))]
     x = x.reshape(problem.batch, groups, channels, *inner).transpose(2, 1, 0, 3, 4, 5)
-    return x.reshape(channels, groups * problem.batch, *inner)  # type: ignore[no-any-return]
+    view: np.ndarray = x.reshape(channels, groups * problem.batch, *inner)
+    return view
+
+
+class _WeightStep(NamedTuple):
+    """The convolution that makes the gradient of a weight."""
+
+    met: tuple[int, ...]
+    """The steps from one element of the input that is met to the next."""
+
+    made: tuple[tuple[int, int], ...] | None
+    """The padding to be made. The input, with it, may be larger than the convolution's."""
+
+    forward: ConvProblem
 
 
 @lru_cache(maxsize=1024)
-def _weight_step(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...] | None, ConvProblem]:
-    """Return the steps from one element of the input that is met to the next, the padding to be made, the convolution.
-
-    The input, with that padding, may be larger than the convolution's.
-    """
+def weight_step(problem: ConvProblem) -> _WeightStep:
+    """Return how the gradient of a problem's weight is a convolution."""
     problem = problem.canonical_form()
     size = problem.output_size
     # Of an axis with one tap, only what the stride meets counts.
@@ -370,7 +327,7 @@ def _weight_step(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[tuple[int
         bias=False,
         activation=(),
     )
-    return met, made, forward
+    return _WeightStep(met, made, forward)
 
 
 def bias_gradient(grad_output: np.ndarray, out: np.ndarray) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from npconv import adjoint, arguments, call, recall
+from npconv import adjoint, adjoint_roads, arguments, call, recall
 from npconv.arguments import IntPerAxis, Padding
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem
@@ -29,32 +29,27 @@ def _given(**sized: Any) -> Iterator[None]:
         raise ValueError(f"with {name} {value!r}: {error}") from None
 
 
-class _Call(NamedTuple):
-    """What a call's arguments come to."""
-
-    problem: ConvProblem
-    choice: Choice
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 _Find = Callable[[dict[str, Any], np.dtype[Any]], tuple[ConvProblem, tuple[int, ...], tuple[int, ...]]]
+_Compute = Callable[[ConvProblem, Choice, np.ndarray, np.ndarray, np.ndarray], None]
+_Shortcut = Callable[[ConvProblem, Choice], adjoint_roads.Road | None]
 
-_roads: dict[Any, _Call] = {}
+_roads: dict[Any, adjoint_roads.Road] = {}
 
 
-def _prepared(
-    find: _Find, options: tuple[Any, ...], names: tuple[str, str, str | None], out: Any, **given: Any
-) -> tuple[Any, ...]:
-    """Return the two arrays given, as arrays, the call's problem and choice, and the array to fill.
+def _gradient(
+    find: _Find, compute: _Compute, shortcut: _Shortcut, options: tuple[Any, ...], names: tuple[str, str, str | None],
+    out: Any, **given: Any,
+) -> np.ndarray:  # fmt: skip
+    """Return the gradient that ``compute`` fills from the two arrays given.
 
     ``find`` returns the problem and the shapes that ``grad_output`` must have and that the gradient has; what it found
-    for a call like this one (`npconv.recall`) is not looked for again.
+    for a call like this one (`npconv.recall`) is not looked for again, and ``shortcut`` may know a shorter road.
     """
-    key = recall.key(*given.values()) if out is None and recall.plain((options, names)) else None
+    first, second = given.values()
+    key = recall.key(first, second) if out is None and recall.plain((options, names)) else None
     road = _roads.get((key, options, names)) if key is not None else None
     if road is not None:
-        return *given.values(), road.problem, road.choice, np.empty(road.shape, road.dtype)
+        return road(first, second)
     named = call.arrays(**given)
     dtype = call.dtype(named)
     problem, expected, shape = find(named, dtype)
@@ -65,11 +60,37 @@ def _prepared(
             f"grad_output must have the shape of the function's result, {expected}; got {named['grad_output'].shape}"
         )
     result = call.result(out, shape, dtype, named)
+    first, second = named.values()
+    compute(problem, choice, first, second, result)
     if key is not None:
         if len(_roads) >= recall.KEPT:
             _roads.clear()
-        _roads[key, options, names] = _Call(problem, choice, shape, dtype)
-    return *named.values(), problem, choice, result
+        short = shortcut(problem, choice) if first.dtype == second.dtype == dtype else None
+        _roads[key, options, names] = short or _whole_road(problem, choice, compute, shape, dtype)
+    return result
+
+
+def _whole_road(
+    problem: ConvProblem, choice: Choice, compute: _Compute, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> adjoint_roads.Road:
+    def road(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        out = np.empty(shape, dtype)
+        compute(problem, choice, first, second, out)
+        return out
+
+    return road
+
+
+def _convolved(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | None:
+    """Return the short road of the transposed convolution of a transposed convolution, which is the convolution."""
+    road = choose(problem, choice).road
+    return None if road is None else lambda slope, kernel: road(slope, kernel, None)
+
+
+def _swapped_weight(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | None:
+    """Return the short road of a transposed convolution's weight, for which input and result change places."""
+    road = adjoint_roads.weight_gradient(problem, choice)
+    return None if road is None else lambda x, slope: road(slope, x)
 
 
 def _conv_input(rank: int) -> Callable[..., np.ndarray]:
@@ -98,12 +119,15 @@ def _conv_input(rank: int) -> Callable[..., np.ndarray]:
                 )  # fmt: skip
             return problem, problem.result_shape, problem.input_shape
 
-        slope, kernel, problem, choice, out = _prepared(
-            find, ("input", rank, input_size, stride, padding, dilation, groups, padding_mode, data_format),
+        return _gradient(
+            find,
+            lambda problem, choice, slope, kernel, out: adjoint.input_gradient(
+                problem, kernel.conj(), slope, None, out, choice
+            ),
+            adjoint_roads.input_gradient,
+            ("input", rank, input_size, stride, padding, dilation, groups, padding_mode, data_format),
             (algorithm, backend, precision), out, grad_output=grad_output, weight=weight,
         )  # fmt: skip
-        adjoint.input_gradient(problem, kernel.conj(), slope, None, out, choice)
-        return out  # type: ignore[no-any-return]
 
     return gradient
 
@@ -134,12 +158,13 @@ def _conv_weight(rank: int) -> Callable[..., np.ndarray]:
                 )  # fmt: skip
             return problem, problem.result_shape, problem.weight_shape
 
-        x, slope, problem, choice, out = _prepared(
-            find, ("weight", rank, weight_size, stride, padding, dilation, groups, padding_mode, data_format),
+        return _gradient(
+            find,
+            lambda problem, choice, x, slope, out: adjoint.weight_gradient(problem, x.conj(), slope, out, choice),
+            adjoint_roads.weight_gradient,
+            ("weight", rank, weight_size, stride, padding, dilation, groups, padding_mode, data_format),
             (algorithm, backend, precision), out, input=input, grad_output=grad_output,
         )  # fmt: skip
-        adjoint.weight_gradient(problem, x.conj(), slope, out, choice)
-        return out  # type: ignore[no-any-return]
 
     return gradient
 
@@ -170,13 +195,14 @@ def _transpose_input(rank: int) -> Callable[..., np.ndarray]:
                 )  # fmt: skip
             return problem, problem.input_shape, problem.result_shape
 
-        slope, kernel, problem, choice, out = _prepared(
-            find, ("transposed", rank, input_size, stride, padding, output_padding, groups, dilation, data_format),
+        # The transposed of the transposed convolution is the convolution itself.
+        return _gradient(
+            find,
+            lambda problem, choice, slope, kernel, out: choose(problem, choice).run(slope, kernel.conj(), None, out),
+            _convolved,
+            ("transposed", rank, input_size, stride, padding, output_padding, groups, dilation, data_format),
             (algorithm, backend, precision), out, grad_output=grad_output, weight=weight,
         )  # fmt: skip
-        # The transposed of the transposed convolution is the convolution itself.
-        choose(problem, choice).run(slope, kernel.conj(), None, out)
-        return out  # type: ignore[no-any-return]
 
     return gradient
 
@@ -207,13 +233,13 @@ def _transpose_weight(rank: int) -> Callable[..., np.ndarray]:
                 )  # fmt: skip
             return problem, problem.input_shape, problem.weight_shape
 
-        x, slope, problem, choice, out = _prepared(
+        return _gradient(
             find,
+            lambda problem, choice, x, slope, out: adjoint.weight_gradient(problem, slope, x.conj(), out, choice),
+            _swapped_weight,
             ("transposed weight", rank, weight_size, stride, padding, output_padding, groups, dilation, data_format),
             (algorithm, backend, precision), out, input=input, grad_output=grad_output,
         )  # fmt: skip
-        adjoint.weight_gradient(problem, slope, x.conj(), out, choice)
-        return out  # type: ignore[no-any-return]
 
     return gradient
 

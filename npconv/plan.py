@@ -14,7 +14,7 @@ import numpy as np
 
 from npconv import backends, loading, registry, winners
 from npconv.kernels import host
-from npconv.kernels.packed import InSections, Packed, Run
+from npconv.kernels.packed import InSections, Packing, Run
 from npconv.loading import once
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
@@ -81,37 +81,44 @@ class Plan:
 
     def pack(self, weight: Any, bias: Any, workspace: Any = None, part: Any = None) -> Any:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
-
-        def pack() -> Packed:
-            return Packed(self.engine, self.problem, weight, bias)
-
         if workspace is None:
-            return pack()
-        return workspace.packed((self.algorithm.name, self.problem.compute_dtype, part), pack)
+            return self._packing(weight, bias)
+        key = self.algorithm.name, self.problem.compute_dtype, part
+        return workspace.packed(key, lambda: self._packing(weight, bias))
 
     @property
     def quick(self) -> Callable[[np.ndarray, Any], np.ndarray] | None:
         """A function of a C-contiguous input of the problem's dtype and of what `pack` returned, or None."""
         return None if self.algorithm.engine is None else self._run.quick
 
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Any, np.ndarray], None] | None:
+        """Do the same for arrays made like these two (`npconv.kernels.packed.Run.fixed`), with weight and no bias.
+
+        The weight is canonical, aligned and of the compute dtype.
+        """
+        if self.algorithm.engine is None or self._sections is not None:
+            return None
+        fill, pack = self._run.fixed(x, out), self._packing.quick
+        return None if fill is None else lambda x, weight, out: fill(x, pack(weight, None), out)
+
     @property
     def road(self) -> Callable[[Any, Any, Any], np.ndarray] | None:
-        """A function of C-contiguous input, weight and bias of the problem's dtype, or None."""
+        """A function of C-contiguous input and bias and aligned weight of the problem's dtype, or None."""
         quick = self.quick
         if quick is None:
             return None
         if self._sections is not None:
             return lambda input, weight, bias: self.run(input, weight, bias, None)
-        return lambda input, weight, bias: quick(input, self.pack(weight, bias))
+        pack = self._packing.quick
+        return lambda input, weight, bias: quick(input, pack(weight, bias))
 
-    @property
-    def in_sections(self) -> bool:
-        """Whether a call packs its filters part by part."""
-        return self.algorithm.engine is not None and self._sections is not None
+    @once
+    def _packing(self) -> Any:
+        return Packing(self._engine, self.problem)
 
     @once
     def _run(self) -> Any:
-        return Run(self.engine, self.problem, self.threads)
+        return Run(self._engine, self.problem, self.threads)
 
     @once
     def _sections(self) -> Any:
@@ -124,8 +131,7 @@ class Plan:
         return InSections(self._named(self.algorithm.frugal_engine), self.problem, self.threads, filters)
 
     @once
-    def engine(self) -> Any:
-        """Return the algorithm's engine (`npconv.kernels.packed`)."""
+    def _engine(self) -> Any:
         return self._named(self.algorithm.engine)
 
     def _named(self, path: str | None) -> Any:

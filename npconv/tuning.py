@@ -361,7 +361,6 @@ def forget(everything: bool = False) -> int:
 
 def _choose_anew() -> None:
     plan.choose.cache_clear()
-    adjoint.weight_road.cache_clear()
     recall.forget()
 
 

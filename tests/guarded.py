@@ -70,12 +70,8 @@ class Guards:
 def install(guards: Guards) -> None:
     """Let scratch and packed numbers of npconv be guarded, the scratch without the bytes that round it up."""
 
-    def _call(self: Any, workers: int, tasks: int, arguments: Any, scratch: Any) -> None:
-        if scratch is None:
-            self._drive(workers, tasks, jit._NOTHING, arguments)
-        else:
-            numbers, dtype = scratch
-            self._drive(workers, tasks, guards.empty((workers, numbers), dtype), arguments)
+    def rows(self: Any, workers: int, numbers: int, dtype: Any) -> np.ndarray:
+        return guards.empty((workers, numbers), dtype)
 
     pack = Packed.__init__
 
@@ -84,7 +80,7 @@ def install(guards: Guards) -> None:
         self.bias = guards.copy(self.bias)
 
     jit.aligned = guards.bytes
-    jit.Kernel._call = _call  # type: ignore[method-assign]
+    jit._Room.rows = rows  # type: ignore[method-assign]
     Packed.__init__ = pack_and_guard  # type: ignore[method-assign]
 
 

@@ -57,6 +57,20 @@ def contiguous(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
+class _Memory:
+    """The memory of a read-only array, without the flag."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+        self._array = array  # keeps the memory alive
+
+
+def writeable(array: np.ndarray) -> np.ndarray:
+    """View a read-only array as an ordinary one: Numba would compile a kernel again for the flag alone."""
+    return array if array.flags.writeable else np.asarray(_Memory(array))
+
+
 class Workspace:
     """What a layer keeps between calls: packed weights, and buffers, of which each call, in any thread, has its own."""
 
@@ -115,7 +129,7 @@ def run(
     target = problem.canonical(out)
     direct = target.dtype == dtype and target.flags.c_contiguous and target.flags.aligned
     result = target if direct else np.empty(target.shape, dtype)
-    numbers = [x, w, b, result]
+    numbers = [None if array is None else writeable(array) for array in (x, w, b, result)]
     if dtype.kind == "u":  # arithmetic modulo 2**bits does not know of signs: one compiled kernel serves both
         numbers = [array if array is None else array.view(f"i{dtype.itemsize}") for array in numbers]
     conv(*numbers, problem.three(problem.stride), problem.three(problem.dilation), problem.groups)

@@ -4,7 +4,7 @@ An *engine* is a module or object with four functions. ``pack(problem, weight)``
 the filters (K, C/groups, kd, kh, kw) and the bias into its order, once for many calls. ``plan(problem, threads)`` cuts
 a canonical problem into tasks, and ``conv(plan, x, x_layout, weights, bias, epilogue, out, out_layout)`` fills ``out``.
 Unlike the textbook kernels, engines take input and result of any memory order, and see to the zeros of the padding
-themselves; other paddings are made here.
+themselves; other paddings are made here. Arrays that they get can be written to.
 """
 
 from __future__ import annotations
@@ -42,14 +42,33 @@ def epilogue_of(chosen: tuple[Any, ...], dtype: np.dtype[Any]) -> np.ndarray:
 class Packed:
     """The filters and bias of one convolution, in an engine's order."""
 
-    def __init__(self, engine: Any, problem: ConvProblem, weight: np.ndarray, bias: np.ndarray | None) -> None:
-        dtype = problem.compute_dtype
-        weight = problem.canonical_weight(weight)
-        if weight.dtype != dtype or not weight.flags.aligned:
+    def __init__(self, weight: Any, bias: np.ndarray) -> None:
+        self.weight, self.bias = weight, bias
+
+
+class Packing:
+    """How filters and bias of a problem are packed on one engine: made once, for many arrays."""
+
+    def __init__(self, engine: Any, problem: ConvProblem) -> None:
+        self._engine, self._problem, self._dtype = engine, problem, problem.compute_dtype
+        self._shape = problem.canonical_form().weight_shape
+        self._no_bias = engine.pack_bias(problem, None)
+
+    def __call__(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
+        """Pack a caller's arrays."""
+        weight = self._problem.canonical_weight(weight)
+        if weight.dtype != self._dtype or not weight.flags.aligned:
             with np.errstate(all="ignore"):
-                weight = host.contiguous(weight, dtype)
-        self.weight = engine.pack(problem, weight)
-        self.bias = engine.pack_bias(problem, bias)
+                weight = host.contiguous(weight, self._dtype)
+        return self._pack(weight, bias)
+
+    def quick(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
+        """Do the same, for an aligned weight of the compute dtype and, but for axes of length one, canonical shape."""
+        return self._pack(weight.reshape(self._shape), bias)
+
+    def _pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
+        packed = self._engine.pack(self._problem, host.writeable(weight))
+        return Packed(packed, self._no_bias if bias is None else self._engine.pack_bias(self._problem, bias))
 
 
 class Run:
@@ -99,27 +118,42 @@ class Run:
                 activation.apply(made, self._left)
                 target[...] = made
 
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Packed, np.ndarray], None] | None:
+        """Do what a call does for arrays that are made like these two, without looking at them again; or None.
+
+        The arrays, (N, C, D, H, W) of the compute dtype, are then given as flat memory that begins with their first
+        element. For small problems that looking takes longer than computing.
+        """
+        dtype = self._problem.compute_dtype
+        if self._padding is not None or self._left or not x.dtype == out.dtype == dtype:
+            return None
+        plan = self._plan
+        if self._line is not None and _in_line(x) and _in_line(out):
+            plan = self._line
+            x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
+        flat = loading.module("npconv.kernels.numba.slab").flat
+        numbers, result = flat(x), flat(out)
+        if numbers is None or result is None:
+            return None
+        x_layout, out_layout, conv, epilogue = numbers[1], result[1], self.engine.conv, self._epilogue
+
+        def fill(x: np.ndarray, packed: Packed, out: np.ndarray) -> None:
+            conv(plan, x, x_layout, packed.weight, packed.bias, epilogue, out, out_layout)
+
+        return fill
+
     @once
     def quick(self) -> Callable[[np.ndarray, Packed], np.ndarray] | None:
-        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None.
-
-        For small problems that looking takes longer than computing.
-        """
-        problem, dtype = self._problem, self._problem.compute_dtype
-        if self._padding is not None or self._left or problem.dtype != dtype.name:
+        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None."""
+        problem = self._problem
+        shape, dtype = problem.result_shape, np.dtype(problem.dtype)
+        fill = self.fixed(*(problem.canonical(np.empty(size, dtype)) for size in (problem.input_shape, shape)))
+        if fill is None:
             return None
-        flat = loading.module("npconv.kernels.numba.slab").flat
-        arrays = [problem.canonical(np.empty(shape, dtype)) for shape in (problem.input_shape, problem.result_shape)]
-        plan = self._plan
-        if self._line is not None:
-            plan = self._line
-            arrays = [array.reshape(*array.shape[:2], 1, 1, -1) for array in arrays]
-        (_, x_layout), (_, out_layout) = (flat(array) for array in arrays)
-        shape, conv, epilogue = problem.result_shape, self.engine.conv, self._epilogue
 
         def call(x: np.ndarray, packed: Packed) -> np.ndarray:
             out = np.empty(shape, dtype)
-            conv(plan, x.reshape(-1), x_layout, packed.weight, packed.bias, epilogue, out.reshape(-1), out_layout)
+            fill(host.writeable(x).reshape(-1), packed, out.reshape(-1))
             return out
 
         return call
@@ -155,18 +189,18 @@ class InSections:
 
     def __init__(self, engine: Any, problem: ConvProblem, threads: int, filters: int) -> None:
         form = problem.canonical_form()
-        self._engine, self._problem, self._runs = engine, problem, []
+        self._problem, self._runs = problem, []
         for first in range(0, problem.out_channels, filters):
             part = slice(first, min(first + filters, problem.out_channels))
             section = replace(form, out_channels=part.stop - part.start)
-            self._runs.append((part, section, Run(engine, section, threads)))
+            self._runs.append((part, Packing(engine, section), Run(engine, section, threads)))
 
     def __call__(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
         """Fill ``out``."""
         x, weight = self._problem.canonical(input), self._problem.canonical_weight(weight)
         target = self._problem.canonical(out)
-        for part, section, run in self._runs:
-            packed = Packed(self._engine, section, weight[part], None if bias is None else bias[part])
+        for part, packing, run in self._runs:
+            packed = packing(weight[part], None if bias is None else bias[part])
             run(x, packed, target[:, part])
             del packed  # its memory is for the next ones
 

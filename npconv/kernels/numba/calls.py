@@ -64,3 +64,24 @@ def call(typing: Any, handle: Any, index: Any, scratch: Any, arguments: Any) -> 
         return context.get_dummy_value()
 
     return types.none(handle, types.int64, scratch, arguments), code
+
+
+@intrinsic
+def exchange_threads(typing: Any, threads: Any) -> Any:
+    """Let this thread's parallel loops have so many threads, and return how many they had.
+
+    For parallel functions, which have loaded the threading layer. Numba's own functions for it take two microseconds
+    from Python, and compiled they hold addresses of this process, so that nothing with them is kept on disk.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        number, integer = ir.IntType(32), ir.IntType(64)
+        getter, setter = (
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(*kind), name)
+            for kind, name in (((integer, []), "get_num_threads"), ((ir.VoidType(), [number]), "set_num_threads"))
+        )
+        before = builder.trunc(builder.call(getter, []), number)
+        builder.call(setter, [builder.trunc(values[0], number)])
+        return builder.sext(before, integer)
+
+    return types.int64(types.int64), code

@@ -21,7 +21,7 @@ input in registers for the results that they reach; keeping the results instead 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ from npconv.kernels.numba.scrolling import (
 )
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
 from npconv.kernels.numba.vector import lanes_of
+from npconv.loading import once
 from npconv.problem import ConvProblem
 
 LOADED = 2**14
@@ -71,6 +72,7 @@ class Plan(NamedTuple):
 
 def _firsts(problem: ConvProblem) -> list[int]:
     """Return the first channel of each block that sums along rows take, the last of which may overlap."""
+    problem = problem.canonical_form()
     block = sums_of(problem, 2).columns * lanes(problem)
     channels = problem.in_channels
     if problem.out_channels != channels or channels < block:
@@ -78,33 +80,30 @@ def _firsts(problem: ConvProblem) -> list[int]:
     return [min(c, channels - block) for c in range(0, channels, block)]
 
 
-def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-    """Return filters (K, 1, kd, kh, kw) in the order of the sums that scroll down, then of those along the rows."""
-    order = _order(problem.canonical_form())
-    packed = jit.aligned(len(order) * weight.itemsize).view(weight.dtype)
-    return np.take(np.ascontiguousarray(weight).reshape(-1), order, out=packed, mode="clip")  # the default copies out
+class Filters:
+    """Filters (K, 1, kd, kh, kw): as they are, for sums that scroll down, and in vectors of channels."""
+
+    def __init__(self, problem: ConvProblem, weight: np.ndarray) -> None:
+        self._problem = problem
+        self.plain = np.ascontiguousarray(weight).reshape(-1)
+
+    @once
+    def in_vectors(self) -> np.ndarray:
+        """Return a tap's weights for a block of channels side by side, tap behind tap, block behind block."""
+        problem, firsts = self._problem.canonical_form(), _firsts(self._problem)
+        block, products = sums_of(problem, 2).columns * lanes(problem), problem.products
+        weight = self.plain.reshape(-1, products)
+        packed = jit.aligned(len(firsts) * block * products * weight.itemsize).view(weight.dtype)
+        blocks = packed.reshape(-1, products, block)
+        straight = len(weight) // block
+        blocks[:straight] = weight[: straight * block].reshape(straight, block, products).transpose(0, 2, 1)
+        blocks[-1] = weight[firsts[-1] : firsts[-1] + block].T
+        return packed
 
 
-@lru_cache
-def _order(problem: ConvProblem) -> np.ndarray:
-    """Return the places of the weight's numbers in the order in which they are packed."""
-    shape = problem.canonical_form().weight_shape
-
-    def taps(axis: int, filters: list[int] | range) -> np.ndarray:
-        at = np.array([tap for element in elements_of(problem, axis) for tap in element]).T
-        return np.ravel_multi_index((np.array(filters)[:, None], 0, *at), shape)
-
-    block = sums_of(problem, 2).columns * lanes(problem)
-    order = [taps(1, range(problem.out_channels)).ravel()]
-    order.append(np.zeros(_beyond(problem) - order[0].size, np.int64))
-    order += [taps(2, range(first, first + block)).T.ravel() for first in _firsts(problem)]
-    return np.concatenate(order)
-
-
-def _beyond(problem: ConvProblem) -> int:
-    """Return where the packed filters for sums along the rows begin: with a line of the cache."""
-    line = jit.LINE // problem.compute_dtype.itemsize
-    return -(-problem.out_channels * problem.products // line) * line
+def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
+    """Return filters (K, 1, kd, kh, kw), which are packed when channels that lie side by side are met."""
+    return Filters(problem, weight)
 
 
 pack_bias = planes.pack_bias
@@ -187,23 +186,25 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     grid = (problem.batch, parts, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
     elements = elements_of(problem, 1)
-    full = full_ones(elements, sums.rows)
     plane = rows * columns
     at_once = max(LOADED // (each * plane * problem.compute_dtype.itemsize), 1)
+    wide = sums.columns * many
+    line = jit.LINE // problem.compute_dtype.itemsize
+    room = -(-block.rows * wide * sums.chained // line) * line
     gap = before[2] % many if stride[2] == 1 else 0  # so that a row of the image begins with a line of the cache
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), before, (kernel[0], rows, columns),
-         (together, *block[:2]), (multiplier, problem.products, full),
-         (dilation[1] if kernel[1] > 1 else 1, at_once, gap)]
+         (together, *block[:2]), (multiplier, problem.products, full_ones(problem, 1)),
+         (dilation[1] if kernel[1] > 1 else 1, at_once, gap), (stride[1] * kernel[2], room, 0)]
     )  # fmt: skip
     offsets = [
         ((i * len(phases[0]) + phases[0].index(j % stride[1])) * len(phases[1])
          + phases[1].index(m * dilation[2] % stride[2])) * plane + m * dilation[2] // stride[2]
-        for i, j, m in (element[-1] for element in elements)
+        for i, j, m in elements
     ]  # fmt: skip
-    wide = sums.columns * many
+    offsets += [(i * kernel[1] + j) * kernel[2] + m for i, j, m in elements]
     most = min(max(at_once, BLOCK), together)
-    scratch = most * (each * plane + multiplier * block.rows * -(-block.columns // wide) * wide) + 2 * wide
+    scratch = room + most * (each * plane + multiplier * block.rows * -(-block.columns // wide) * wide) + 2 * wide
     return Way(
         lambda: _down_kernel(sums), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid), sizes,
         np.array(offsets + phases[0] + phases[1]),
@@ -218,26 +219,30 @@ def _along(problem: ConvProblem, threads: int) -> Way:
     grid = (problem.batch, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
     residues, wide = min(stride[2], kernel[2]), sums.columns * lanes(problem)
-    if residues > 2 or sums.chained:
+    if residues > 2:
         sums = sums._replace(full=0, elements=0)
+    room = wide + block.columns * wide * sums.chained
     sizes = np.array(
         [stride, (dilation[0], dilation[1], dilation[2] if kernel[2] > 1 else 1), before, kernel, (0, *block[:2]),
-         (problem.in_channels, problem.products, kernel[2] - (sums.rows - 1) * stride[2]), (_beyond(problem), 0, 0)]
+         (problem.in_channels, problem.products, wide)]
     )  # fmt: skip
+    form = (kernel[2], stride[2]) if sums.elements else (0, 0)
     return Way(
-        lambda: _along_kernel(sums, residues), int(np.prod(grid)), (wide, problem.compute_dtype), np.array(grid), sizes,
-        np.zeros(0, np.int64),
+        lambda: _along_kernel(sums, residues, *form), int(np.prod(grid)), (room, problem.compute_dtype),
+        np.array(grid), sizes, np.zeros(0, np.int64),
     )  # fmt: skip
 
 
 def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
+    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray, epilogue: np.ndarray,
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    way = plan.along if plan.along is not None and x_layout[1] == out_layout[1] == 1 else plan.down
+    way, filters = plan.down, weights.plain
+    if plan.along is not None and x_layout[1] == out_layout[1] == 1:
+        way, filters = plan.along, weights.in_vectors
     way.kernel().run(
-        way.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
+        way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
         scratch=way.scratch,
     )  # fmt: skip
 
@@ -346,14 +351,15 @@ def _down_kernel(sums: Sums) -> jit.Kernel:
         task, vertical = divmod(task, grid[3])
         task, z = divmod(task, grid[2])
         n, part = divmod(task, grid[1])
-        stride, (depth_step, down, across), before, window, share, (multiplier, products, full), others = sizes
-        dilation, gap = others[0], others[2]
+        stride, (depth_step, down, across), before, window, share, (multiplier, products, full), others, more = sizes
+        dilation, gap, apart, room = others[0], others[2], more[0], scratch[: more[1]]
+        scratch = scratch[more[1] :]
         first = part * share[0]
         together = min(share[0], len(bias) // multiplier - first)
         row, column = vertical * share[1], horizontal * share[2]
         rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
-        elements = len(offsets) - down - across
-        phases = offsets[elements:]
+        elements = (len(offsets) - down - across) // 2
+        phases = offsets[2 * elements :]
         plane = window[1] * window[2]
         size = window[0] * down * across * plane
         lanes = lanes_of(x)
@@ -396,11 +402,13 @@ def _down_kernel(sums: Sums) -> jit.Kernel:
                             step = dilation * width
                         if many:
                             several(target, to, step, piece, source + x0, dilation * window[2], count, offsets,
-                                    elements, full, weights, (k + f) * products, bias, k + f, epilogue)  # fmt: skip
+                                    elements, full, apart, weights, (k + f) * products, bias, k + f, epilogue,
+                                    room)  # fmt: skip
                             x0 += wide
                         else:
                             one(target, to, step, piece, source + x0, dilation * window[2], count, offsets,
-                                elements, full, weights, (k + f) * products, bias, k + f, epilogue)  # fmt: skip
+                                elements, full, apart, weights, (k + f) * products, bias, k + f, epilogue,
+                                room)  # fmt: skip
                             x0 += lanes
             at += straight * out_layout[1]
             unload_planes(out, out_layout, at, number * multiplier - straight, rows, columns, result, straight * pitch,
@@ -411,22 +419,22 @@ def _down_kernel(sums: Sums) -> jit.Kernel:
 
 
 @cache
-def _along_kernel(sums: Sums, residues: int) -> jit.Kernel:
+def _along_kernel(sums: Sums, residues: int, taps: int, pace: int) -> jit.Kernel:
     """Return the kernel for channels that lie side by side."""
     scroll = along_rows(sums, residues)
     known = sums.elements > 0
-    whole = along_whole_rows(sums, residues) if known else scroll
+    whole = along_whole_rows(sums, residues, taps, pace) if known else scroll
 
-    def block(task, blank, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _):  # type: ignore[no-untyped-def]
+    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for all channels."""
         task, horizontal = divmod(task, grid[3])
         task, vertical = divmod(task, grid[2])
         n, z = divmod(task, grid[1])
-        stride, apart, before, kernel, share, (channels, products, full), (beyond, _, _) = sizes
+        stride, apart, before, kernel, share, (channels, products, wide) = sizes
         dilation = apart[2]
         row, column = vertical * share[1], horizontal * share[2]
         rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
-        wide = sums.columns * lanes_of(x)
+        blank, room = scratch[:wide], scratch[wide:]
         clear(blank, np.int64(0), wide)
         lines = np.empty((kernel[0] * kernel[1], 2), np.int64)
         nowhere = np.zeros((kernel[0] * kernel[1], 2), np.int64)
@@ -440,7 +448,7 @@ def _along_kernel(sums: Sums, residues: int) -> jit.Kernel:
                     lines[i * kernel[1] + j, 0] = n * x_layout[0] + plane * x_layout[2] + line * x_layout[3]
                     lines[i * kernel[1] + j, 1] = there
                     met += there
-            w = beyond
+            w = np.int64(0)
             for c in range(0, channels, wide):
                 c = min(c, channels - wide)
                 for residue in range(min(dilation, columns)):
@@ -450,11 +458,13 @@ def _along_kernel(sums: Sums, residues: int) -> jit.Kernel:
                     count = -(-(columns - residue) // dilation)
                     if known and met == len(lines):
                         whole(out, at, dilation * out_layout[4], x, c, x_layout[4], blank, x0, stride[2] * dilation,
-                              x_layout[7], count, full, lines, nowhere, weights, w, bias, c, epilogue)  # fmt: skip
+                              x_layout[7], count, kernel[2], stride[2], lines, nowhere, weights, w, bias, c, epilogue,
+                              room)  # fmt: skip
                     else:
                         scroll(out, at, dilation * out_layout[4], x, c, x_layout[4], blank, x0, stride[2] * dilation,
-                               x_layout[7], count, full, lines, nowhere, weights, w, bias, c, epilogue)  # fmt: skip
+                               x_layout[7], count, kernel[2], stride[2], lines, nowhere, weights, w, bias, c, epilogue,
+                               room)  # fmt: skip
                 w += products * wide
 
-    block.__qualname__ = f"_along{'-'.join(map(str, sums))}-{residues}"
+    block.__qualname__ = f"_along{'-'.join(map(str, sums))}-{residues}-{taps}-{pace}"
     return jit.scratch_kernel(block)

@@ -37,7 +37,7 @@ from numba.np.ufunc import parallel as numba_threads
 
 from npconv import loading
 from npconv.errors import warn
-from npconv.kernels.numba.calls import call, fingerprint, fits, row_of
+from npconv.kernels.numba.calls import call, exchange_threads, fingerprint, fits, row_of
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import next_task
 from npconv.threads import get_num_threads, max_threads
@@ -82,7 +82,7 @@ def _digest() -> str:
 _DIGEST = _digest()
 
 
-def _over_threads(workers, counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
+def _over_threads(threads, counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
     """Run every task: each thread takes the next one until there is none. False if the task is for other types.
 
     Equal shares, given out beforehand, made all threads wait for one that the system had put aside: on two cores
@@ -90,15 +90,18 @@ def _over_threads(workers, counter, tasks, task, scratch, arguments):  # type: i
     """
     if not fits(task, scratch, arguments):
         return False
-    for worker in numba.prange(workers):
+    callers = exchange_threads(threads)  # a setting of this thread, which its other Numba code relies on
+    counter[0] = 0
+    for worker in numba.prange(min(threads, tasks)):
         index = next_task(counter)
         while index < tasks:
             call(task, index, scratch[worker], arguments)
             index = next_task(counter)
+    exchange_threads(callers)
     return True
 
 
-def _in_one(workers, counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
+def _in_one(_threads, _counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
     """Run every task in order. False if the task is for other types."""
     if not fits(task, scratch, arguments):
         return False
@@ -111,15 +114,22 @@ LINE = 64
 """Bytes of a line of the cache: vectors that begin with one are loaded at once, others may take two lines."""
 
 
+def _new(size: int) -> np.ndarray:
+    """Return new memory, at the beginning of a line of the cache."""
+    buffer = np.empty(size + LINE, np.uint8)
+    start = -buffer.ctypes.data % LINE
+    return buffer[start : start + size]
+
+
 class _Pool:
-    """Memory that kernels work in, kept from call to call: new memory is cleared by the system, page by page.
+    """Memory for packed weights, kept from call to call: new memory is cleared by the system, page by page.
 
     A megabyte so costs 80 to 400 µs; and what tasks allocate and free themselves, glibc gives back to the system each
     time, which made depthwise kernels three times slower.
     """
 
     KEPT = 4
-    """Buffers kept, one for each Python thread that computes at a time, or two if it packs its weights, too."""
+    """Buffers kept, one for each Python thread that packs its weights at a time."""
 
     LARGEST = 2**24
     """Bytes of a buffer that is kept."""
@@ -132,9 +142,7 @@ class _Pool:
         enough = [buffer for buffer in tuple(self._free.values()) if len(buffer) >= size]
         if enough and self._free.pop(id(best := min(enough, key=len)), None) is not None:
             return best
-        buffer = np.empty(size + LINE, np.uint8)
-        start = -buffer.ctypes.data % LINE
-        return buffer[start : start + size]
+        return _new(size)
 
     def give(self, buffer: np.ndarray) -> None:
         """Take a buffer back, in the place of the smallest if there are enough."""
@@ -146,6 +154,56 @@ class _Pool:
 
 
 _pool = _Pool()
+
+
+class _Room:
+    """Memory that the tasks of a call work in, with the arrays that were made of it."""
+
+    VIEWS = 64
+    """Arrays that are kept: to make one takes as long as a small task."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+        self._views: dict[Any, np.ndarray] = {}
+
+    def rows(self, workers: int, numbers: int, dtype: np.dtype[Any]) -> np.ndarray:
+        """Return a row of at least so many numbers for each worker, each at the beginning of a line of the cache."""
+        found = self._views.get((workers, numbers, dtype))
+        if found is None:
+            size = -(-numbers * dtype.itemsize // LINE) * LINE
+            if len(self._buffer) < workers * size or len(self._views) >= self.VIEWS:
+                self._views.clear()
+            if len(self._buffer) < workers * size:
+                self._buffer = _new(workers * size)
+            found = np.ndarray((workers, size // dtype.itemsize), dtype, self._buffer)
+            self._views[workers, numbers, dtype] = found
+        return found
+
+    def __len__(self) -> int:
+        """Return how many bytes there are."""
+        return len(self._buffer)
+
+
+class _Rooms:
+    """Rooms kept from call to call, for the reason of `_Pool`: the last one used first, as the caches hold it."""
+
+    def __init__(self) -> None:
+        self._free: list[_Room] = []
+
+    def take(self) -> _Room:
+        """Return a room that nobody else is in."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _Room()
+
+    def give(self, room: _Room) -> None:
+        """Take a room back."""
+        if len(room) <= _Pool.LARGEST and len(self._free) < _Pool.KEPT:
+            self._free.append(room)
+
+
+_rooms = _Rooms()
 
 
 class _Lent:
@@ -164,13 +222,8 @@ def aligned(size: int) -> np.ndarray:
     return np.asarray(_Lent(size))
 
 
-_UNUSED = np.zeros(1, np.int64)
-
-
-def counter_of(parallel: bool) -> np.ndarray:
-    """Return what threads count their tasks with."""
-    return np.zeros(1, np.int64) if parallel else _UNUSED
-
+_counter = aligned(LINE).view(np.int64)
+"""What threads count their tasks with; only one caller has them at a time."""
 
 _NOTHING = np.empty((max(64, os.cpu_count() or 1), 0), np.uint8)
 
@@ -185,68 +238,50 @@ class Kernel:
     def __init__(self, task: Callable[..., None], scratch: bool = False) -> None:
         self._task, self._scratch = task, scratch
         self._compiled: Any = None
-        self._handles: dict[Any, np.ndarray] = {}
-        self._ready: set[tuple[bool, Any]] = set()
+        self._handles: tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]] = {}, {}  # in one thread, over threads
 
     def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
         """Run all tasks with the given arrays and integers; ``work`` is the number of products that they ask for.
 
-        ``scratch`` says how many numbers each task has to work in, and of which dtype.
+        ``scratch`` says how many numbers each task has to work in, and of which dtype. Arrays can be written to:
+        Numba would compile the kernel again for those that cannot (`npconv.kernels.host.writeable`).
         """
-        for k, array in enumerate(arguments):
-            if isinstance(array, np.ndarray) and not array.flags.writeable:
-                arguments = (*arguments[:k], _as_writeable(array), *arguments[k + 1 :])
         threads = 1
         if tasks > 1 and work >= SMALL_WORK:
             threads = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-        if threads > 1 and _threads.acquire():
-            try:
-                callers = numba.get_num_threads()  # a setting of this thread, which its other Numba code relies on
-                try:
-                    numba.set_num_threads(threads)
-                    self._call(min(threads, tasks), tasks, arguments, scratch)
-                finally:
-                    numba.set_num_threads(callers)
-            finally:
-                _threads.release()
-        else:
-            self._call(1, tasks, arguments, scratch)
-
-    def _call(self, workers: int, tasks: int, arguments: tuple[Any, ...], scratch: tuple[int, Any] | None) -> None:
-        if scratch is None:
-            self._drive(workers, tasks, _NOTHING, arguments)
-            return
-        numbers, dtype = scratch
-        size = -(-numbers * dtype.itemsize // LINE) * LINE
-        buffer = _pool.take(workers * size)
+            if threads > 1 and not _threads.acquire():
+                threads = 1
         try:
-            rows = np.ndarray((workers, size // dtype.itemsize), dtype, buffer)
-            self._drive(workers, tasks, rows, arguments)
-        finally:
-            _pool.give(buffer)
-
-    def _drive(self, workers: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
-        parallel = workers > 1
-        kind = parallel, arguments[0].dtype
-        if kind in self._ready:
-            handle = self._handles[kind[1]]
-            if _drivers[parallel](workers, counter_of(parallel), tasks, handle, scratch, arguments):
+            if scratch is None:
+                self._drive(threads, tasks, _NOTHING, arguments)
                 return
+            room = _rooms.take()
+            try:
+                self._drive(threads, tasks, room.rows(min(threads, tasks), *scratch), arguments)
+            finally:
+                _rooms.give(room)
+        finally:
+            if threads > 1:
+                _threads.release()
+
+    def _drive(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
+        parallel = threads > 1
+        handle = self._handles[parallel].get(arguments[0].dtype)
+        if handle is not None and _drivers[parallel](threads, _counter, tasks, handle, scratch, arguments):
+            return
         # What Numba does with the first arrays of a kind, forks wait for: it takes locks of its own, those of
         # `functools.cached_property` in Python 3.11 among them, and imports modules.
         with loading.lock:
             try:
-                self._first(parallel, workers, tasks, scratch, arguments, cached=True)
+                self._first(threads, tasks, scratch, arguments, cached=True)
             except (EOFError, pickle.UnpicklingError) as error:
                 folder = next((d.stats.cache_path for d in (self._compiled, *_drivers.values()) if d is not None), "")
                 warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
-                self._first(parallel, workers, tasks, scratch, arguments, cached=False)
-        self._ready.add(kind)
+                self._first(threads, tasks, scratch, arguments, cached=False)
 
-    def _first(
-        self, parallel: bool, workers: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...], cached: bool
-    ) -> None:
+    def _first(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...], cached: bool) -> None:
         """Compile, or load, what is not there for arguments of these types; and run."""
+        parallel, dtype = threads > 1, arguments[0].dtype
         if self._compiled is None or not cached:
             self._compiled = _compile(self._task, cached)
         if parallel not in _drivers or not cached:
@@ -256,9 +291,13 @@ class Kernel:
         self._compiled.compile(kinds)
         found = self._compiled.overloads[kinds]
         address = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
-        self._handles[arguments[0].dtype] = handle = np.array([address, fingerprint(kinds)])
-        if not _drivers[parallel](workers, counter_of(parallel), tasks, handle, scratch, arguments):
+        handle = np.array([address, fingerprint(kinds)])
+        for handles in self._handles:
+            if dtype in handles:
+                handles[dtype] = handle
+        if not _drivers[parallel](threads, _counter, tasks, handle, scratch, arguments):
             raise AssertionError(f"{self._task.__qualname__} was compiled for other types than {kinds}")
+        self._handles[parallel][dtype] = handle
 
 
 _drivers: dict[bool, Any] = {}
@@ -268,20 +307,6 @@ _drivers: dict[bool, Any] = {}
 def scratch_kernel(task: Callable[..., None]) -> Kernel:
     """Decorate a function ``task(index, scratch, *arguments)`` as a kernel."""
     return Kernel(task, scratch=True)
-
-
-class _Memory:
-    """The memory of a read-only array, without the flag."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        address = array.__array_interface__["data"][0]
-        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
-        self._array = array  # keeps the memory alive
-
-
-def _as_writeable(array: np.ndarray) -> np.ndarray:
-    """View a read-only array as an ordinary one: Numba would compile the kernel again for the flag alone."""
-    return np.asarray(_Memory(array))
 
 
 class _Kept(FunctionCache):

@@ -4,17 +4,22 @@ A tile holds the unfinished results of one run, each a few vectors wide, that on
 3 × 3 kernel. A step loads its part of the input once, adds its products to all of them, writes the oldest, which is
 finished, and moves the others up. With a stride, a step is so much longer and reaches fewer results: two of them in a
 3 × 3 kernel of stride 2, the elder by the first row of the step alone.
+
+Kernels with so many elements that one chain of sums would lose accuracy take one row of taps after the other over the
+whole run, its weights in registers, and collect what each adds in memory.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.taps import kept_lines, taps_of_row
+from npconv.kernels.numba.slab import inside
+from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept, rows_of_step, unfolded
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
@@ -46,9 +51,10 @@ class Sums(NamedTuple):
     rows: int
     columns: int
     chained: bool
-    """Whether the products of a step are a chain of their own.
+    """Whether each element's products are a chain of their own, its weights in registers.
 
-    Chains of three steps, which a 7 × 7 kernel could have, save additions, but two tiles scroll then: no gain.
+    A step's products as a chain, with two tiles in registers, reached 41 % of the peak in a 7 × 7 kernel: a broadcast
+    was loaded for each product.
     """
 
     full: int
@@ -60,31 +66,35 @@ class Sums(NamedTuple):
     """
 
 
-def elements_of(problem: ConvProblem, axis: int) -> list[list[tuple[int, ...]]]:
-    """Return what a step along an axis meets: for each of its elements the taps, that of the oldest result first."""
+def elements_of(problem: ConvProblem, axis: int) -> list[tuple[int, ...]]:
+    """Return what a step along an axis meets: of each of its elements the tap of the newest result.
+
+    An elder result meets the tap that is a stride further on, if there is one. Those that all results meet come first.
+    """
     kernel, stride = problem.kernel_size, problem.stride[axis]
-    rows = -(-kernel[axis] // stride)
-    others = [range(1 if k == axis else kernel[k]) for k in range(3)]
-    elements = []
-    for first in range(min(stride, kernel[axis])):
-        taps = [tap for tap in range(first + (rows - 1) * stride, -1, -stride) if tap < kernel[axis]]
-        for tap in itertools.product(*others):
-            elements.append([tuple(along if k == axis else tap[k] for k in range(3)) for along in taps])
-    return elements
+    taps = (range(min(stride, kernel[k]) if k == axis else kernel[k]) for k in range(3))
+    return sorted(itertools.product(*taps), key=lambda tap: tap[axis])
+
+
+def full_ones(problem: ConvProblem, axis: int) -> int:
+    """Return how many elements of a step along an axis meet all rows of a tile."""
+    taps, stride = problem.kernel_size[axis], problem.stride[axis]
+    return (taps - (-(-taps // stride) - 1) * stride) * (math.prod(problem.kernel_size) // taps)
 
 
 def sums_of(problem: ConvProblem, axis: int) -> Sums:
     """Return the tile for sums that scroll along an axis."""
     rows = -(-problem.kernel_size[axis] // problem.stride[axis])
-    chained = problem.products > chain_length(problem.products)
-    room = (REGISTERS - 2) // (rows * (1 + chained) + 1)
-    elements = elements_of(problem, axis) if problem.products <= FEW else []
-    return Sums(rows, 1 if room < 2 else 2 if rows > 1 else 4, chained, full_ones(elements, rows), len(elements))
-
-
-def full_ones(elements: list[list[tuple[int, ...]]], rows: int) -> int:
-    """Return how many elements of a step meet all rows of a tile; these come first."""
-    return sum(len(element) == rows for element in elements)
+    if problem.products > chain_length(problem.products):
+        kept = 2 * rows if axis == 2 else rows  # vectors of channels have weights of their own
+        room = (REGISTERS - 1) // kept if axis == 2 else (REGISTERS - 1 - kept) // rows
+        return Sums(rows, min(max(room, 1), 4), True, 0, 0)
+    room = (REGISTERS - 2) // (rows + 1)
+    columns = 1 if room < 2 else 2 if rows > 1 else 4
+    few = problem.products <= FEW
+    return Sums(
+        rows, columns, False, full_ones(problem, axis) if few else 0, len(elements_of(problem, axis)) if few else 0
+    )
 
 
 def lanes(problem: ConvProblem) -> int:
@@ -111,38 +121,95 @@ def finished_channels(tile, bias, b, epilogue):  # type: ignore[no-untyped-def]
 
 
 def over_slab(sums: Sums, columns: int) -> Any:
-    """Return the sums of one run of pixels, ``columns`` vectors wide, that scroll down a slab."""
+    """Return the sums of one run of pixels, ``columns`` vectors wide, that scroll down a slab.
+
+    ``offsets`` are where the elements of a step begin in the slab, and behind these where their weights do; the weights
+    of neighbouring rows are ``apart``.
+    """
     rows, _, chained, known_full, known_elements = sums
     known, fewer = known_elements > 0, max(rows - 1, 1)
+    if chained:
+        return _over_slab_by_elements(rows, columns)
 
-    def scroll(out, at, step, piece, begin, pace, count, offsets, elements, full, weights, w, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    def scroll(  # type: ignore[no-untyped-def]
+        out, at, step, piece, begin, pace, count, offsets, elements, full, apart, weights, w, bias, b, epilogue, room
+    ):
         if known:
             full, elements = known_full, known_elements
-        every, newer = starts_from(0, 1, rows), starts_from(0, 1, fewer)
+        every = starts_from((rows - 1) * apart, -apart, rows)
+        newer = starts_from((fewer - 1) * apart, -apart, fewer)
         tile = zeros(out, rows, columns)
-        total = tile
         for k in range(1 - rows, count):
-            i = w
             for element in range(full):
+                i = w + offsets[elements + element]
                 tile = multiply_add(tile, weights, every, i, piece, begin + offsets[element])
-                i += rows
             for element in range(full, elements):
+                i = w + offsets[elements + element]
                 tile = multiply_add(tile, weights, newer, i, piece, begin + offsets[element])
-                i += fewer
-            if chained:
-                total = add(total, tile)
-                tile = zeros(out, rows, columns)
-            else:
-                total = tile
             if k >= 0:
-                store(finished(top(total), bias, b, epilogue), out, at, 0)
+                store(finished(top(tile), bias, b, epilogue), out, at, 0)
                 at += step
-            total = scrolled(total)
-            if not chained:
-                tile = total
+            tile = scrolled(tile)
             begin += pace
 
     return jit.specialised(scroll, *sums, columns, within=True)
+
+
+def _over_slab_by_elements(rows: int, columns: int) -> Any:
+    every, newer = _one_element(rows, rows, columns, False), _one_element(rows, max(rows - 1, 1), columns, False)
+
+    def scroll(  # type: ignore[no-untyped-def]
+        out, at, step, piece, begin, pace, count, offsets, elements, full, apart, weights, w, bias, b, epilogue, room
+    ):
+        steps = count + rows - 1
+        for element in range(elements):
+            j, i, last = begin + offsets[element], w + offsets[elements + element], element == elements - 1
+            if element < full:
+                every(out, at, step, piece, j, pace, piece, 0, steps, steps, weights, i, apart, element == 0, last,
+                      bias, b, epilogue, room)  # fmt: skip
+            else:
+                newer(out, at, step, piece, j, pace, piece, 0, steps, steps, weights, i, apart, element == 0, last,
+                      bias, b, epilogue, room)  # fmt: skip
+
+    return jit.specialised(scroll, rows, columns, within=True)
+
+
+def _one_element(rows: int, met: int, columns: int, along: bool) -> Any:
+    """Return what one element of each step adds to a run of results, its weights in registers.
+
+    It meets ``met`` of the ``rows`` unfinished results. What all elements but the last one add is collected in
+    ``room``. Steps before the ``first`` and from ``end`` on meet what is ``blank``.
+    """
+    load_kept, finish = (kept_vectors, finished_channels) if along else (kept_numbers, finished)
+
+    def scroll(  # type: ignore[no-untyped-def]
+        out, at, step, x, j, jump, blank, first, end, steps, weights, i, apart, is_first, is_last, bias, b, epilogue,
+        room,
+    ):  # fmt: skip
+        kept = load_kept(weights, i, apart, met, columns)
+        tile = zeros(out, rows, columns)
+        place, wide, k = 0, columns * lanes_of(out), 0
+        for part in range(3):  # to ask for each step whether it is blank took a half longer
+            numbers, source, pace, stop = blank, 0, 0, first if part == 0 else steps
+            if part == 1:
+                numbers, source, pace, stop = x, j + first * jump, jump, end
+            while k < stop:
+                tile = multiply_kept(tile, kept, numbers, source)
+                if k >= rows - 1:
+                    total = top(tile)
+                    if not is_first:
+                        total = add(total, load(room, place, 1, columns))
+                    if is_last:
+                        store(finish(total, bias, b, epilogue), out, at, 0)
+                        at += step
+                    else:
+                        store(total, room, place, 0)
+                    place += wide
+                tile = scrolled(tile)
+                source += pace
+                k += 1
+
+    return jit.specialised(scroll, rows, met, columns, along, within=True)
 
 
 def over_image(
@@ -151,56 +218,26 @@ def over_image(
     """Return the sums of one run of pixels, ``columns`` vectors wide, that scroll down an image as it is.
 
     Rows beyond the image are ``blank``; if ``masked``, columns may lie beyond it, too. Taps of a row lie side by side
-    if ``dense``.
+    if ``dense``. The weights stay in registers: from memory, there was a load for each product.
     """
-    fewer, residues = max(rows - 1, 1), min(stride[0], kernel[0])
-    full = kernel[0] - (rows - 1) * stride[0]  # rows of a step that meet all results
-    taps = kernel[1]
-    add_taps = taps_of_row(taps, stride[1], dense, masked)
+    residues, taps, folded = min(stride[0], kernel[0]), kernel[0] * kernel[1], stride[1] == 2
+    add_rows, add_edge = (rows_of_step(kernel, stride, dense, masked, at_edge) for at_edge in (False, True))
 
     def scroll(  # type: ignore[no-untyped-def]
-        out,
-        at,
-        step,
-        x,
-        begin,
-        line,
-        blank,
-        y,
-        pace,
-        height,
-        count,
-        apart,
-        column,
-        width,
-        weights,
-        w,
-        bias,
-        b,
+        out, at, step, x, begin, line, blank, y, pace, height, count, apart, column, width, weights, w, bias, b,
         epilogue,
-    ):
-        every, newer = starts_from(0, 1, rows), starts_from(0, 1, fewer)
+    ):  # fmt: skip
+        kept = kept_numbers(weights, w + taps - 1, -1, taps, 1)
         tile = zeros(out, rows, columns)
         for k in range(1 - rows, count):
-            i = w
-            for residue in range(residues):
-                row = y + residue
-                there = 0 <= row < height  # a choice of arrays instead of these branches costs a tenth
-                j = begin + row * line
-                if residue < full:
-                    if there:
-                        tile = add_taps(tile, weights, every, i, x, j, apart, column, width)
-                    else:
-                        tile = add_taps(tile, weights, every, i, blank, 0, apart, column, width)
-                    i += rows * taps
-                else:
-                    if there:
-                        tile = add_taps(tile, weights, newer, i, x, j, apart, column, width)
-                    else:
-                        tile = add_taps(tile, weights, newer, i, blank, 0, apart, column, width)
-                    i += fewer * taps
+            j = begin + y * line
+            if y >= 0 and y + residues <= height:
+                tile = add_rows(tile, kept, x, j, line, blank, y, height, apart, column, width)
+            else:
+                tile = add_edge(tile, kept, x, j, line, blank, y, height, apart, column, width)
             if k >= 0:
-                store(finished(top(tile), bias, b, epilogue), out, at, 0)
+                total = unfolded(top(tile)) if folded else top(tile)
+                store(finished(total, bias, b, epilogue), out, at, 0)
                 at += step
             tile = scrolled(tile)
             y += pace
@@ -212,67 +249,68 @@ def along_rows(sums: Sums, residues: int) -> Any:
     """Return the sums of one row of results for a few vectors of channels, as they lie in the image.
 
     ``lines`` are, for each line of the kernel, where that of the image begins, and whether there is one; pixels beyond
-    the image are ``blank``, and so are lines.
+    the image are ``blank``, and so are lines. The weights of a line's ``taps`` lie one behind the other; those that two
+    neighbouring results take a pixel by are ``between`` taps from each other.
     """
     rows, columns, chained, _, _ = sums
     fewer = max(rows - 1, 1)
+    if chained:
+        return _along_rows_by_elements(rows, columns, residues)
 
     def scroll(  # type: ignore[no-untyped-def]
-        out,
-        at,
-        step,
-        x,
-        begin,
-        pixel,
-        blank,
-        column,
-        pace,
-        width,
-        count,
-        full,
-        lines,
-        nowhere,
-        weights,
-        w,
-        bias,
-        b,
-        epilogue,
-    ):
+        out, at, step, x, begin, pixel, blank, column, pace, width, count, taps, between, lines, nowhere, weights, w,
+        bias, b, epilogue, room,
+    ):  # fmt: skip
         size = columns * lanes_of(out)
-        every, newer = starts_from(0, size, rows), starts_from(0, size, fewer)
+        every = starts_from((rows - 1) * between * size, -between * size, rows)
+        newer = starts_from((fewer - 1) * between * size, -between * size, fewer)
+        full = taps - (rows - 1) * between
         tile = zeros(out, rows, columns)
-        total = tile
         for k in range(1 - rows, count):
-            i = w
             for residue in range(residues):
                 there = 0 <= column + residue < width
                 for line in range(len(lines)):
-                    numbers, j = blank, np.int64(0)
+                    numbers, j, i = blank, np.int64(0), w + (line * taps + residue) * size
                     if there and lines[line, 1]:
                         numbers, j = x, begin + (column + residue) * pixel + lines[line, 0]
                     if residue < full:
                         tile = multiply_add_rows(tile, weights, every, i, numbers, j)
-                        i += rows * size
                     else:
                         tile = multiply_add_rows(tile, weights, newer, i, numbers, j)
-                        i += fewer * size
-            if chained:
-                total = add(total, tile)
-                tile = zeros(out, rows, columns)
-            else:
-                total = tile
             if k >= 0:
-                store(finished_channels(top(total), bias, b, epilogue), out, at, 0)
+                store(finished_channels(top(tile), bias, b, epilogue), out, at, 0)
                 at += step
-            total = scrolled(total)
-            if not chained:
-                tile = total
+            tile = scrolled(tile)
             column += pace
 
     return jit.specialised(scroll, *sums, residues, within=True)
 
 
-def along_whole_rows(sums: Sums, residues: int) -> Any:
+def _along_rows_by_elements(rows: int, columns: int, residues: int) -> Any:
+    every, newer = _one_element(rows, rows, columns, True), _one_element(rows, max(rows - 1, 1), columns, True)
+
+    def scroll(  # type: ignore[no-untyped-def]
+        out, at, step, x, begin, pixel, blank, column, pace, width, count, taps, between, lines, nowhere, weights, w,
+        bias, b, epilogue, room,
+    ):  # fmt: skip
+        size = columns * lanes_of(out)
+        full, elements, steps = taps - (rows - 1) * between, len(lines) * residues, count + rows - 1
+        for element in range(elements):
+            line, residue = divmod(element, residues)
+            i, last = w + (line * taps + residue) * size, element == elements - 1
+            j = begin + lines[line, 0] + (column + residue) * pixel
+            first, end = inside(column + residue, pace, steps, width if lines[line, 1] else 0)
+            if residue < full:
+                every(out, at, step, x, j, pace * pixel, blank, first, end, steps, weights, i, between * size,
+                      element == 0, last, bias, b, epilogue, room)  # fmt: skip
+            else:
+                newer(out, at, step, x, j, pace * pixel, blank, first, end, steps, weights, i, between * size,
+                      element == 0, last, bias, b, epilogue, room)  # fmt: skip
+
+    return jit.specialised(scroll, rows, columns, residues, within=True)
+
+
+def along_whole_rows(sums: Sums, residues: int, taps: int, stride: int) -> Any:
     """Return the same where all of a few lines are there: their weights stay in registers.
 
     For kernels of a few elements (`Sums.elements`) that at most two pixels of a step meet.
@@ -280,30 +318,13 @@ def along_whole_rows(sums: Sums, residues: int) -> Any:
     rows, columns, _, full, elements = sums
     lines = elements // residues
     seconds = rows if full == elements else max(rows - 1, 1)  # results that the second pixel of a step meets
-    first_pixel, second_pixel = kept_lines(lines, 0, rows), kept_lines(lines, lines * rows, seconds)
-    number = lines * (rows + (residues - 1) * seconds)
+    first_pixel, second_pixel = kept_lines(lines, taps, 0, stride, rows), kept_lines(lines, taps, 1, stride, seconds)
+    number = lines * taps
 
     def scroll(  # type: ignore[no-untyped-def]
-        out,
-        at,
-        step,
-        x,
-        begin,
-        pixel,
-        blank,
-        column,
-        pace,
-        width,
-        count,
-        full,
-        lines,
-        nowhere,
-        weights,
-        w,
-        bias,
-        b,
-        epilogue,
-    ):
+        out, at, step, x, begin, pixel, blank, column, pace, width, count, taps, between, lines, nowhere, weights, w,
+        bias, b, epilogue, room,
+    ):  # fmt: skip
         kept = load(weights, w, number, columns)
         tile = zeros(out, rows, columns)
         for k in range(1 - rows, count):
@@ -322,4 +343,4 @@ def along_whole_rows(sums: Sums, residues: int) -> Any:
             tile = scrolled(tile)
             column += pace
 
-    return jit.specialised(scroll, *sums, residues, within=True)
+    return jit.specialised(scroll, *sums, residues, taps, stride, within=True)

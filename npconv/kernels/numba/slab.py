@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from npconv.kernels import host
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.moves import (
     BLOCK,
@@ -34,7 +35,7 @@ from npconv.kernels.numba.vector import lanes_of
 def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return an array (N, C, D, H, W) as a flat view and its layout; None if that takes a copy.
 
-    That is, if an axis runs backwards, or in steps that are no whole number of elements.
+    That is, if an axis runs backwards, or in steps that are no whole number of elements. The view can be written to.
     """
     size, steps = array.itemsize, array.strides
     if not array.flags.aligned:
@@ -48,7 +49,7 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     else:
         extent = 1 + sum((n - 1) * step // size for n, step in zip(array.shape, steps, strict=True))
         numbers = np.lib.stride_tricks.as_strided(array, (extent,), (size,))
-    return numbers, np.array([*(step // size for step in steps), *array.shape[2:]], np.int64)
+    return host.writeable(numbers), np.array([*(step // size for step in steps), *array.shape[2:]], np.int64)
 
 
 def _copying(step):  # type: ignore[no-untyped-def]

@@ -1,24 +1,29 @@
 """Depthwise transposed convolutions of stride 2 along the rows: all phases in one pass.
 
 Each phase (`npconv.adjoint`) has a quarter of the products of a small convolution, and writes every second pixel of
-every second row: to run them one after the other took three times as long as all in one pass. Here a row of the result
-is computed as two vectors, of its even and its odd pixels, and stored as their merger. A row of the gradient meets them
-from where it lies; what is outside of it is masked or, where it is a whole row, blank.
+every second row: to run them one after the other took three times as long as all in one pass. Here as many rows of the
+result as the stride down are computed together, each as two vectors, of its even and its odd pixels, and stored as
+their merger: the rows of the gradient that reach them are loaded once, and the weights stay in registers. (Row by row,
+with the weights from memory, it took twice as long.) A row of the gradient is met where it lies; what is outside of it
+is masked.
 
-A task is a rectangle of the result, some rows of some channels.
+A task is a rectangle of the result, some such bands of rows of some channels.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels import activation, host, packed
 from npconv.kernels.numba import blocking, jit
-from npconv.kernels.numba.slab import clear, copy_numbers, flat
-from npconv.kernels.numba.taps import spread_taps, store_merged
+from npconv.kernels.numba.slab import copy_numbers, flat
+from npconv.kernels.numba.taps import kept_numbers, spread_rows, store_merged
 from npconv.kernels.numba.tile import VECTOR_BYTES
-from npconv.kernels.numba.vector import activated, add_column, lanes_of, zeros
+from npconv.kernels.numba.vector import activated, filled, lanes_of
 from npconv.problem import ConvProblem
 
 FEW = 25
@@ -44,88 +49,143 @@ def takes(problem: ConvProblem) -> bool:
     )
 
 
-def run(
-    problem: ConvProblem, weight: np.ndarray, grad_output: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, threads: int,
-) -> bool:  # fmt: skip
-    """Fill ``out`` (N, C, D, H, W); False if the pixels of its rows or of the gradient's do not lie side by side."""
-    arrays = [flat(array) for array in (grad_output, out)]
-    if any(array is None or (array[1][4] != 1 and array[1][7] > 1) for array in arrays):
-        return False
+class Plan(NamedTuple):
+    """A problem's numbers, as the kernel takes them."""
+
+    kernel: Callable[[], jit.Kernel]
+    tasks: int
+    work: int
+    scratch: tuple[int, np.dtype[Any]]
+    grid: np.ndarray
+    sizes: np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def plan(problem: ConvProblem, threads: int) -> Plan:
+    """Cut the input's gradient of a canonical problem into tasks."""
     _, down, across = problem.kernel_size
     height, width = problem.input_size[1:]
+    stride, pads = problem.stride[1], [pad for pad, _ in problem.padding]
     numbers = problem.batch * problem.in_channels * problem.input_size[0] * height * width
     share = max(min(NUMBERS, numbers // (blocking.TASKS_PER_THREAD * threads)), 1)
-    rows = min(max(share // width, 1), height)
+    bands = -(-height // stride)
+    some = min(max(share // (width * stride), 1), bands)
     together = max(share // (height * width), 1)
     parts = -(-problem.in_channels // together)
-    grid = np.array((problem.batch, parts, problem.input_size[0], -(-height // rows)))
-    sizes = np.array([problem.stride, [pad for pad, _ in problem.padding], (rows, together, problem.in_channels)])
+    grid = (problem.batch, parts, problem.input_size[0], -(-bands // some))
     lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
-    room = (4 * lanes + 2 * across + 2, problem.compute_dtype)
-    _kernel(down, across, problem.padding[2][0] % 2 == 1, problem.stride[1]).run(
-        int(np.prod(grid)), problem.flops // 20, *(part for array in arrays[:1] for part in array or ()),
-        np.ascontiguousarray(weight).reshape(-1), bias, epilogue,
-        *(part for array in arrays[1:] for part in array or ()), grid, sizes, scratch=room,
+    form = (down, across), (pads[1] % stride, pads[2] % 2), stride
+    return Plan(
+        lambda: _kernel(*form), int(np.prod(grid)), problem.flops // 20,
+        (2 * stride * lanes + (down + 1) * (lanes + across), problem.compute_dtype), np.array(grid),
+        np.array([pads, (some, together, problem.in_channels)]),
     )  # fmt: skip
+
+
+def conv(
+    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
+    out: np.ndarray, out_layout: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill ``out``, whose rows' pixels, as those of ``x``, lie side by side."""
+    plan.kernel().run(
+        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
+        scratch=plan.scratch,
+    )  # fmt: skip
+
+
+def run(
+    problem: ConvProblem, weight: np.ndarray, grad_output: np.ndarray, bias: np.ndarray | None, out: np.ndarray,
+    threads: int,
+) -> bool:  # fmt: skip
+    """Fill ``out`` (N, C, D, H, W); False if arrays are of another dtype, or a row's pixels do not lie side by side."""
+    dtype = problem.compute_dtype
+    if any(array.dtype != dtype for array in (weight, grad_output, out)):
+        return False
+    numbers, result = flat(grad_output), flat(out)
+    if numbers is None or result is None or any(k[4] != 1 and k[7] > 1 for _, k in (numbers, result)):
+        return False
+    epilogue = packed.epilogue_of(problem.activation, dtype)
+    biases = np.zeros(problem.in_channels, dtype) if bias is None else np.array(bias, dtype)
+    weights = host.writeable(host.contiguous(weight, dtype)).reshape(-1)
+    conv(plan(problem, threads), *numbers, weights, biases, epilogue, *result)
+    if problem.activation and epilogue[0] == 0:
+        activation.apply(out, problem.activation)
     return True
 
 
 @cache
-def _kernel(down: int, across: int, odd: bool, stride: int) -> jit.Kernel:
-    """Return the kernel for kernels of so many rows and columns, paddings of a parity, and a stride down."""
-    add_inside, add_anywhere = spread_taps(across, odd, masked=False), spread_taps(across, odd, masked=True)
-    before, behind = (across - 1 - odd) // 2, int(odd)  # pixels that vectors read before and behind their own
+def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.Kernel:
+    """Return the kernel for kernels of so many rows and columns, paddings of these residues, and a stride down."""
+    (down, across), (odd_row, odd_column) = kernel, odd
+    taps = down * across
+    add_inside, add_anywhere = (spread_rows(kernel, odd, stride, masked) for masked in (False, True))
+    # Pixels that vectors read before and behind their own, and rows.
+    before, behind = (across - 1 - odd_column) // 2, int(odd_column > 0)
+    above, below = (down - 1 - odd_row) // stride, int(odd_row > 0)
+    number = above + 1 + below
 
     def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
-        """Compute some rows of some channels."""
+        """Compute some bands of rows of some channels."""
         task, part = divmod(task, grid[3])
         task, z = divmod(task, grid[2])
         n, group = divmod(task, grid[1])
-        pads, (share, together, channels) = sizes[1], sizes[2]
+        pads, (share, together, channels) = sizes
         lanes = lanes_of(x)
         height, width = x_layout[6], x_layout[7]
-        wide, shift = out_layout[7], pads[2] // 2
-        pairs = -(-wide // 2)
-        met = before + lanes + behind
-        merged, blank, copied = scratch[: 2 * lanes], scratch[2 * lanes : 2 * lanes + met], scratch[2 * lanes + met :]
-        clear(blank, np.int64(0), len(blank))
+        tall, wide = out_layout[6], out_layout[7]
+        shift, pairs = pads[2] // 2, -(-wide // 2)
+        room = before + lanes + behind
+        active = epilogue[0] != 0
+        merged, copied = scratch[: 2 * stride * lanes], scratch[2 * stride * lanes :]
+        lines, others = np.empty((number, 2), np.int64), np.empty((number, 2), np.int64)
         for c in range(group * together, min((group + 1) * together, channels)):
             plane = n * x_layout[0] + c * x_layout[1] + z * x_layout[2]
-            for y in range(part * share, min((part + 1) * share, out_layout[6])):
-                at = n * out_layout[0] + c * out_layout[1] + z * out_layout[2] + y * out_layout[3]
-                first = (y + pads[1]) % stride
-                top = (y + pads[1]) // stride
-                for pair in range(0, pairs, lanes):
+            kept = kept_numbers(weights, c * taps + taps - 1, -1, taps, 1)
+            for band in range(part * share, min((part + 1) * share, -(-tall // stride))):
+                rows = min(stride, tall - band * stride)
+                at = n * out_layout[0] + c * out_layout[1] + z * out_layout[2] + band * stride * out_layout[3]
+                top = band + pads[1] // stride - above
+                for line in range(number):
+                    there = 0 <= top + line < height
+                    lines[line, 0] = min(max(top + line, 0), height - 1) * x_layout[3]
+                    lines[line, 1] = width if there else 0
+                    others[line, 0] = line * room
+                    others[line, 1] = lines[line, 1]
+                # The pairs of pixels whose vectors are within the rows, and written as they are.
+                straight = top >= 0 and top + number <= height and rows == stride
+                least = before - shift
+                most = min(width - behind - shift, wide // 2) - lanes
+                pair = np.int64(0)
+                while pair < pairs:
+                    while straight and least <= pair <= most:
+                        tile = add_inside(filled(bias, c, stride, 2), kept, x, plane + pair + shift, lines, np.int64(0))
+                        if active:
+                            tile = activated(tile, epilogue)
+                        store_merged(tile, out, at + 2 * pair, out_layout[3])
+                        pair += lanes
+                    if pair >= pairs:
+                        break
                     if 2 * pairs == wide and pairs >= lanes:
                         pair = min(pair, pairs - lanes)
                     column = pair + shift
-                    inside = column - before >= 0 and column + lanes + behind <= width
-                    tile = zeros(out, 1, 2)
-                    row = top
-                    for i in range(first, down, stride):
-                        w = (c * down + i) * across
-                        j = plane + row * x_layout[3] + column
-                        if row < 0 or row >= height:
-                            tile = add_inside(tile, weights, w, blank, before, column, width)
-                        elif inside:
-                            tile = add_inside(tile, weights, w, x, j, column, width)
-                        elif j - before >= 0 and j + lanes + behind <= len(x):
-                            tile = add_anywhere(tile, weights, w, x, j, column, width)
-                        else:  # at an end of the array
-                            start, end = max(column - before, 0), min(column + lanes + behind, width)
-                            if end > start:
-                                copy_numbers(copied, start - column + before, x, j - column + start, end - start)
-                            tile = add_anywhere(tile, weights, w, copied, before, column, width)
-                        row -= 1
-                    done = add_column(tile, bias, c)
-                    if epilogue[0] != 0:
-                        done = activated(done, epilogue)
-                    if 2 * (pair + lanes) <= wide:
-                        store_merged(done, out, at + 2 * pair)
-                    else:
-                        store_merged(done, merged, 0)
-                        copy_numbers(out, at + 2 * pair, merged, 0, wide - 2 * pair)
+                    first, end = column - before, column + lanes + behind
+                    tile = filled(bias, c, stride, 2)
+                    if plane + lines[0, 0] + first >= 0 and plane + lines[number - 1, 0] + end <= len(x):
+                        tile = add_anywhere(tile, kept, x, plane + column, lines, column)
+                    else:  # at an end of the array
+                        left, right = max(first, 0), min(end, width)
+                        for line in range(number):
+                            if right > left:
+                                copy_numbers(copied, line * room + left - first, x, plane + lines[line, 0] + left,
+                                             right - left)  # fmt: skip
+                        tile = add_anywhere(tile, kept, copied, before, others, column)
+                    if active:
+                        tile = activated(tile, epilogue)
+                    store_merged(tile, merged, 0, 2 * lanes)
+                    for row in range(rows):
+                        copy_numbers(out, at + row * out_layout[3] + 2 * pair, merged, row * 2 * lanes,
+                                     min(wide - 2 * pair, 2 * lanes))  # fmt: skip
+                    pair += lanes
 
-    block.__qualname__ = f"_spread{down}-{across}-{odd}-{stride}"
+    block.__qualname__ = f"_spread{kernel}-{odd}-{stride}"
     return jit.scratch_kernel(block)

@@ -17,7 +17,6 @@ from npconv.kernels.numba.tile import (
     Tile,
     kept_where,
     lanes_within,
-    last_rows,
     order_of,
     pointer_to,
     product_and_sum,
@@ -28,15 +27,23 @@ from npconv.kernels.numba.tile import (
 )
 
 
+def _folded(tile: Tile) -> list[int]:
+    """Return in which order every second number of two vectors comes out of one instruction: by blocks of 16 bytes."""
+    block = min(128 // tile.dtype.bitwidth, tile.lanes)
+    return [
+        half * tile.lanes // 2 + (first + lane) // 2
+        for first in range(0, tile.lanes, block) for half in range(2) for lane in range(0, block, 2)
+    ]  # fmt: skip
+
+
 def _taps(
-    builder: Any, tile: Tile, taps: int, stride: int, dense: bool, pointer: Any, step: Any
+    builder: Any, tile: Tile, taps: int, stride: int, dense: bool, pointer: Any, step: Any, order: list[int]
 ) -> Iterator[list[Any]]:
-    """Yield, for each of the taps of a row, the vectors that it meets from ``pointer`` on.
+    """Yield, for each of the taps of a row, the vectors that it meets from ``pointer`` on, their lanes in this order.
 
     Taps are ``step`` apart, or one if ``dense``. The stride is 1 or 2, where two vectors are loaded for every second
     number of each, and one number more is read than is met.
     """
-    lane = ir.IntType(32)
     wide = Tile(tile.dtype, 1, tile.columns * stride)
     loaded: list[Any] = []
     for m in range(taps):
@@ -45,7 +52,7 @@ def _taps(
             away = step.type(m) if dense else builder.mul(step, step.type(m))
             row = vectors_at(builder, wide, builder.gep(pointer, [away]))
             loaded = [vector_at(builder, vector, tile) for vector in row]
-        wanted = ir.Constant(ir.VectorType(lane, tile.lanes), [second + 2 * k for k in range(tile.lanes)])
+        wanted = order_of([second + 2 * lane for lane in order])
         yield (
             loaded
             if stride == 1
@@ -53,47 +60,86 @@ def _taps(
         )
 
 
-def taps_of_row(taps: int, stride: int, dense: bool, masked: bool) -> Any:
-    """Return an intrinsic that adds the products of a row of taps to a tile.
+def rows_of_step(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, masked: bool, at_edge: bool) -> Any:
+    """Return an intrinsic that adds to a tile what the rows of an image that one step meets give, a vector each.
 
-    ``add_taps(tile, a, starts, i, b, j, step, column, width)`` lets tap m meet, in lane l, the number ``b[j + m * step
-    + l * stride]``, which is column ``column + m * step + l * stride`` of an image, and in each row of the tile, or its
-    last rows if starts are fewer, ``a[starts[row] + i + m * len(starts)]``. If ``masked``, columns may lie beyond the
-    image's ``width`` and are zeros there, whatever was loaded.
+    ``add_rows(tile, kept, x, j, line, blank, y, height, apart, column, width)`` lets tap m of a row meet, in lane l,
+    the number ``x[j + m * apart + l * stride[1]]``, which is column ``column + m * apart + l * stride[1]`` of the
+    image, and in each row of the tile the weight ``kept[tap * kernel[1] + m]``, where the last row's tap is that of the
+    step's row and each row before it is ``stride[0]`` taps further on. Rows are ``line`` apart. If ``masked``, columns
+    may lie beyond the image's ``width`` and are zeros there, whatever was loaded; if ``at_edge``, rows from ``y`` on
+    may be beyond its ``height``, which are ``blank``.
+
+    With a stride of 2 along the row, the tile's lanes are in the order that `unfolded` ends: to bring each tap's in
+    order took one instruction more for each vector.
     """
+    down, across = kernel
 
     @intrinsic
-    def add_taps(
-        typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j: Any, step: Any, column: Any, width: Any
-    ) -> Any:
+    def add_rows(
+        typing: Any, tile: Any, kept: Any, x: Any, j: Any, line: Any, blank: Any, y: Any, height: Any, apart: Any,
+        column: Any, width: Any,
+    ) -> Any:  # fmt: skip
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, a, _, i, b, j, step, column, width = arguments
+            result, kept, x, j, line, blank, y, height, apart, column, width = arguments
             index = ir.IntType(64)
-            numbers = context.make_array(signature.args[1])(context, builder, a).data
-            pointer = pointer_to(context, builder, signature.args[4], b, j)
-            for m, met in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
-                if masked:
-                    first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
-                    met = [
-                        kept_where(
-                            builder, lanes_within(builder, tile.lanes, first, width, n * tile.lanes, stride), vector
-                        )
-                        for n, vector in enumerate(met)
-                    ]
-                for row, start in last_rows(builder, tile, signature.args[2], arguments[2]):
-                    at = builder.add(i, index(m * starts.count))
-                    scalar = builder.load(builder.gep(builder.gep(numbers, [start]), [at]))
-                    broadcast = repeated(builder, scalar, tile.lanes)
-                    for n, vector in enumerate(met):
-                        place = row * tile.columns + n
-                        total = product_and_sum(builder, tile, broadcast, vector, builder.extract_value(result, place))
-                        result = builder.insert_value(result, total, place)
+            begin = pointer_to(context, builder, signature.args[2], x, j)
+            nothing = pointer_to(context, builder, signature.args[5], blank, index(0))
+            one = Tile(tile.dtype, 1, 1)
+            order = list(range(tile.lanes)) if stride[1] == 1 else _folded(tile)
+            for n in range(tile.columns):
+                away = n * tile.lanes * stride[1]
+                met = []  # by the rows of the step, each a vector for each tap
+                for first in range(min(stride[0], down)):
+                    pointer = builder.gep(begin, [builder.mul(line, index(first))])
+                    if at_edge:
+                        there = builder.icmp_unsigned("<", builder.add(y, index(first)), height)
+                        pointer = builder.select(there, pointer, nothing)
+                    pointer = builder.gep(pointer, [index(away)])
+                    taps = _taps(builder, one, across, stride[1], dense, pointer, apart, order)
+                    vectors = [vector for (vector,) in taps]
+                    if masked:
+                        for m, vector in enumerate(vectors):
+                            at = builder.add(column, index(m) if dense else builder.mul(apart, index(m)))
+                            within = lanes_within(builder, tile.lanes, at, width, n * tile.lanes, stride[1], order)
+                            vectors[m] = kept_where(builder, within, vector)
+                    met.append(vectors)
+                for row in range(tile.rows):
+                    # The step's own sum first: it need not wait for that of the one before, three products long.
+                    total = None
+                    for first, vectors in enumerate(met):
+                        tap = first + (tile.rows - 1 - row) * stride[0]
+                        for m, vector in enumerate(vectors if tap < down else []):
+                            weight = builder.extract_value(kept, tap * across + m)
+                            total = (
+                                builder.fmul(weight, vector)
+                                if total is None
+                                else product_and_sum(builder, tile, weight, vector, total)
+                            )
+                    place = row * tile.columns + n
+                    total = sum_of(builder, tile, builder.extract_value(result, place), total)
+                    result = builder.insert_value(result, total, place)
             return result
 
         integer = types.int64
-        return tile(tile, a, starts, integer, b, integer, integer, integer, integer), code
+        return tile(tile, kept, x, integer, integer, blank, integer, integer, integer, integer, integer), code
 
-    return add_taps
+    return add_rows
+
+
+@intrinsic
+def unfolded(typing: Any, tile: Any) -> Any:
+    """Return the sums of `rows_of_step` for a stride of 2, their lanes in order."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (result,), order = arguments, _folded(tile)
+        for at in range(tile.rows * tile.columns):
+            vector = builder.extract_value(result, at)
+            vector = builder.shuffle_vector(vector, vector, order_of([order.index(n) for n in range(tile.lanes)]))
+            result = builder.insert_value(result, vector, at)
+        return result
+
+    return tile(tile), code
 
 
 def rows_of_taps(
@@ -116,6 +162,7 @@ def rows_of_taps(
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             result, a, i, line, count, b, j, lines, step, column, width = arguments
             index = ir.IntType(64)
+            natural = list(range(tile.lanes))
             counted = lanes_within(builder, tile.lanes, index(0), count, 0, 1)
             numbers = []
             for k in range(together):
@@ -129,7 +176,7 @@ def rows_of_taps(
                 if masked == "rows":
                     width = builder.load(builder.gep(table, [index(2 * place + 1)]))
                 pointer = pointer_to(context, builder, signature.args[5], b, start)
-                for m, (met,) in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step)):
+                for m, (met,) in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step, natural)):
                     if masked:
                         first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
                         there = lanes_within(builder, tile.lanes, first, width, 0, stride)
@@ -147,65 +194,75 @@ def rows_of_taps(
     return add_products
 
 
-def spread_taps(taps: int, odd: bool, masked: bool) -> Any:
-    """Return an intrinsic that adds what a row of pixels gives to every second pixel of a row, and to those between.
+def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int, masked: bool) -> Any:
+    """Return an intrinsic that adds what some rows of pixels give to ``stride`` rows of twice as many.
 
-    ``add_spread(tile, a, i, b, j, column, width)`` adds, to the even and the odd numbers of a row (a tile of one row
-    and two columns), ``a[i + m]`` times the pixel that tap m lets reach them, a vector for each. Tap m takes pixel c,
-    which is ``b[j + c]``, to 2 c + m, less one if ``odd``. If ``masked``, pixels ``column + c`` that are not within
-    ``width`` count as zeros.
+    ``add_spread(tile, kept, b, j, lines, column)`` adds to the even and the odd numbers of each row (two columns of the
+    tile) ``kept[i * across + m]`` times the pixel that tap (i, m) lets reach them, a vector for each. Tap m takes pixel
+    c to 2 c + m - odd[1], tap i row r to stride · r + i - odd[0]. Pixel c of row r is ``b[j + c + lines[r, 0]]``, where
+    the first line is that of the row that the last tap takes. If ``masked``, pixels ``column + c`` that are not within
+    ``lines[r, 1]`` count as zeros.
     """
+    down, across = kernel
+    above = (down - 1 - odd[0]) // stride
 
     @intrinsic
-    def add_spread(typing: Any, tile: Any, a: Any, i: Any, b: Any, j: Any, column: Any, width: Any) -> Any:
+    def add_spread(typing: Any, tile: Any, kept: Any, b: Any, j: Any, lines: Any, column: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, a, i, b, j, column, width = arguments
+            result, kept, b, j, lines, column = arguments
             index = ir.IntType(64)
-            weights = pointer_to(context, builder, signature.args[1], a, i)
+            table = context.make_array(signature.args[4])(context, builder, lines).data
             row = Tile(tile.dtype, 1, 1)
-            loaded: dict[int, Any] = {}
-            for m in range(taps):
-                half, away = (m - odd) % 2, -((m - odd) // 2)
-                if away not in loaded:
-                    at = builder.add(j, index(away))
-                    (pointer,) = vectors_at(builder, row, pointer_to(context, builder, signature.args[3], b, at))
-                    vector = vector_at(builder, pointer, tile)
-                    if masked:
-                        first = builder.add(column, index(away))
-                        vector = kept_where(builder, lanes_within(builder, tile.lanes, first, width, 0, 1), vector)
-                    loaded[away] = vector
-                scalar = repeated(builder, builder.load(builder.gep(weights, [index(m)])), tile.lanes)
-                total = product_and_sum(builder, tile, scalar, loaded[away], builder.extract_value(result, half))
-                result = builder.insert_value(result, total, half)
+            loaded: dict[tuple[int, int], Any] = {}
+            for i in range(down):
+                met, rank = divmod(i - odd[0], stride)
+                line = above - met
+                for m in range(across):
+                    half, away = (m - odd[1]) % 2, -((m - odd[1]) // 2)
+                    if (line, away) not in loaded:
+                        start, width = (builder.load(builder.gep(table, [index(2 * line + n)])) for n in range(2))
+                        at = builder.add(builder.add(j, index(away)), start)
+                        (pointer,) = vectors_at(builder, row, pointer_to(context, builder, signature.args[2], b, at))
+                        vector = vector_at(builder, pointer, tile)
+                        if masked:
+                            first = builder.add(column, index(away))
+                            vector = kept_where(builder, lanes_within(builder, tile.lanes, first, width, 0, 1), vector)
+                        loaded[line, away] = vector
+                    weight = builder.extract_value(kept, i * across + m)
+                    place = 2 * rank + half
+                    total = product_and_sum(
+                        builder, tile, weight, loaded[line, away], builder.extract_value(result, place)
+                    )
+                    result = builder.insert_value(result, total, place)
             return result
 
-        integer = types.int64
-        return tile(tile, a, integer, b, integer, integer, integer), code
+        return tile(tile, kept, b, types.int64, lines, types.int64), code
 
     return add_spread
 
 
-def kept_lines(lines: int, first: int, rows: int) -> Any:
+def kept_lines(lines: int, taps: int, first: int, stride: int, rows: int) -> Any:
     """Return an intrinsic that adds the products of a few lines of an image with weights that are kept in registers.
 
     ``add_lines(tile, kept, table, b, j)`` adds ``b[j + table[line, 0]:]`` times a row of the tile ``kept``, element by
-    element, to each of the last ``rows`` of a tile, line after line, from the row ``first`` of ``kept`` on.
+    element, to each of the last ``rows`` of a tile, line after line. Each line has ``taps`` rows of ``kept``, of which
+    the last row of the tile gets the ``first``, and each row before it that ``stride`` further on.
     """
 
     @intrinsic
     def add_lines(typing: Any, tile: Any, kept: Any, table: Any, b: Any, j: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             result, kept, table, b, j = arguments
-            at = first * tile.columns
             for line in range(lines):
                 offset = builder.load(pointer_to(context, builder, signature.args[2], table, ir.IntType(64)(2 * line)))
                 pointer = pointer_to(context, builder, signature.args[3], b, builder.add(j, offset))
                 loaded = [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
                 for place in range((tile.rows - rows) * tile.columns, tile.rows * tile.columns):
-                    number, weight = loaded[place % tile.columns], builder.extract_value(kept, at)
-                    total = product_and_sum(builder, tile, number, weight, builder.extract_value(result, place))
+                    row, column = divmod(place, tile.columns)
+                    at = (line * taps + first + (tile.rows - 1 - row) * stride) * tile.columns + column
+                    weight = builder.extract_value(kept, at)
+                    total = product_and_sum(builder, tile, loaded[column], weight, builder.extract_value(result, place))
                     result = builder.insert_value(result, total, place)
-                    at += 1
             return result
 
         return tile(tile, kept, table, b, types.int64), code
@@ -213,21 +270,77 @@ def kept_lines(lines: int, first: int, rows: int) -> Any:
     return add_lines
 
 
+def _backwards(spread: bool) -> Any:
+    """Return an intrinsic that loads weights to be kept in registers.
+
+    ``kept(array, i, step, rows, columns)`` returns a tile whose last row is ``array[i:]``, and each row before it that
+    ``step`` further on; if ``spread``, the number there in all lanes of one column. ``rows`` and ``columns`` are
+    literals.
+    """
+
+    @intrinsic(prefer_literal=True)
+    def kept(typing: Any, array: Any, i: Any, step: Any, rows: Any, columns: Any) -> Any:
+        tile = Tile(array.dtype, rows.literal_value, 1 if spread else columns.literal_value)
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            numbers, i, step, *_ = arguments
+            result = ir.Constant(context.get_value_type(tile), None)
+            for row in range(tile.rows):
+                at = builder.add(i, builder.mul(step, step.type(tile.rows - 1 - row)))
+                pointer = pointer_to(context, builder, signature.args[0], numbers, at)
+                vectors = (
+                    [repeated(builder, builder.load(pointer), tile.lanes)]
+                    if spread
+                    else [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
+                )
+                for column, vector in enumerate(vectors):
+                    result = builder.insert_value(result, vector, row * tile.columns + column)
+            return result
+
+        return tile(array, types.int64, types.int64, rows, columns), code
+
+    return kept
+
+
+kept_numbers, kept_vectors = _backwards(spread=True), _backwards(spread=False)
+
+
 @intrinsic
-def store_merged(typing: Any, tile: Any, out: Any, i: Any) -> Any:
-    """Write the two columns of a tile's row to ``out[i:]``, a number of each in turns."""
+def multiply_kept(typing: Any, tile: Any, kept: Any, b: Any, j: Any) -> Any:
+    """Return the tile with ``b[j:]`` times each row of ``kept`` added to its rows, or to its last ones."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        result, out, i = arguments
-        both = [builder.extract_value(result, column) for column in range(2)]
-        pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], out, i))
-        for half, pointer in enumerate(pointers):
-            first = half * tile.lanes // 2
-            order = order_of([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
-            builder.store(builder.shuffle_vector(*both, order), pointer, align=tile.dtype.bitwidth // 8)
+        result, weights, b, j = arguments
+        pointer = pointer_to(context, builder, signature.args[2], b, j)
+        loaded = [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
+        for row in range(kept.rows):
+            for column, vector in enumerate(loaded):
+                at = (tile.rows - kept.rows + row) * tile.columns + column
+                weight = builder.extract_value(weights, row * kept.columns + min(column, kept.columns - 1))
+                total = product_and_sum(builder, tile, weight, vector, builder.extract_value(result, at))
+                result = builder.insert_value(result, total, at)
+        return result
+
+    return tile(tile, kept, b, types.int64), code
+
+
+@intrinsic
+def store_merged(typing: Any, tile: Any, out: Any, i: Any, step: Any) -> Any:
+    """Write the two columns of each row of a tile to ``out[i + row * step:]``, a number of each in turns."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, out, i, step = arguments
+        for row in range(tile.rows):
+            both = [builder.extract_value(result, 2 * row + column) for column in range(2)]
+            at = builder.add(i, builder.mul(step, step.type(row)))
+            pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], out, at))
+            for half, pointer in enumerate(pointers):
+                first = half * tile.lanes // 2
+                order = order_of([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
+                builder.store(builder.shuffle_vector(*both, order), pointer, align=tile.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.none(tile, out, types.int64), code
+    return types.none(tile, out, types.int64, types.int64), code
 
 
 @intrinsic

@@ -7,6 +7,7 @@ first element, nothing is checked, and loads and stores may be unaligned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -92,9 +93,15 @@ def last_rows(builder: Any, tile: Tile, kind: Any, starts: Any) -> Any:
     return enumerate(cgutils.unpack_tuple(builder, starts, kind.count), tile.rows - kind.count)
 
 
-def lanes_within(builder: Any, lanes: int, column: Any, width: Any, first: int, stride: int) -> Any:
-    """Return whether, in each lane, column + (first + lane) * stride is one of ``width`` columns."""
-    offsets = ir.Constant(ir.VectorType(column.type, lanes), [(first + lane) * stride for lane in range(lanes)])
+def lanes_within(
+    builder: Any, lanes: int, column: Any, width: Any, first: int, stride: int, order: Sequence[int] = ()
+) -> Any:
+    """Return whether, in each lane, column + (first + lane) * stride is one of ``width`` columns.
+
+    In another order, ``order`` says in each lane which one is meant.
+    """
+    numbers = [(first + lane) * stride for lane in order or range(lanes)]
+    offsets = ir.Constant(ir.VectorType(column.type, lanes), numbers)
     columns = builder.add(repeated(builder, column, lanes), offsets)
     return builder.icmp_unsigned("<", columns, repeated(builder, width, lanes))
 

@@ -56,6 +56,21 @@ def zeros(typing: Any, array: Any, rows: Any, columns: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
+def filled(typing: Any, array: Any, i: Any, rows: Any, columns: Any) -> Any:
+    """Return a tile of ``array[i]`` everywhere; ``rows`` and ``columns`` are literals."""
+    tile = Tile(array.dtype, rows.literal_value, columns.literal_value)
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = builder.load(pointer_to(context, builder, signature.args[0], *arguments[:2]))
+        vector, result = repeated(builder, number, tile.lanes), ir.Constant(context.get_value_type(tile), None)
+        for at in range(tile.rows * tile.columns):
+            result = builder.insert_value(result, vector, at)
+        return result
+
+    return tile(array, types.int64, rows, columns), code
+
+
+@intrinsic(prefer_literal=True)
 def starts_at(typing: Any, table: Any, i: Any, rows: Any) -> Any:
     """Return ``table[i : i + rows]`` as a tuple: where each row's numbers begin; ``rows`` is a literal."""
     number = rows.literal_value

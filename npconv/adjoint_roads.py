@@ -1,0 +1,87 @@
+"""Short roads from a gradient's arrays to a kernel, for C-contiguous arrays of the problem's dtype.
+
+`npconv.adjoint` looks at its arrays anew in each call, which takes 40 µs. What it finds depends on the problem alone if
+they are C-contiguous; here it is found once, for the problems that one convolution solves. `npconv.recall` tells which
+calls are remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npconv import adjoint, loading
+from npconv.kernels import host, packed
+from npconv.plan import Choice, choose
+from npconv.problem import ConvProblem
+
+Road = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
+    """Return a function of ``grad_output`` and ``weight``, or None; the problem has no bias and no activation."""
+    if problem.padding_mode != "zeros" or problem.data_format != "channels_first" or problem.activation:
+        return None
+    form = problem.canonical_form()
+    steps, reached = adjoint.steps(form)
+    if not reached:
+        return None
+    spread = adjoint.in_one_pass(form, steps, choice)
+    if spread is not None:
+        return _spread(spread, problem, choice)
+    road = choose(steps[0].forward, choice).road if len(steps) == 1 else None
+    if road is None:
+        return None
+    shape, slopes = problem.input_shape, steps[0].forward.input_shape
+
+    def compute(grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        taps = adjoint.swapped(form, problem.canonical_weight(weight))[..., ::-1, ::-1, ::-1]
+        return road(grad_output.reshape(slopes), taps, None).reshape(shape)
+
+    return compute
+
+
+def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
+    form, dtype, shape = problem.canonical_form(), problem.compute_dtype, problem.input_shape
+    flat = loading.module("npconv.kernels.numba.slab").flat
+    (_, x_layout), (_, out_layout) = (flat(np.empty(size, dtype)) for size in (form.result_shape, form.input_shape))
+    plan, bias, epilogue = (
+        spread.plan(form, choice.threads),
+        np.zeros(form.in_channels, dtype),
+        packed.epilogue_of((), dtype),
+    )
+
+    def compute(grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        out = np.empty(shape, dtype)
+        x, weight = host.writeable(grad_output).reshape(-1), host.writeable(weight).reshape(-1)
+        spread.conv(plan, x, x_layout, weight, bias, epilogue, out.reshape(-1), out_layout)
+        return out
+
+    return compute
+
+
+def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
+    """Return a function of the convolution's input and of ``grad_output``, or None."""
+    if problem.data_format != "channels_first":
+        return None
+    step = adjoint.weight_step(problem)
+    if step.made is not None:
+        return None
+    dtype, shape, results = np.dtype(problem.dtype), problem.weight_shape, problem.canonical_form().result_shape
+    x, out = np.empty(problem.input_shape, dtype), np.empty(shape, dtype)
+    met = adjoint.met(problem, problem.canonical(x))
+    if not np.may_share_memory(met, x):  # groups of several images, which take a copy
+        return None
+    fill = choose(step.forward, choice).fixed(met, problem.canonical_weight(out).swapaxes(0, 1))
+    if fill is None:
+        return None
+
+    def compute(input: np.ndarray, grad_output: np.ndarray) -> np.ndarray:
+        out = np.empty(shape, dtype)
+        slope = host.writeable(grad_output).reshape(results).swapaxes(0, 1)
+        fill(host.writeable(input).reshape(-1), slope, out.reshape(-1))
+        return out
+
+    return compute
