@@ -29,10 +29,12 @@ import numpy as np
 from npconv.kernels.numba import blocking, jit, planes
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.scrolling import (
+    Filters,
     Sums,
     along_rows,
     along_whole_rows,
     elements_of,
+    first_channels,
     full_ones,
     lanes,
     over_image,
@@ -41,7 +43,6 @@ from npconv.kernels.numba.scrolling import (
 )
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
 from npconv.kernels.numba.vector import lanes_of
-from npconv.loading import once
 from npconv.problem import ConvProblem
 
 LOADED = 2**14
@@ -70,37 +71,6 @@ class Plan(NamedTuple):
     along: Way | None
 
 
-def _firsts(problem: ConvProblem) -> list[int]:
-    """Return the first channel of each block that sums along rows take, the last of which may overlap."""
-    problem = problem.canonical_form()
-    block = sums_of(problem, 2).columns * lanes(problem)
-    channels = problem.in_channels
-    if problem.out_channels != channels or channels < block:
-        return []
-    return [min(c, channels - block) for c in range(0, channels, block)]
-
-
-class Filters:
-    """Filters (K, 1, kd, kh, kw): as they are, for sums that scroll down, and in vectors of channels."""
-
-    def __init__(self, problem: ConvProblem, weight: np.ndarray) -> None:
-        self._problem = problem
-        self.plain = np.ascontiguousarray(weight).reshape(-1)
-
-    @once
-    def in_vectors(self) -> np.ndarray:
-        """Return a tap's weights for a block of channels side by side, tap behind tap, block behind block."""
-        problem, firsts = self._problem.canonical_form(), _firsts(self._problem)
-        block, products = sums_of(problem, 2).columns * lanes(problem), problem.products
-        weight = self.plain.reshape(-1, products)
-        packed = jit.aligned(len(firsts) * block * products * weight.itemsize).view(weight.dtype)
-        blocks = packed.reshape(-1, products, block)
-        straight = len(weight) // block
-        blocks[:straight] = weight[: straight * block].reshape(straight, block, products).transpose(0, 2, 1)
-        blocks[-1] = weight[firsts[-1] : firsts[-1] + block].T
-        return packed
-
-
 def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, 1, kd, kh, kw), which are packed when channels that lie side by side are met."""
     return Filters(problem, weight)
@@ -112,7 +82,7 @@ pack_bias = planes.pack_bias
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks, for both memory orders."""
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
-    return Plan(problem.flops // 20, down, _along(problem, threads) if _firsts(problem) else None)
+    return Plan(problem.flops // 20, down, _along(problem, threads) if first_channels(problem) else None)
 
 
 def _is_small(problem: ConvProblem) -> bool:

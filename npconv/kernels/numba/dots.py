@@ -47,7 +47,11 @@ RESULTS = 9
 
 
 TOGETHER = 4
-"""Rows of the kernel that are taken at once, so that what two of them meet is loaded once."""
+"""Rows of the kernel that are taken at once, so that what two of them meet is loaded once.
+
+With 16 registers some of the sums then wait in memory; two rows at once, which leave them in place, took a quarter
+longer (32 channels of 112² on a Zen 3), three a tenth.
+"""
 
 
 class Plan(NamedTuple):

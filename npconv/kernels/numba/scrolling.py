@@ -37,6 +37,7 @@ from npconv.kernels.numba.vector import (
     zeros,
 )
 from npconv.kernels.summation import chain_length
+from npconv.loading import once
 from npconv.problem import ConvProblem
 
 REGISTERS = 32 if VECTOR_BYTES == 64 else 16
@@ -100,6 +101,37 @@ def sums_of(problem: ConvProblem, axis: int) -> Sums:
 def lanes(problem: ConvProblem) -> int:
     """Return how many numbers a vector holds."""
     return VECTOR_BYTES // problem.compute_dtype.itemsize
+
+
+def first_channels(problem: ConvProblem) -> list[int]:
+    """Return the first channel of each block that sums along rows take, the last of which may overlap."""
+    problem = problem.canonical_form()
+    block = sums_of(problem, 2).columns * lanes(problem)
+    channels = problem.in_channels
+    if problem.out_channels != channels or channels < block:
+        return []
+    return [min(c, channels - block) for c in range(0, channels, block)]
+
+
+class Filters:
+    """Filters (K, 1, kd, kh, kw): as they are, for sums that scroll down, and in vectors of channels."""
+
+    def __init__(self, problem: ConvProblem, weight: np.ndarray) -> None:
+        self._problem = problem
+        self.plain = np.ascontiguousarray(weight).reshape(-1)
+
+    @once
+    def in_vectors(self) -> np.ndarray:
+        """Return a tap's weights for a block of channels side by side, tap behind tap, block behind block."""
+        problem, firsts = self._problem.canonical_form(), first_channels(self._problem)
+        block, products = sums_of(problem, 2).columns * lanes(problem), problem.products
+        weight = self.plain.reshape(-1, products)
+        packed = jit.aligned(len(firsts) * block * products * weight.itemsize).view(weight.dtype)
+        blocks = packed.reshape(-1, products, block)
+        straight = len(weight) // block
+        blocks[:straight] = weight[: straight * block].reshape(straight, block, products).transpose(0, 2, 1)
+        blocks[-1] = weight[firsts[-1] : firsts[-1] + block].T
+        return packed
 
 
 @jit.inline
@@ -218,7 +250,8 @@ def over_image(
     """Return the sums of one run of pixels, ``columns`` vectors wide, that scroll down an image as it is.
 
     Rows beyond the image are ``blank``; if ``masked``, columns may lie beyond it, too. Taps of a row lie side by side
-    if ``dense``. The weights stay in registers: from memory, there was a load for each product.
+    if ``dense``. The weights stay in registers, as far as there are enough. (Broadcast from memory for each product
+    they took as long at stride 1.)
     """
     residues, taps, folded = min(stride[0], kernel[0]), kernel[0] * kernel[1], stride[1] == 2
     add_rows, add_edge = (rows_of_step(kernel, stride, dense, masked, at_edge) for at_edge in (False, True))
