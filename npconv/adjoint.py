@@ -180,7 +180,7 @@ def _merged(
         return False
     if any(choose(step.forward, choice).algorithm.name not in _MERGED[choice.algorithm == "auto"] for step in steps):
         return False
-    if any(array.dtype != dtype for array in (weight, grad_output, out)):
+    if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
     planes = loading.module("npconv.kernels.numba.planes")
     forwards = tuple(step.forward for step in steps)

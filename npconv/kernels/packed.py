@@ -169,7 +169,9 @@ class Merged:
 
     def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Any:
         """Return weights and bias in the engine's order."""
-        return self._engine.pack_all(self.problems, weights), self._engine.pack_bias(self.problems[0], bias)
+        return self._engine.pack_all(self.problems, list(map(host.writeable, weights))), self._engine.pack_bias(
+            self.problems[0], bias
+        )
 
     def __call__(self, x: np.ndarray, packed: Any, out: np.ndarray) -> bool:
         """Fill ``out``, whose rows have the pixels of both; False if it takes copies to do so."""

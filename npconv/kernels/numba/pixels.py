@@ -29,7 +29,11 @@ IN_PLANES = {1: 8, 2: 4, 3: 2, 4: 2}
 
 Higher tiles do not pay: a table, six filters and their elements take more registers than there are."""
 
-IN_SLIVERS = dict.fromkeys(range(1, ROWS + 1), COLUMNS)
+LEAST_ROWS = 4
+"""Filters of the lowest tile that meets slivers; each height takes half a second to compile."""
+
+FEWEST = 8
+"""Filters that can be cut into tiles of 4 to 6, as all greater numbers can."""
 
 HIGHEST = max(IN_PLANES)
 
@@ -65,9 +69,7 @@ def _tile(rows, columns, cut):  # type: ignore[no-untyped-def]
 
 
 _one, _two, _three, _four = (_tile(rows, columns, False) for rows, columns in IN_PLANES.items())
-_cut_one, _cut_two, _cut_three, _cut_four, _cut_five, _cut_six = (
-    _tile(rows, columns, True) for rows, columns in IN_SLIVERS.items()
-)
+_cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, True) for rows in range(LEAST_ROWS, ROWS + 1))
 
 
 @jit.inline
@@ -107,7 +109,10 @@ def multiply_planes(  # type: ignore[no-untyped-def]
 
 @jit.inline
 def multiply_slivers(result, at, pitch, filters, first, count, slivers, places, sizes, bias, k, epilogue):  # type: ignore[no-untyped-def]
-    """Do the same with slivers; ``places`` are where each begins and where its results belong, behind ``at``."""
+    """Do the same with slivers, for at least `FEWEST` filters.
+
+    ``places`` are where each sliver begins and where its results belong, behind ``at``.
+    """
     tiles = -(-count // ROWS)
     least, higher = divmod(count, tiles)
     for tile in range(tiles):
@@ -116,14 +121,8 @@ def multiply_slivers(result, at, pitch, filters, first, count, slivers, places, 
             _cut_six(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
         elif rows == 5:
             _cut_five(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
-        elif rows == 4:
-            _cut_four(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
-        elif rows == 3:
-            _cut_three(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
-        elif rows == 2:
-            _cut_two(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
         else:
-            _cut_one(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
+            _cut_four(result, at, pitch, filters, first, slivers, places, places, sizes, bias, k, epilogue)
         at += rows * pitch
         first += rows * sizes[1]
         k += rows

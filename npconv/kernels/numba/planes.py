@@ -31,7 +31,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.pixels import WIDEST, cut_planes, cut_sliver, multiply_planes, multiply_slivers
+from npconv.kernels.numba.pixels import FEWEST, WIDEST, cut_planes, cut_sliver, multiply_planes, multiply_slivers
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
 from npconv.kernels.numba.slab import clear, load_planes, unload_merged, unload_planes
@@ -127,7 +127,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
     others = problem.batch * -(-problem.groups // together) * depth
     planes = channels * kernel[0] * len(phases[0]) * len(phases[1])
     many = _has_many(problem)
-    unit = product.width(problem.compute_dtype) if many else MOST  # filters that a task has one or more of
+    # Filters that a task has one or more of.
+    unit = max(product.width(problem.compute_dtype), FEWEST) if many else MOST
     # Planes that meet one tap each need no slab: those of a 1 × 1 kernel, which come as one row, and of phases.
     as_they_are = (
         many
@@ -139,11 +140,11 @@ def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
     pixels = PIXELS
     load = (CUT + SLAB / problem.taps) / unit if many else LOAD / problem.taps
     while True:
-        panels = -(-filters // unit) if together == 1 else 1
+        panels = max(filters // unit, 1) if together == 1 else 1
         block = blocking.blocks(height, width, pixels, others, panels, threads, load)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
-        results = min(block.panels * unit, filters) * len(problems) * block.rows * columns
+        results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
         in_place = len(problems) == 1 and (columns == width or _fills.py_func(block.columns, COLUMNS * lanes))
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
         room = (0 if as_they_are and height == 1 else inputs) + results
@@ -156,11 +157,12 @@ def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
         fitting = _fitting(height, block.rows, columns, block.columns, COLUMNS * lanes)
         block = blocking.blocks(height, width, fitting * block.columns, others, panels, threads, load)
     rows = block.rows + beyond[0]
-    share = min(block.panels * unit, filters) if together == 1 else filters
+    parts = max(filters // (block.panels * unit), 1) if together == 1 else 1
+    share = -(-filters // parts)
     # Planes are an odd number of lines of the cache apart: powers of two would meet in a few of its sets.
     line = 64 // itemsize
     plane = (-(-rows * columns // line) | 1) * line
-    grid = (problem.batch, -(-problem.groups // together), -(-filters // share), depth,
+    grid = (problem.batch, -(-problem.groups // together), parts, depth,
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), [-pad for pad in before], (kernel[0], rows, columns),
@@ -220,107 +222,10 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid,
-               plan.sizes, plan.sums, plan.offsets, scratch=plan.scratch)  # fmt: skip
-
-
-@jit.scratch_kernel
-def _block(  # type: ignore[no-untyped-def]
-    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, sums, offsets
-):
-    """Compute a rectangle of the result for some groups, or some filters of a group."""
-    task, horizontal = divmod(task, grid[5])
-    task, vertical = divmod(task, grid[4])
-    task, z = divmod(task, grid[3])
-    task, part = divmod(task, grid[2])
-    n, first_group = divmod(task, grid[1])
-    stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes
-    groups, together, _ = others
-    first_group *= together
-    together = min(together, groups - first_group)
-    first_filter = part * block[0]
-    count = min(block[0], filters - first_filter)  # of each group
-    merged = len(sums)
-    row, column = vertical * block[1], horizontal * block[2]
-    rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
-    phases = offsets[len(offsets) - down - across :]
-    slivers, longest = cut[0], max(sums[:, 1])
-    size = channels * window[0] * down * across * plane
-    wide = width_of(x)
-    spare = WIDEST * lanes_of(x)
-    positions = (rows - 1) * window[2] + columns
-    pitch = -(-positions // lanes_of(x)) * lanes_of(x) + spare
-    # Results are written where they belong if they lie in one row, the last tile over the end of the one before.
-    in_row = rows == 1 or (window[2] == columns and out_layout[3] == columns * out_layout[4])
-    lined = merged == 1 and out_layout[4] == 1
-    straight = lined and in_row and positions >= (wide if slivers else spare)
-    by_rows = lined and slivers > 0 and not straight and _fills(columns, wide)
-    as_they_are = cut[1] and (rows == 1 or (x_layout[3] == columns * x_layout[4] and columns == window[2]))
-    if as_they_are:
-        size = 0
-    at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
-    fill, scratch = scratch[: slivers * longest * wide], scratch[slivers * longest * wide :]
-    piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
-    # Of each sliver, the first pixel and the place of its results.
-    each = -(-columns // wide) if by_rows else 1
-    many = rows * each if by_rows else -(-positions // wide)
-    pixels, places = np.empty(many, np.int64), np.empty((many * COLUMNS, 2), np.int64)
-    for sliver in range(many):
-        line, across_line = divmod(sliver, each) if by_rows else (0, sliver)
-        pixel = across_line * wide
-        if straight or by_rows or as_they_are:
-            pixel = max(min(pixel, (columns if by_rows else positions) - wide), 0)
-        pixels[sliver], places[sliver, 1] = line * window[2] + pixel, line * out_layout[3] + pixel
-    if not as_they_are:
-        clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
-    for begin in range(first_group, first_group + together, at_once):
-        number = min(at_once, first_group + together - begin)
-        start = n * x_layout[0] + begin * channels * x_layout[1]
-        origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
-        if not as_they_are:
-            load_planes(
-                piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride, window,
-                phases, down,
-            )  # fmt: skip
-        start += origin[0] * x_layout[2] + row * x_layout[3] + column * x_layout[4]
-        at = n * out_layout[0] + (begin * filters + first_filter) * out_layout[1] + z * out_layout[2]
-        at += row * out_layout[3] + column * merged * out_layout[4]
-        for g in range(number):
-            k = (begin + g) * filters + first_filter
-            if straight or by_rows:
-                target, to, step = out, at + g * filters * out_layout[1], out_layout[1]
-            else:
-                target, to, step = result, g * count * pitch, pitch
-            if not slivers:
-                first_offset, elements, chain, _ = sums[0]
-                multiply_planes(
-                    target, to, step, weights, k * elements, count, piece, g * size, positions, straight, places,
-                    offsets[first_offset:], (chain, elements), bias, k, epilogue,
-                )  # fmt: skip
-                continue
-            for first in range(0, many, slivers):
-                some = places[first : min(first + slivers, many)]
-                weight = np.int64(0)  # of the first filter of a phase
-                for phase in range(merged):
-                    first_offset, elements, chain, cut_before = sums[phase]
-                    for sliver in range(0 if cut_before else len(some)):
-                        pixel = pixels[first + sliver]
-                        some[sliver, 0] = sliver * elements * wide
-                        if as_they_are:
-                            cut_planes(
-                                fill, some[sliver, 0], x, start + pixel * x_layout[4], x_layout, elements, positions
-                            )
-                        else:
-                            cut_sliver(fill, some[sliver, 0], piece, g * size + pixel, offsets[first_offset:], elements)
-                    multiply_slivers(
-                        target, to + phase * count * step, step, weights, weight + k * elements, count, fill, some,
-                        (chain, elements), bias, k, epilogue,
-                    )  # fmt: skip
-                    weight += groups * filters * elements
-        if merged > 1:
-            unload_merged(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
-        elif not straight and not by_rows:
-            unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
+    _kernels[plan.sizes[-1, 0] > 0].run(
+        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes, plan.sums,
+        plan.offsets, scratch=plan.scratch,
+    )  # fmt: skip
 
 
 @jit.inline
@@ -330,3 +235,128 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
     Where the channels are last, enough of them to transpose straight blocks.
     """
     return min(groups, -(-BLOCK // filters)) if to_filter == 1 or to_channel == 1 else 1
+
+
+@jit.inline
+def _in_planes(  # type: ignore[no-untyped-def]
+    result, at, pitch, weights, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
+    places, positions, straight, as_they_are, bias, epilogue,
+):  # fmt: skip
+    """Compute some filters of a group that meet planes as they lie in the slab."""
+    _, elements, chain, _ = sums[0]
+    multiply_planes(
+        result, at, pitch, weights, k * elements, count, piece, begin, positions, straight, places, offsets,
+        (chain, elements), bias, k, epilogue,
+    )  # fmt: skip
+
+
+@jit.inline
+def _in_slivers(  # type: ignore[no-untyped-def]
+    result, at, pitch, weights, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
+    places, positions, straight, as_they_are, bias, epilogue,
+):  # fmt: skip
+    """Compute some filters of a group that meet slivers: of the image, or of the slab."""
+    wide = width_of(x)
+    for first in range(0, len(pixels), slivers):
+        some = places[first : min(first + slivers, len(pixels))]
+        weight = np.int64(0)  # where the filters of a convolution begin
+        for phase in range(len(sums)):
+            first_offset, elements, chain, cut_before = sums[phase]
+            for sliver in range(0 if cut_before else len(some)):
+                pixel = pixels[first + sliver]
+                some[sliver, 0] = sliver * elements * wide
+                if as_they_are:
+                    source = start + pixel * x_layout[4]
+                    cut_planes(fill, some[sliver, 0], x, source, x_layout, elements, positions)
+                else:
+                    cut_sliver(fill, some[sliver, 0], piece, begin + pixel, offsets[first_offset:], elements)
+            multiply_slivers(
+                result, at + phase * count * pitch, pitch, weights, weight + k * elements, count, fill, some,
+                (chain, elements), bias, k, epilogue,
+            )  # fmt: skip
+            weight += len(bias) * elements
+
+
+def _kernel(products: Any, name: str) -> jit.Kernel:
+    """Return the kernel that multiplies by one of the two functions above."""
+
+    def block(  # type: ignore[no-untyped-def]
+        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, sums, offsets
+    ):
+        """Compute a rectangle of the result for some groups, or some filters of a group."""
+        task, horizontal = divmod(task, grid[5])
+        task, vertical = divmod(task, grid[4])
+        task, z = divmod(task, grid[3])
+        task, part = divmod(task, grid[2])
+        n, first_group = divmod(task, grid[1])
+        stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes
+        groups, together, _ = others
+        first_group *= together
+        together = min(together, groups - first_group)
+        first_filter = part * filters // grid[2]
+        count = (part + 1) * filters // grid[2] - first_filter  # of each group
+        merged = len(sums)
+        row, column = vertical * block[1], horizontal * block[2]
+        rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
+        phases = offsets[len(offsets) - down - across :]
+        slivers, longest = cut[0], max(sums[:, 1])
+        size = channels * window[0] * down * across * plane
+        wide = width_of(x)
+        spare = WIDEST * lanes_of(x)
+        positions = (rows - 1) * window[2] + columns
+        pitch = -(-positions // lanes_of(x)) * lanes_of(x) + spare
+        # Results are written where they belong if they lie in one row, the last tile over the end of the one before.
+        in_row = rows == 1 or (window[2] == columns and out_layout[3] == columns * out_layout[4])
+        lined = merged == 1 and out_layout[4] == 1
+        straight = lined and in_row and positions >= (wide if slivers else spare)
+        by_rows = lined and slivers > 0 and not straight and _fills(columns, wide)
+        as_they_are = cut[1] and (rows == 1 or (x_layout[3] == columns * x_layout[4] and columns == window[2]))
+        if as_they_are:
+            size = 0
+        at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
+        fill, scratch = scratch[: slivers * longest * wide], scratch[slivers * longest * wide :]
+        piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
+        # Of each sliver, the first pixel and the place of its results.
+        each = -(-columns // wide) if by_rows else 1
+        many = rows * each if by_rows else -(-positions // wide)
+        pixels, places = np.empty(many, np.int64), np.empty((many * COLUMNS, 2), np.int64)
+        for sliver in range(many):
+            line, across_line = divmod(sliver, each) if by_rows else (0, sliver)
+            pixel = across_line * wide
+            if straight or by_rows or as_they_are:
+                pixel = max(min(pixel, (columns if by_rows else positions) - wide), 0)
+            pixels[sliver], places[sliver, 1] = line * window[2] + pixel, line * out_layout[3] + pixel
+        if not as_they_are:
+            clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
+        for begin in range(first_group, first_group + together, at_once):
+            number = min(at_once, first_group + together - begin)
+            start = n * x_layout[0] + begin * channels * x_layout[1]
+            origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
+            if not as_they_are:
+                load_planes(
+                    piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride,
+                    window, phases, down,
+                )  # fmt: skip
+            start += origin[0] * x_layout[2] + row * x_layout[3] + column * x_layout[4]
+            at = n * out_layout[0] + (begin * filters + first_filter) * out_layout[1] + z * out_layout[2]
+            at += row * out_layout[3] + column * merged * out_layout[4]
+            for g in range(number):
+                k = (begin + g) * filters + first_filter
+                if straight or by_rows:
+                    target, to, step = out, at + g * filters * out_layout[1], out_layout[1]
+                else:
+                    target, to, step = result, g * count * pitch, pitch
+                products(
+                    target, to, step, weights, k, count, x, start, x_layout, piece, g * size, offsets, sums, slivers,
+                    fill, pixels, places, positions, straight, as_they_are, bias, epilogue,
+                )  # fmt: skip
+            if merged > 1:
+                unload_merged(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
+            elif not straight and not by_rows:
+                unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
+
+    block.__name__ = block.__qualname__ = f"_block_{name}"
+    return jit.scratch_kernel(block)
+
+
+_kernels = {False: _kernel(_in_planes, "planes"), True: _kernel(_in_slivers, "slivers")}
