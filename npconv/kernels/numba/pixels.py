@@ -129,35 +129,36 @@ def multiply_slivers(result, at, pitch, filters, first, count, slivers, places, 
 
 
 @jit.inline
-def cut_sliver(sliver, at, piece, begin, offsets, elements):  # type: ignore[no-untyped-def]
-    """Copy what two vectors of pixels meet, ``piece[begin + offsets[e]:]`` for each element e, to ``sliver[at:]``."""
+def cut_sliver(sliver, at, pixel, elements, piece, begin, offsets, x, start, layout, pixels):  # type: ignore[no-untyped-def]
+    """Cut from a slab: ``piece[begin + offsets[e] + pixel:]`` for each element e, two vectors of pixels."""
     wide = width_of(sliver)
     for element in range(elements):
-        copy(sliver, at + element * wide, piece, begin + starts_at(offsets, element, 1)[0])
+        copy(sliver, at + element * wide, piece, begin + pixel + starts_at(offsets, element, 1)[0])
 
 
 @jit.inline
-def cut_planes(sliver, at, x, begin, layout, elements, pixels):  # type: ignore[no-untyped-def]
-    """Copy two vectors of neighbouring pixels of an image, from ``x[begin]`` on, channel after channel.
+def cut_planes(sliver, at, pixel, elements, piece, begin, offsets, x, start, layout, pixels):  # type: ignore[no-untyped-def]
+    """Cut from an image whose first pixel is ``x[start]``: two vectors of pixels for each channel.
 
     If there are fewer ``pixels``, the last one is repeated.
     """
     to_channel, to_pixel = layout[1], layout[4]
     wide = width_of(sliver)
+    first = start + pixel * to_pixel
     if pixels < wide:
         for element in range(elements):
             for lane in range(wide):
                 from_lane = min(lane, pixels - 1) * to_pixel
-                move(sliver, at + element * wide + lane, x, begin + from_lane + element * to_channel)
+                move(sliver, at + element * wide + lane, x, first + from_lane + element * to_channel)
     elif to_pixel == 1:
         for element in range(elements):
-            copy(sliver, at + element * wide, x, begin + element * to_channel)
+            copy(sliver, at + element * wide, x, first + element * to_channel)
     elif to_channel == 1 and elements >= BLOCK and wide >= BLOCK:
         for element in range(0, elements, BLOCK):
             element = min(element, elements - BLOCK)
             for lane in range(0, wide, BLOCK):
-                transpose(sliver, at + element * wide + lane, wide, x, begin + lane * to_pixel + element, to_pixel)
+                transpose(sliver, at + element * wide + lane, wide, x, first + lane * to_pixel + element, to_pixel)
     else:
         for element in range(elements):
             for lane in range(wide):
-                move(sliver, at + element * wide + lane, x, begin + lane * to_pixel + element * to_channel)
+                move(sliver, at + element * wide + lane, x, first + lane * to_pixel + element * to_channel)

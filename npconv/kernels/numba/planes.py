@@ -147,7 +147,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
         results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
         in_place = len(problems) == 1 and (columns == width or _fills.py_func(block.columns, COLUMNS * lanes))
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
-        room = (0 if as_they_are and height == 1 else inputs) + results
+        room = (0 if as_they_are else inputs) + results
         if pixels <= 64 or (
             used * itemsize <= blocking.CACHE // (8 if together > 1 else 1) and (not many or room * itemsize <= ROOM)
         ):
@@ -186,7 +186,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
     pitch = -(-block.rows * columns // lanes) * lanes + spare
     at_once = min(together, BLOCK)
     scratch = at_once * share * len(problems) * pitch + spare + slivers * sliver
-    if not (as_they_are and height == 1):
+    if not as_they_are:
         scratch += at_once * planes * plane
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype), np.array(grid),
@@ -222,7 +222,7 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _kernels[plan.sizes[-1, 0] > 0].run(
+    _kernels[plan.sizes[-1, 0] > 0, plan.sizes[-1, 1] > 0].run(
         plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes, plan.sums,
         plan.offsets, scratch=plan.scratch,
     )  # fmt: skip
@@ -240,7 +240,7 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
 @jit.inline
 def _in_planes(  # type: ignore[no-untyped-def]
     result, at, pitch, weights, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
-    places, positions, straight, as_they_are, bias, epilogue,
+    places, positions, straight, bias, epilogue,
 ):  # fmt: skip
     """Compute some filters of a group that meet planes as they lie in the slab."""
     _, elements, chain, _ = sums[0]
@@ -250,35 +250,42 @@ def _in_planes(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
+def _slivers(whole: bool) -> Any:
+    """Return the function for filters of a group that meet slivers, cut from the slab or from whole planes."""
+
+    def in_slivers(  # type: ignore[no-untyped-def]
+        result, at, pitch, weights, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
+        places, positions, straight, bias, epilogue,
+    ):  # fmt: skip
+        wide = width_of(x)
+        for first in range(0, len(pixels), slivers):
+            some = places[first : min(first + slivers, len(pixels))]
+            weight = np.int64(0)  # where the filters of a convolution begin
+            for phase in range(len(sums)):
+                first_offset, elements, chain, cut_before = sums[phase]
+                for sliver in range(0 if cut_before else len(some)):
+                    some[sliver, 0] = sliver * elements * wide
+                    cut(
+                        fill, some[sliver, 0], pixels[first + sliver], elements, piece, begin, offsets[first_offset:],
+                        x, start, x_layout, positions,
+                    )  # fmt: skip
+                multiply_slivers(
+                    result, at + phase * count * pitch, pitch, weights, weight + k * elements, count, fill, some,
+                    (chain, elements), bias, k, epilogue,
+                )  # fmt: skip
+                weight += len(bias) * elements
+
+    cut = cut_planes if whole else cut_sliver
+    return jit.specialised(in_slivers, whole)
+
+
 @jit.inline
-def _in_slivers(  # type: ignore[no-untyped-def]
-    result, at, pitch, weights, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
-    places, positions, straight, as_they_are, bias, epilogue,
-):  # fmt: skip
-    """Compute some filters of a group that meet slivers: of the image, or of the slab."""
-    wide = width_of(x)
-    for first in range(0, len(pixels), slivers):
-        some = places[first : min(first + slivers, len(pixels))]
-        weight = np.int64(0)  # where the filters of a convolution begin
-        for phase in range(len(sums)):
-            first_offset, elements, chain, cut_before = sums[phase]
-            for sliver in range(0 if cut_before else len(some)):
-                pixel = pixels[first + sliver]
-                some[sliver, 0] = sliver * elements * wide
-                if as_they_are:
-                    source = start + pixel * x_layout[4]
-                    cut_planes(fill, some[sliver, 0], x, source, x_layout, elements, positions)
-                else:
-                    cut_sliver(fill, some[sliver, 0], piece, begin + pixel, offsets[first_offset:], elements)
-            multiply_slivers(
-                result, at + phase * count * pitch, pitch, weights, weight + k * elements, count, fill, some,
-                (chain, elements), bias, k, epilogue,
-            )  # fmt: skip
-            weight += len(bias) * elements
+def _load_nothing(slab, at, plane, x, layout, start, channels, origin, step, stride, window, phases, down):  # type: ignore[no-untyped-def]
+    """Stand where there is no slab."""
 
 
-def _kernel(products: Any, name: str) -> jit.Kernel:
-    """Return the kernel that multiplies by one of the two functions above."""
+def _kernel(products: Any, load: Any, name: str) -> jit.Kernel:
+    """Return the kernel that loads and multiplies by these functions."""
 
     def block(  # type: ignore[no-untyped-def]
         task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, sums, offsets
@@ -310,7 +317,7 @@ def _kernel(products: Any, name: str) -> jit.Kernel:
         lined = merged == 1 and out_layout[4] == 1
         straight = lined and in_row and positions >= (wide if slivers else spare)
         by_rows = lined and slivers > 0 and not straight and _fills(columns, wide)
-        as_they_are = cut[1] and (rows == 1 or (x_layout[3] == columns * x_layout[4] and columns == window[2]))
+        as_they_are = cut[1] > 0
         if as_they_are:
             size = 0
         at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
@@ -332,11 +339,10 @@ def _kernel(products: Any, name: str) -> jit.Kernel:
             number = min(at_once, first_group + together - begin)
             start = n * x_layout[0] + begin * channels * x_layout[1]
             origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
-            if not as_they_are:
-                load_planes(
-                    piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride,
-                    window, phases, down,
-                )  # fmt: skip
+            load(
+                piece, np.int64(0), plane, x, x_layout, start, number * channels, origin, depth_step, stride, window,
+                phases, down,
+            )  # fmt: skip
             start += origin[0] * x_layout[2] + row * x_layout[3] + column * x_layout[4]
             at = n * out_layout[0] + (begin * filters + first_filter) * out_layout[1] + z * out_layout[2]
             at += row * out_layout[3] + column * merged * out_layout[4]
@@ -348,7 +354,7 @@ def _kernel(products: Any, name: str) -> jit.Kernel:
                     target, to, step = result, g * count * pitch, pitch
                 products(
                     target, to, step, weights, k, count, x, start, x_layout, piece, g * size, offsets, sums, slivers,
-                    fill, pixels, places, positions, straight, as_they_are, bias, epilogue,
+                    fill, pixels, places, positions, straight, bias, epilogue,
                 )  # fmt: skip
             if merged > 1:
                 unload_merged(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
@@ -359,4 +365,9 @@ def _kernel(products: Any, name: str) -> jit.Kernel:
     return jit.scratch_kernel(block)
 
 
-_kernels = {False: _kernel(_in_planes, "planes"), True: _kernel(_in_slivers, "slivers")}
+_kernels = {
+    (False, False): _kernel(_in_planes, load_planes, "planes"),
+    (True, False): _kernel(_slivers(False), load_planes, "slivers"),
+    (True, True): _kernel(_slivers(True), _load_nothing, "whole"),
+}
+"""By whether there are slivers, and whether they are cut from whole planes."""
