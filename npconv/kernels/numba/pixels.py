@@ -129,36 +129,42 @@ def multiply_slivers(result, at, pitch, filters, first, count, slivers, places, 
 
 
 @jit.inline
-def cut_sliver(sliver, at, pixel, elements, piece, begin, offsets, x, start, layout, pixels):  # type: ignore[no-untyped-def]
-    """Cut from a slab: ``piece[begin + offsets[e] + pixel:]`` for each element e, two vectors of pixels."""
-    wide = width_of(sliver)
+def cut_slab(slivers, places, pixels, elements, piece, begin, offsets, x, start, layout, count):  # type: ignore[no-untyped-def]
+    """Cut slivers from a slab: ``piece[begin + offsets[e] + pixel:]`` for each element e, two vectors of pixels.
+
+    ``places`` tell where each sliver begins, ``pixels`` with which pixel. Element by element, so that what lies side by
+    side is copied at once.
+    """
+    wide = width_of(slivers)
     for element in range(elements):
-        copy(sliver, at + element * wide, piece, begin + pixel + starts_at(offsets, element, 1)[0])
+        source = begin + starts_at(offsets, element, 1)[0]
+        for n in range(len(places)):
+            copy(slivers, places[n, 0] + element * wide, piece, source + pixels[n])
 
 
 @jit.inline
-def cut_planes(sliver, at, pixel, elements, piece, begin, offsets, x, start, layout, pixels):  # type: ignore[no-untyped-def]
-    """Cut from an image whose first pixel is ``x[start]``: two vectors of pixels for each channel.
+def cut_planes(slivers, places, pixels, elements, piece, begin, offsets, x, start, layout, count):  # type: ignore[no-untyped-def]
+    """Cut slivers from an image whose first pixel is ``x[start]``, for each channel.
 
-    If there are fewer ``pixels``, the last one is repeated.
+    If there is less than a sliver, ``count`` pixels, the last one is repeated.
     """
     to_channel, to_pixel = layout[1], layout[4]
-    wide = width_of(sliver)
-    first = start + pixel * to_pixel
-    if pixels < wide:
+    wide = width_of(slivers)
+    if to_pixel == 1 and count >= wide:
         for element in range(elements):
-            for lane in range(wide):
-                from_lane = min(lane, pixels - 1) * to_pixel
-                move(sliver, at + element * wide + lane, x, first + from_lane + element * to_channel)
-    elif to_pixel == 1:
-        for element in range(elements):
-            copy(sliver, at + element * wide, x, first + element * to_channel)
-    elif to_channel == 1 and elements >= BLOCK and wide >= BLOCK:
-        for element in range(0, elements, BLOCK):
-            element = min(element, elements - BLOCK)
-            for lane in range(0, wide, BLOCK):
-                transpose(sliver, at + element * wide + lane, wide, x, first + lane * to_pixel + element, to_pixel)
-    else:
-        for element in range(elements):
-            for lane in range(wide):
-                move(sliver, at + element * wide + lane, x, first + lane * to_pixel + element * to_channel)
+            source = start + element * to_channel
+            for n in range(len(places)):
+                copy(slivers, places[n, 0] + element * wide, x, source + pixels[n])
+        return
+    for n in range(len(places)):
+        at, first = places[n, 0], start + pixels[n] * to_pixel
+        if to_channel == 1 and min(count, elements, wide) >= BLOCK and count >= wide:
+            for element in range(0, elements, BLOCK):
+                element = min(element, elements - BLOCK)
+                for lane in range(0, wide, BLOCK):
+                    transpose(slivers, at + element * wide + lane, wide, x, first + lane * to_pixel + element, to_pixel)
+        else:
+            for element in range(elements):
+                for lane in range(wide):
+                    source = first + min(lane, count - 1) * to_pixel + element * to_channel
+                    move(slivers, at + element * wide + lane, x, source)

@@ -31,7 +31,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.pixels import FEWEST, WIDEST, cut_planes, cut_sliver, multiply_planes, multiply_slivers
+from npconv.kernels.numba.pixels import FEWEST, WIDEST, cut_planes, cut_slab, multiply_planes, multiply_slivers
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
 from npconv.kernels.numba.slab import clear, load_planes, unload_merged, unload_planes
@@ -101,8 +101,11 @@ def _has_many(problem: ConvProblem) -> bool:
 
 
 def takes_all(problems: Sequence[ConvProblem]) -> bool:
-    """Whether the convolutions, of even and of odd pixels, can be computed together."""
-    return all(_has_many(problem) and problem.stride == (1, 1, 1) for problem in problems)
+    """Whether the convolutions, of even and of odd pixels, are computed together: if each pixel meets one tap.
+
+    With more taps, as of 4 × 4 kernels, it took 2 to 10 % longer than one after the other by `direct`.
+    """
+    return all(_has_many(problem) and problem.stride == (1, 1, 1) and problem.taps == 1 for problem in problems)
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
@@ -263,10 +266,11 @@ def _slivers(whole: bool) -> Any:
             weight = np.int64(0)  # where the filters of a convolution begin
             for phase in range(len(sums)):
                 first_offset, elements, chain, cut_before = sums[phase]
-                for sliver in range(0 if cut_before else len(some)):
-                    some[sliver, 0] = sliver * elements * wide
+                if not cut_before:
+                    for sliver in range(len(some)):
+                        some[sliver, 0] = sliver * elements * wide
                     cut(
-                        fill, some[sliver, 0], pixels[first + sliver], elements, piece, begin, offsets[first_offset:],
+                        fill, some, pixels[first : first + len(some)], elements, piece, begin, offsets[first_offset:],
                         x, start, x_layout, positions,
                     )  # fmt: skip
                 multiply_slivers(
@@ -275,7 +279,7 @@ def _slivers(whole: bool) -> Any:
                 )  # fmt: skip
                 weight += len(bias) * elements
 
-    cut = cut_planes if whole else cut_sliver
+    cut = cut_planes if whole else cut_slab
     return jit.specialised(in_slivers, whole)
 
 

@@ -53,6 +53,11 @@ def _some(task, numbers, ordered, sizes):  # type: ignore[no-untyped-def]
             c = min(c, channels - BLOCK)
             transpose(ordered, begin * channels + c, channels, numbers, first + begin + c * to_channel, to_channel)
         return
+    if taps == 1:
+        for c in range(channels):
+            for k in range(begin, min(begin + BLOCK, filters)):
+                move(ordered, k * channels + c, numbers, first + k * to_filter + c * to_channel)
+        return
     # Channel by channel: the taps of neighbouring filters share lines of the cache.
     for c in range(channels):
         for k in range(begin, min(begin + BLOCK, filters)):
