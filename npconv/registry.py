@@ -1,295 +1,21 @@
 """The algorithms that exist: for each backend an ordered table of candidates, fastest first as a rule.
 
-A candidate refuses a problem with a reason or takes it, says what memory it works in, and how long it should take. The
-figures of `Rate` for float32 are near what ``pytest bench`` shows for one core of a server of 2023; the others, and all
-of CUDA's, are guesses from them. They serve to rank candidates and to tell milliseconds from minutes, no more.
+A candidate refuses a problem with a reason or takes it (`npconv.refusals`), says what memory it works in, and how long
+it should take (`npconv.costs`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from npconv.kernels.numba.blocking import TILES, engine_limit, tiles_at_once
+from npconv import refusals
+from npconv.costs import Effort, Rate, plane_matrix, prepared_bytes, region_matrix
+from npconv.kernels.numba.blocking import engine_limit
 from npconv.problem import ConvProblem
 
 WORKSPACE_LIMIT = 2**30
 """Bytes of workspace over which ``"auto"`` passes a textbook algorithm by while another takes the problem with less."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Rough speed of an algorithm: seconds a call, seconds a window of one channel, products a second and thread."""
-
-    call: float
-    window: float
-    float32: float
-    float64: float
-    integer: float
-    complex: float
-    threaded: bool = True
-    region: float = 0
-    """Seconds for an element of a region matrix, or of a matrix of results."""
-
-    def seconds(self, problem: ConvProblem, threads: int) -> float:
-        """Return the time that a problem should take."""
-        dtype = problem.compute_dtype
-        speed = {"i": self.integer, "u": self.integer, "c": self.complex}.get(dtype.kind)
-        if speed is None:
-            speed = self.float32 if dtype.itemsize == 4 else self.float64
-        results = problem.batch * problem.out_channels * problem.positions
-        windows = results * (problem.in_channels // problem.groups)
-        # The results of all images come in one matrix, too, and are put in their places.
-        regions = problem.batch * problem.in_channels * problem.positions * problem.taps + results
-        work = windows * self.window + results * problem.products / speed + regions * self.region
-        return float(self.call + work / (threads if self.threaded else 1))
-
-
-@dataclass(frozen=True)
-class Effort:
-    """Rough speed of an engine, by what it does: products, copies of input and result, weights packed and streamed.
-
-    ``products`` a second and thread in float32; ``panel`` bytes of filters that are computed together, ``tile`` results
-    of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds, which
-    calls that bring packed weights do not pay.
-    """
-
-    call: float
-    products: float
-    pack: float
-    panel: int = 0
-    tile: int = 1
-    dots: bool = False
-    """Whether elements of the kernel are in the vectors, and not results."""
-
-    pieces: bool = False
-    """Whether it is the kernel that is cut into Winograd tiles, and not the result."""
-
-    outer: bool = False
-    """Whether it is images and filters that are multiplied, for one element of the kernel after the other."""
-
-    plain: float = 0
-    """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
-
-    slivers: int = 0
-    """Filters of a group from which on an engine without panels cuts pixels into slivers; 0 if it never does."""
-
-    PACK = 15e-6
-    """Seconds that the packing of a call takes besides, waking threads above all."""
-
-    alone: float = 1
-    """The share of its rate that an engine without panels reaches with one filter a group."""
-
-    COPY = 0.15e-9
-    """Seconds to load or store a number."""
-
-    STREAM, MEMORY, LAST_LEVEL = 60e9, 40e9, 4e7
-    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads; how many take the
-    longer way from memory, at another rate, in addition: those beyond what a large cache of the last level holds."""
-
-    def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
-        """Return the time that a problem should take."""
-        if self.outer:
-            return self._outer_seconds(problem, threads)
-        itemsize = problem.compute_dtype.itemsize
-        filters = problem.out_channels // problem.groups
-        sections = 1 if packed else -(-problem.out_channels // self.filters_at_once(problem, threads))
-        rate = self.products * 4 / itemsize
-        if self.panel:
-            filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
-        else:
-            rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
-        if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
-            rate *= 0.6  # for a few results at a time, filters that fill no cache
-        filters *= problem.groups
-        *depth, height, width = (1, *problem.output_size)
-        plane = math.prod(-(-n // self.tile) * self.tile for n in (height, width))
-        products = problem.products
-        if self.dots:
-            lanes = 64 // itemsize
-            products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
-            plane = -(-plane // 9) * 9
-        elif not self.panel:
-            plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
-        pixels = problem.batch * math.prod(depth) * plane
-        weights = problem.out_channels * problem.products
-        saving, points = self._winograd(problem)
-        turned = self.panel > 0 and problem.data_format == "channels_first"  # results are transposed, which takes twice
-        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) * sections * self.tile
-        copied += pixels * filters * (2 if turned else 1)
-        if 0 < self.slivers <= filters // problem.groups:
-            pixels, copied = self._in_slivers(problem)
-        work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
-        if not packed:
-            plain = self.takes_plain(problem, threads)
-            work += weights * (self.plain if plain else self.pack) * 1e-9
-            work += self.PACK * threads if self.panel and self.pack and not plain else 0
-        streamed = weights * points * itemsize
-        streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY
-        return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
-
-    def _in_slivers(self, problem: ConvProblem) -> tuple[int, int]:
-        """Return the pixels that are computed, some in vain, and the numbers that are copied.
-
-        Planes that meet one tap each are cut as they are, others from a slab; their rows are as long as the input's.
-        """
-        wide = 128 // problem.compute_dtype.itemsize
-        *depth, height, width = (1, *problem.output_size)
-        planes, channels = problem.batch * math.prod(depth), problem.in_channels
-        pointwise = problem.taps == 1 and not any(map(any, problem.padding))
-        last = (problem.span[-1] - 1) // problem.stride[-1]
-        rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
-        copied = planes * rows * channels * problem.taps  # into slivers
-        if not pointwise or max(problem.stride) > 1 or problem.data_format == "channels_last":
-            copied += problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
-        if not pointwise or problem.data_format == "channels_last":
-            copied += planes * rows * problem.out_channels
-        return planes * rows, copied
-
-    def _outer_seconds(self, problem: ConvProblem, threads: int) -> float:
-        """Return the same for outer products.
-
-        These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, and to bring
-        sums from and to the cache, once for each block, as long as 10 products. Results of one position are written as
-        they are, or as fast.
-        """
-        itemsize = problem.compute_dtype.itemsize
-        filters, wide = problem.out_channels // problem.groups, self.panel // itemsize
-        depth, height, width = problem.three(problem.kernel_size)
-        block = min(height * width * (problem.in_channels // problem.groups if depth == 1 else 1), 512)
-        results = problem.batch * problem.out_channels * problem.positions
-        if problem.positions == 1:
-            ways, sums, copied = [(problem.batch, filters), (filters, problem.batch)], 0.0, results
-        else:
-            ways, sums, copied = [(problem.batch * problem.positions, filters)], 10 / max(block, 1), 2 * results
-        if any(pad > 0 for pair in problem.padding for pad in pair):
-            copied += 2 * problem.padded_elements
-        tiles = min((max(rows, 4) * (1 + sums) + 16) * -(-lanes // wide) * wide for rows, lanes in ways)
-        work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
-        work += copied * itemsize / 4 * self.COPY
-        return self.call + work / (threads if work > 2e-5 else 1)
-
-    def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
-        """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
-        if self.pieces:
-            results = problem.output_size[-1]
-            return ((results * (7 - results) / 6) ** 2 if results < 6 else 1.0), 1.0
-        if self.tile == 1:
-            return 1.0, 1.0
-        taps = problem.kernel_size[-1]
-        points = self.tile + taps - 1
-        return (self.tile * taps / points) ** 2, (points / taps) ** 2
-
-    def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
-        """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
-        scratch = threads * self._scratch(problem, self._most(problem, threads))
-        if packed:
-            return scratch
-        if self.takes_plain(problem, threads):
-            return self.workspace_of_plain(problem, threads)
-        if not self.packs_all(problem, threads):
-            scratch = threads * self._scratch(problem, TILES[0])
-        return scratch + self._packed_bytes(problem, self.filters_at_once(problem, threads))
-
-    def workspace_of_plain(self, problem: ConvProblem, threads: int) -> int:
-        """Return about as many bytes as the threads work in if they pack filters within their tasks."""
-        packed = self._packed_bytes(replace(problem, in_channels=64), 1)
-        return threads * (self._scratch(problem, self._most(problem, threads)) + packed)
-
-    def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
-        """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
-
-        Each time the input is transformed again; and there must be work for all threads.
-        """
-        filters = max(problem.out_channels, 1)
-        if self.tile == 1 or self.takes_plain(problem, threads) or self.packs_all(problem, threads):
-            return filters
-        wide = self.panel // problem.compute_dtype.itemsize
-        room = engine_limit(problem) - threads * self._scratch(problem, TILES[0])
-        rectangles = max(self._rectangles(problem, TILES[0]), 1)
-        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // rectangles))
-        panels = -(-filters // wide)
-        return min(-(-panels // -(-panels // fit)) * wide, filters)
-
-    def packs_all(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs its filters for the tasks of a layer; if not, Winograd's have as few tiles as can be."""
-        if self.tile == 1:
-            return True
-        packed = self._packed_bytes(problem, problem.out_channels)
-        return threads * self._scratch(problem, self._most(problem, threads)) + packed <= engine_limit(problem)
-
-    def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image.
-
-        That may be larger than others, if there are panels for all threads, and memory for each to hold it.
-        """
-        if self.plain == 0 or self._rectangles(problem, self._most(problem, threads)) > 1:
-            return False
-        panels = problem.out_channels * problem.compute_dtype.itemsize // self.panel
-        return self._rectangles(problem, TILES[0]) == 1 or (
-            panels >= 2 * threads and self.workspace_of_plain(problem, threads) <= engine_limit(problem)
-        )
-
-    def _most(self, problem: ConvProblem, threads: int) -> int:
-        """Return how many Winograd tiles a task may have."""
-        if self.tile == 1:
-            return 0
-        return tiles_at_once(problem, (self.tile + problem.kernel_size[-1] - 1) ** 2, threads)
-
-    def _rectangles(self, problem: ConvProblem, most: int) -> int:
-        """Return into how many rectangles a Winograd result is cut."""
-        down, across, rows, columns = self._tiles(problem, most)
-        depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation)
-        return problem.batch * depth * -(-down // rows) * -(-across // columns)
-
-    def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int, int, int]:
-        """Return the tiles of a Winograd result down and across, and those of a task, which has so many at most."""
-        down, across = (max(-(-n // self.tile), 1) for n in (1, *problem.output_size)[-2:])
-        columns = min(across, most)
-        return down, across, min(down, most // columns), columns
-
-    def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
-        """Return the bytes of some filters when they are packed."""
-        if self.pieces or self.outer:
-            return 0  # they are taken as they are
-        itemsize = problem.compute_dtype.itemsize
-        panel = max(self.panel, 1) // itemsize or 1
-        filters = -(-filters // problem.groups // panel) * panel * problem.groups
-        return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
-
-    def _scratch(self, problem: ConvProblem, most: int) -> int:
-        """Return about as many bytes as a thread works in."""
-        itemsize = problem.compute_dtype.itemsize
-        if self.dots:  # a whole plane of the input, and one of the kernel
-            return 2 * (math.prod(problem.padded_size) + problem.taps) * itemsize + 2**15
-        slab = min(2**18, problem.padded_elements * itemsize) + 2**15
-        if 0 < self.slivers <= problem.out_channels // problem.groups:
-            results = problem.batch * problem.out_channels * problem.positions
-            slab = min(2**20, (problem.padded_elements + results) * itemsize)
-            slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), problem.products * 128)
-        if self.outer:  # a part of the kernel, too, and sums
-            results = problem.batch * problem.out_channels * problem.positions
-            slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
-        if self.pieces:
-            pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
-            slab += 36 * (64 * 32 + pieces * 96) * 4
-        if self.tile > 1:
-            taps = problem.kernel_size[-1]
-            _, _, rows, columns = self._tiles(problem, most)
-            pixels = (rows * self.tile + taps - 1) * (columns * self.tile + taps - 1)
-            points = (self.tile + taps - 1) ** 2 * rows * columns
-            wide = self.panel // itemsize
-            slab = (pixels * problem.in_channels + points * (problem.in_channels + wide) + 2 * points * wide) * itemsize
-        return slab
-
-
-def _takes_all(problem: ConvProblem) -> str | None:
-    return None
-
-
-def _no_activation(problem: ConvProblem) -> str | None:
-    return f"it has no activation yet, and {problem.activation[0]!r} is asked for" if problem.activation else None
 
 
 def _no_workspace(problem: ConvProblem) -> int:
@@ -304,7 +30,7 @@ class Algorithm:
     backend: str
     summary: str
     rate: Rate | Effort
-    refuse: Callable[[ConvProblem], str | None] = field(default=_takes_all, repr=False)
+    refuse: Callable[[ConvProblem], str | None] = field(default=refusals.takes_all, repr=False)
     own_workspace: Callable[[ConvProblem], int] = field(default=_no_workspace, repr=False)
     direct: bool = True
     dtypes: str = "all"
@@ -354,104 +80,6 @@ class Algorithm:
         return self.rate.seconds(problem, threads)
 
 
-def prepared_bytes(problem: ConvProblem) -> int:
-    """Return the bytes of the padded or cast copies that the textbook algorithms start from."""
-    dtype = problem.compute_dtype
-    padded = any(before or after for before, after in problem.padding)
-    cast = dtype.name != problem.dtype
-    copied = problem.padded_elements if padded or cast or problem.data_format == "channels_last" else 0
-    if cast:
-        copied += problem.out_channels * problem.products
-    if cast or problem.data_format == "channels_last":
-        copied += problem.batch * problem.out_channels * problem.positions
-    return copied * dtype.itemsize
-
-
-def _plane_matrix(problem: ConvProblem) -> int:
-    filters = problem.out_channels // problem.groups
-    return problem.positions * (problem.taps + 2 * filters) * problem.compute_dtype.itemsize
-
-
-def _region_matrix(problem: ConvProblem) -> int:
-    elements = problem.batch * problem.in_channels * problem.taps * problem.positions
-    return elements * problem.compute_dtype.itemsize
-
-
-def _direct_refuses(problem: ConvProblem) -> str | None:
-    if problem.compute_dtype.kind != "f":
-        return f"it computes in float32 and float64, not in {problem.compute_dtype}"
-    if 0 in (problem.products, problem.batch, problem.out_channels):
-        return "there is nothing to compute"
-    return None
-
-
-def _winograd_refuses(*taps: int) -> Callable[[ConvProblem], str | None]:
-    kernels = " or ".join(f"{r} × {r}" for r in taps)
-
-    def refuse(problem: ConvProblem) -> str | None:
-        *depth, height, width = (1, *problem.kernel_size)
-        if height != width or width not in taps or math.prod(depth) != 1:
-            return f"it is for kernels of {kernels}, not {' × '.join(map(str, problem.kernel_size))}"
-        if set(problem.stride) != {1}:
-            return "it is for stride 1"
-        if problem.groups != 1:
-            return "it takes one group only"
-        refused, least = _direct_refuses(problem), 128 // problem.compute_dtype.itemsize
-        if refused is None and problem.in_channels < least:
-            return f"it needs {least} input channels or more, and there are {problem.in_channels}"
-        return refused
-
-    return refuse
-
-
-def _depthwise_refuses(problem: ConvProblem) -> str | None:
-    if problem.in_channels != problem.groups:
-        return "it is for groups of one input channel"
-    kernel, stride = problem.three(problem.kernel_size), problem.three(problem.stride)
-    for axis, (taps, step, dilation) in enumerate(zip(kernel, stride, problem.three(problem.dilation), strict=True)):
-        if step > 1 and dilation > 1:
-            return "it takes no stride together with a dilation"
-        reached = -(-taps // step)
-        if reached > 7:
-            return "it takes kernels of up to 7 elements, or 7 strides, along an axis"
-        # The products of a step down or along are one chain, and the steps that reach a result another.
-        chains = problem.products // max(taps, 1) * min(step, taps) + reached
-        if axis > 0 and chains > 2 * (7 + math.sqrt(problem.products)):
-            return "its steps would be too long a chain of sums"
-    return _direct_refuses(problem)
-
-
-def _dots_refuses(problem: ConvProblem) -> str | None:
-    # It adds up √(n/l) products in √(n/l) chains for each of l lanes, then the lanes, then the planes. At most half as
-    # many planes as √products leave that within the bound.
-    planes = problem.in_channels // problem.groups * (problem.kernel_size[0] if problem.rank == 3 else 1)
-    if planes > max(math.sqrt(problem.products) / 2, 1):
-        return "it is for kernels of many elements and few channels"
-    return _direct_refuses(problem)
-
-
-def _outer_refuses(problem: ConvProblem) -> str | None:
-    if problem.positions > problem.taps:
-        return "it is for kernels that are larger than their results"
-    return _direct_refuses(problem)
-
-
-def _pieces_refuses(problem: ConvProblem) -> str | None:
-    if problem.three(problem.output_size) not in ((1, 3, 3), (1, 5, 5)):
-        return "it is for results of 3 × 3 or 5 × 5"
-    *depth, height, width = problem.three(problem.kernel_size)
-    if depth != [1] or min(height, width) < 4:
-        return "it is for kernels of 4 × 4 or more"
-    if set(problem.dilation) != {1}:
-        return "it is for dilation 1"
-    if problem.groups != 1:
-        return "it takes one group only"
-    refused, least = _direct_refuses(problem), 128 // problem.compute_dtype.itemsize
-    if refused is None and min(problem.batch, problem.out_channels) < least:
-        return f"it needs {least} images and filters or more"
-    return refused
-
-
 _LOOP = "slide the kernel; at each position, for each output and input channel, multiply and add"
 _FLATTEN = "one channel plane at a time: its regions as rows of a matrix, times the flattened kernel"
 _IM2COL = "batch and channels at once: one region matrix, one matrix product"
@@ -468,7 +96,7 @@ _TABLE = (
         "numba",
         "3 × 3 with 4 times fewer products, by transforms of 6 × 6 tiles",
         Effort(12e-6, 52e9, 0.8, panel=128, tile=4, plain=0.6),
-        refuse=_winograd_refuses(3),
+        refuse=refusals.winograd(3),
         direct=False,
         dtypes="float",
         ranks="2, 3",
@@ -481,7 +109,7 @@ _TABLE = (
         "numba",
         "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles",
         Effort(12e-6, 50e9, 0.6, panel=128, tile=2, plain=0.5),
-        refuse=_winograd_refuses(3, 5),
+        refuse=refusals.winograd(3, 5),
         direct=False,
         dtypes="float",
         ranks="2, 3",
@@ -494,7 +122,7 @@ _TABLE = (
         "numba",
         "large kernels of 3 × 3 or 5 × 5 results with 4 or 2.8 times fewer products, by transforms of 6 × 6 pieces",
         Effort(12e-6, 36e9, 0, panel=128, pieces=True),
-        refuse=_pieces_refuses,
+        refuse=refusals.pieces,
         direct=False,
         dtypes="float",
         ranks="2, 3",
@@ -505,7 +133,7 @@ _TABLE = (
         "numba",
         _DIRECT,
         Effort(9e-6, 52e9, 0.6, panel=128),
-        refuse=_direct_refuses,
+        refuse=refusals.direct,
         dtypes="float",
         engine="direct",
     ),
@@ -514,7 +142,7 @@ _TABLE = (
         "numba",
         _DEPTHWISE,
         Effort(8e-6, 40e9, 0.3),
-        refuse=_depthwise_refuses,
+        refuse=refusals.depthwise,
         dtypes="float",
         engine="depthwise",
     ),
@@ -523,7 +151,7 @@ _TABLE = (
         "numba",
         _OUTER,
         Effort(9e-6, 52e9, 0, panel=64, outer=True),
-        refuse=_outer_refuses,
+        refuse=refusals.outer,
         dtypes="float",
         engine="outer",
     ),
@@ -532,7 +160,7 @@ _TABLE = (
         "numba",
         _DOTS,
         Effort(8e-6, 25e9, 0, dots=True),
-        refuse=_dots_refuses,
+        refuse=refusals.dots,
         dtypes="float",
         engine="dots",
     ),
@@ -541,7 +169,7 @@ _TABLE = (
         "numba",
         _PLANES,
         Effort(8e-6, 48e9, 0, slivers=12, alone=0.45),
-        refuse=_direct_refuses,
+        refuse=refusals.direct,
         dtypes="float",
         engine="planes",
     ),
@@ -549,10 +177,10 @@ _TABLE = (
     Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9)),
     Algorithm("loop", "numba", _LOOP, Rate(10e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
     Algorithm(
-        "im2col", "numpy", _IM2COL, Rate(60e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9), own_workspace=_region_matrix
+        "im2col", "numpy", _IM2COL, Rate(60e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9), own_workspace=region_matrix
     ),
     Algorithm(
-        "flatten", "numpy", _FLATTEN, Rate(90e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9), own_workspace=_plane_matrix
+        "flatten", "numpy", _FLATTEN, Rate(90e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9), own_workspace=plane_matrix
     ),
     Algorithm("loop", "numpy", _LOOP, Rate(10e-6, 4e-6, 1e9, 1e9, 1e9, 1e9, False)),
     Algorithm(
@@ -560,18 +188,18 @@ _TABLE = (
         "cuda",
         _IM2COL,
         Rate(1e-3, 0, 1e12, 1e11, 1e11, 1e11, False),
-        refuse=_no_activation,
-        own_workspace=_region_matrix,
+        refuse=refusals.no_activation,
+        own_workspace=region_matrix,
     ),
     Algorithm(
         "flatten",
         "cuda",
         _FLATTEN,
         Rate(1e-3, 0, 1e11, 1e10, 1e10, 1e10, False),
-        refuse=_no_activation,
-        own_workspace=_plane_matrix,
+        refuse=refusals.no_activation,
+        own_workspace=plane_matrix,
     ),
-    Algorithm("loop", "cuda", _LOOP, Rate(1e-3, 0, 1e11, 1e10, 1e10, 1e10, False), refuse=_no_activation),
+    Algorithm("loop", "cuda", _LOOP, Rate(1e-3, 0, 1e11, 1e10, 1e10, 1e10, False), refuse=refusals.no_activation),
 )
 
 

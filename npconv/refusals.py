@@ -1,0 +1,99 @@
+"""Which problems algorithms do not take: functions that return the reason, or None where a problem is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from npconv.problem import ConvProblem
+
+
+def takes_all(problem: ConvProblem) -> str | None:
+    """Refuse nothing."""
+    return None
+
+
+def no_activation(problem: ConvProblem) -> str | None:
+    """Refuse activations."""
+    return f"it has no activation yet, and {problem.activation[0]!r} is asked for" if problem.activation else None
+
+
+def direct(problem: ConvProblem) -> str | None:
+    """Refuse what the engines for floats do not compute, or what has no results."""
+    if problem.compute_dtype.kind != "f":
+        return f"it computes in float32 and float64, not in {problem.compute_dtype}"
+    if 0 in (problem.products, problem.batch, problem.out_channels):
+        return "there is nothing to compute"
+    return None
+
+
+def winograd(*taps: int) -> Callable[[ConvProblem], str | None]:
+    """Return the function that refuses all but kernels of so many taps at stride 1."""
+    kernels = " or ".join(f"{r} × {r}" for r in taps)
+
+    def refuse(problem: ConvProblem) -> str | None:
+        *depth, height, width = (1, *problem.kernel_size)
+        if height != width or width not in taps or math.prod(depth) != 1:
+            return f"it is for kernels of {kernels}, not {' × '.join(map(str, problem.kernel_size))}"
+        if set(problem.stride) != {1}:
+            return "it is for stride 1"
+        if problem.groups != 1:
+            return "it takes one group only"
+        refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
+        if refused is None and problem.in_channels < least:
+            return f"it needs {least} input channels or more, and there are {problem.in_channels}"
+        return refused
+
+    return refuse
+
+
+def depthwise(problem: ConvProblem) -> str | None:
+    """Refuse groups of several channels, and chains of sums that would be too long."""
+    if problem.in_channels != problem.groups:
+        return "it is for groups of one input channel"
+    kernel, stride = problem.three(problem.kernel_size), problem.three(problem.stride)
+    for axis, (taps, step, dilation) in enumerate(zip(kernel, stride, problem.three(problem.dilation), strict=True)):
+        if step > 1 and dilation > 1:
+            return "it takes no stride together with a dilation"
+        reached = -(-taps // step)
+        if reached > 7:
+            return "it takes kernels of up to 7 elements, or 7 strides, along an axis"
+        # The products of a step down or along are one chain, and the steps that reach a result another.
+        chains = problem.products // max(taps, 1) * min(step, taps) + reached
+        if axis > 0 and chains > 2 * (7 + math.sqrt(problem.products)):
+            return "its steps would be too long a chain of sums"
+    return direct(problem)
+
+
+def dots(problem: ConvProblem) -> str | None:
+    """Refuse kernels of few elements."""
+    # It adds up √(n/l) products in √(n/l) chains for each of l lanes, then the lanes, then the planes. At most half as
+    # many planes as √products leave that within the bound.
+    planes = problem.in_channels // problem.groups * (problem.kernel_size[0] if problem.rank == 3 else 1)
+    if planes > max(math.sqrt(problem.products) / 2, 1):
+        return "it is for kernels of many elements and few channels"
+    return direct(problem)
+
+
+def outer(problem: ConvProblem) -> str | None:
+    """Refuse kernels that are smaller than their results."""
+    if problem.positions > problem.taps:
+        return "it is for kernels that are larger than their results"
+    return direct(problem)
+
+
+def pieces(problem: ConvProblem) -> str | None:
+    """Refuse what is not cut into Winograd's pieces."""
+    if problem.three(problem.output_size) not in ((1, 3, 3), (1, 5, 5)):
+        return "it is for results of 3 × 3 or 5 × 5"
+    *depth, height, width = problem.three(problem.kernel_size)
+    if depth != [1] or min(height, width) < 4:
+        return "it is for kernels of 4 × 4 or more"
+    if set(problem.dilation) != {1}:
+        return "it is for dilation 1"
+    if problem.groups != 1:
+        return "it takes one group only"
+    refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
+    if refused is None and min(problem.batch, problem.out_channels) < least:
+        return f"it needs {least} images and filters or more"
+    return refused
