@@ -21,6 +21,7 @@ from typing import Any
 from npconv.table import seconds
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+FIRST = "<!-- first -->", "<!-- /first -->"
 TEXTBOOK = ("loop", "flatten", "im2col")
 COLORS = {"loop": "#8e6bbf", "flatten": "#3fa0a0", "im2col": "#f2a33a"}
 OTHER_COLOR = "#777777"
@@ -177,11 +178,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the run, draw the plot, put the table into the README."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, metavar="BENCH.json", help="what pytest bench --benchmark-json wrote")
-    parser.add_argument("readme", type=Path, metavar="README.md", help="a file with the two markers")
+    parser.add_argument("readme", type=Path, metavar="README.md", help="a file with the markers")
     parser.add_argument("--plot", type=Path, default=Path(__file__).with_name("jit_vs_numpy.png"), help="where to draw")
     parsed = parser.parse_args(arguments)
     run = json.loads(parsed.run.read_text(encoding="utf-8"))
-    rows = lines(run)
+    rows, first = lines(run), first_calls(run)
+    if first and not put(parsed.readme, *FIRST, [machine(run), first]):
+        return complain(f"{parsed.readme} has no place for the first calls: {FIRST[0]} and behind it {FIRST[1]}")
+    if first and not rows:
+        return 0
     if not rows:
         return complain(f"{parsed.run} has no times of Numba's algorithms; run pytest bench with --benchmark-json")
     picture = os.path.relpath(parsed.plot.resolve(), parsed.readme.resolve().parent).replace(os.sep, "/")
@@ -189,7 +194,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"![Times faster than NumPy, and share of peak]({picture})",
         machine(run),
         table(rows),
-        first_calls(run),
     ]
     if not put(parsed.readme, BEGIN, END, parts):
         return complain(f"{parsed.readme} has no place for the table: {BEGIN} and behind it {END}")

@@ -1,4 +1,4 @@
-"""What a new process pays before it runs at full speed: importing npconv, and the first call of an algorithm."""
+"""What a new process pays before it runs at full speed: importing npconv, and the first call of a kind."""
 
 from __future__ import annotations
 
@@ -21,16 +21,37 @@ import numpy as np
 numpy = time.perf_counter()
 import npconv
 imported = time.perf_counter()
-x, w = np.ones((1, 64, 56, 56), np.float32), np.ones((64, 64, 3, 3), np.float32)
+ones = lambda *shape: np.ones(shape, np.float32)
+x = ones(1, 64, 56, 56)
 before = time.perf_counter()
-npconv.conv2d(x, w, padding=1, algorithm=sys.argv[1], backend="numba")
+eval(sys.argv[1])
 after = time.perf_counter()
-print(json.dumps({"import numpy": numpy - start, "import npconv": imported - start, "first call": after - before}))
+print(json.dumps({
+    "import numpy": numpy - start, "import npconv": imported - start,
+    "first call": after - before + imported - start,
+}))
 """
 
 ROUNDS = 3
 CACHES = ("kernel on disk", "nothing on disk")
-ALGORITHMS = ("loop", "flatten", "im2col", "direct", "winograd4")
+TEXTBOOK = {
+    f"of {name}": f'npconv.conv2d(x, ones(64, 64, 3, 3), padding=1, algorithm="{name}", backend="numba")'
+    for name in ("loop", "flatten", "im2col")
+}
+CALLS = TEXTBOOK | {
+    "3×3": "npconv.conv2d(x, ones(64, 64, 3, 3), padding=1)",
+    "3×3, strict": "npconv.conv2d(x, ones(64, 64, 3, 3), padding=1, precision='strict')",
+    "1×1": "npconv.conv2d(x, ones(256, 64, 1, 1))",
+    "7×7 stride 2": "npconv.conv2d(ones(1, 3, 224, 224), ones(64, 3, 7, 7), stride=2, padding=3)",
+    "depthwise 3×3": "npconv.conv2d(x, ones(64, 1, 3, 3), padding=1, groups=64)",
+    "transposed 2×2 stride 2": "npconv.conv_transpose2d(x, ones(64, 32, 2, 2), stride=2)",
+    "gradient of the input, 3×3": (
+        "npconv.grad.conv2d_input(x.shape, ones(64, 64, 3, 3), ones(1, 64, 56, 56), padding=1)"
+    ),
+    "gradient of the weight, 3×3": "npconv.grad.conv2d_weight(x, (64, 64, 3, 3), ones(1, 64, 56, 56), padding=1)",
+    "gradient of the weight, 1×1": "npconv.grad.conv2d_weight(x, (256, 64, 1, 1), ones(1, 256, 56, 56))",
+}
+"""What is called, in a process of its own. Its time counts from the start of the imports."""
 
 pytestmark = pytest.mark.skipif(backends.missing("numba") is not None, reason="Numba is not installed")
 
@@ -40,23 +61,23 @@ def times(pytestconfig, tmp_path_factory):
     """Seconds by what was measured, in processes of their own, taking turns."""
     found = defaultdict(list)
     kept = tmp_path_factory.mktemp("cache")
-    for algorithm in ALGORITHMS:
-        run(algorithm, kept)
+    for code in CALLS.values():
+        run(code, kept)
     for number in range(min(ROUNDS, pytestconfig.getoption("--rounds"))):
-        for algorithm in ALGORITHMS:
+        for call, code in CALLS.items():
             for cache in CACHES:
-                empty = tmp_path_factory.mktemp(f"empty-{algorithm}-{number}")
-                told = run(algorithm, kept if cache == "kernel on disk" else empty)
-                found[f"first call of {algorithm}, {cache}"].append(told.pop("first call"))
+                empty = tmp_path_factory.mktemp(f"empty-{number}")
+                told = run(code, kept if cache == "kernel on disk" else empty)
+                found[f"import and first call {call}, {cache}"].append(told.pop("first call"))
                 for what, seconds in told.items():
                     found[what].append(seconds)
     return found
 
 
-def run(algorithm: str, cache: Path) -> dict[str, float]:
+def run(code: str, cache: Path) -> dict[str, float]:
     root = Path(npconv.__file__).parents[1]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
-    child = [sys.executable, "-c", CHILD, algorithm]
+    child = [sys.executable, "-c", CHILD, code]
     return json.loads(subprocess.run(child, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
@@ -66,7 +87,7 @@ def test_import(what, times, report):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_first_call(algorithm, cache, times, report):
-    what = f"first call of {algorithm}, {cache}"
+@pytest.mark.parametrize("call", CALLS)
+def test_first_call(call, cache, times, report):
+    what = f"import and first call {call}, {cache}"
     report(f"first call, {cache}", times[what], what=what)
