@@ -186,7 +186,7 @@ def _merged(
     forwards = tuple(step.forward for step in steps)
     if not planes.takes_all(forwards):
         return False
-    run = _merging(forwards, choice.threads)
+    run = _merging(forwards, choice.threads, packed.in_line(grad_output))
 
     def pack() -> Any:
         return run.pack([step.taps_of(weight) for step in steps], bias)
@@ -201,8 +201,8 @@ _MERGED = {False: ("planes",), True: ("planes", "direct")}
 
 
 @lru_cache(maxsize=1024)
-def _merging(forwards: tuple[ConvProblem, ...], threads: int) -> packed.Merged:
-    return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads)
+def _merging(forwards: tuple[ConvProblem, ...], threads: int, in_line: bool) -> packed.Merged:
+    return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads, in_line)
 
 
 def swapped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:

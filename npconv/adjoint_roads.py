@@ -37,7 +37,7 @@ def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     shape, slopes = problem.input_shape, steps[0].forward.input_shape
 
     def compute(grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        taps = adjoint.swapped(form, problem.canonical_weight(weight))[..., ::-1, ::-1, ::-1]
+        taps = steps[0].taps_of(adjoint.swapped(form, problem.canonical_weight(weight)))
         return road(grad_output.reshape(slopes), taps, None).reshape(shape)
 
     return compute

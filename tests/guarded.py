@@ -145,7 +145,11 @@ def run_transposed(dtype: str, algorithm: str, guards: Guards) -> list[str]:
         weight = rng.integers(-9, 9, (channels, filters, *kernel)).astype(dtype)
         bias = rng.integers(-9, 9, groups * filters).astype(dtype)
         want = npconv.conv_transpose2d(x, weight, bias, **options, backend="numpy")
-        for made in (guards.copy(x), guards.spread(x)):
+        longer = guards.empty((*x.shape[:-1], x.shape[-1] + 3), x.dtype)
+        rows_apart = longer[..., 3:] if guards.at_end else longer[..., :-3]
+        rows_apart[...] = x
+        turned = guards.copy(np.ascontiguousarray(x.swapaxes(2, 3))).swapaxes(2, 3)
+        for made in (guards.copy(x), guards.spread(x), rows_apart, turned):
             for spread in (False, True):
                 out = guards.copy(np.full_like(want, np.nan))
                 out = guards.spread(out) if spread else out

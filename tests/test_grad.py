@@ -278,3 +278,21 @@ X, W, GO = np.ones((2, 3, 6)), np.ones((4, 3, 3)), np.ones((2, 4, 4))
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [((1,), (2,), 2, 1), ((4, 1), (1, 2), (1, 2), (0, 1)), ((1, 3), (3, 3), 2, 1)],
+)
+def test_one_phase_of_some_taps_is_the_same_when_it_is_remembered(size, kernel, stride, padding):
+    gradient = getattr(grad, f"conv{len(size)}d_input")
+    rng = np.random.default_rng(3)
+    weight = rng.integers(-9, 9, (14, 5, *kernel)).astype(np.float32)
+    shape = (2, 5, *size)
+    slope = np.ones_like(
+        getattr(npconv, f"conv{len(size)}d")(np.ones(shape, np.float32), weight, None, stride, padding)
+    )
+    for _ in range(3):
+        slope = rng.integers(-9, 9, slope.shape).astype(np.float32)
+        want = gradient(shape, weight, slope, stride, padding, backend="numpy")
+        np.testing.assert_array_equal(gradient(shape, weight, slope, stride, padding, algorithm="direct"), want)

@@ -97,7 +97,7 @@ class Run:
             with np.errstate(all="ignore"):
                 x = host.padded(x, self._padding, problem.padding_mode, dtype)
         plan = self._plan
-        if self._line is not None and _in_line(x) and _in_line(target):
+        if self._line is not None and in_line(x) and in_line(target):
             plan = self._line
             x, target = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, target))
         flat = loading.module("npconv.kernels.numba.slab").flat
@@ -128,7 +128,7 @@ class Run:
         if self._padding is not None or self._left or not x.dtype == out.dtype == dtype:
             return None
         plan = self._plan
-        if self._line is not None and _in_line(x) and _in_line(out):
+        if self._line is not None and in_line(x) and in_line(out):
             plan = self._line
             x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
         flat = loading.module("npconv.kernels.numba.slab").flat
@@ -162,19 +162,21 @@ class Run:
 class Merged:
     """Two problems of one input, whose results are the even and the odd pixels of a row, computed in one pass."""
 
-    def __init__(self, engine: Any, problems: tuple[ConvProblem, ...], threads: int) -> None:
+    def __init__(self, engine: Any, problems: tuple[ConvProblem, ...], threads: int, in_line: bool) -> None:
         self._engine, self.problems = engine, problems
-        self._plan = engine.plan_of(problems, threads)
+        self._plan = engine.plan_of(problems, threads, in_line)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
 
     def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Any:
         """Return weights and bias in the engine's order."""
-        return self._engine.pack_all(self.problems, list(map(host.writeable, weights))), self._engine.pack_bias(
-            self.problems[0], bias
-        )
+        numbers = self._engine.pack_all(self.problems, list(map(host.writeable, weights)))
+        return numbers, self._engine.pack_bias(self.problems[0], bias)
 
     def __call__(self, x: np.ndarray, packed: Any, out: np.ndarray) -> bool:
-        """Fill ``out``, whose rows have the pixels of both; False if it takes copies to do so."""
+        """Fill ``out``, whose rows have the pixels of both; False if it takes copies to do so.
+
+        If `in_line` was said of the input, it must be so.
+        """
         flat = loading.module("npconv.kernels.numba.slab").flat
         numbers, result = flat(x), flat(out)
         if numbers is None or result is None:
@@ -207,7 +209,7 @@ class InSections:
             del packed  # its memory is for the next ones
 
 
-def _in_line(array: np.ndarray) -> bool:
+def in_line(array: np.ndarray) -> bool:
     """Whether the pixels of an array (N, C, D, H, W) lie at one distance from each other."""
     _, _, plane, line, pixel = array.strides
     depth, height, width = array.shape[2:]

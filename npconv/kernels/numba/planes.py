@@ -113,8 +113,11 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return plan_of([problem], threads)
 
 
-def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
-    """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged."""
+def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False) -> Plan:
+    """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged.
+
+    The input's pixels are ``in_line`` if they, of several rows too, all lie at one distance from each other.
+    """
     problem = problems[0]
     itemsize = problem.compute_dtype.itemsize
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -132,10 +135,10 @@ def plan_of(problems: Sequence[ConvProblem], threads: int) -> Plan:
     many = _has_many(problem)
     # Filters that a task has one or more of.
     unit = max(product.width(problem.compute_dtype), FEWEST) if many else MOST
-    # Planes that meet one tap each need no slab: those of a 1 × 1 kernel, which come as one row, and of phases.
+    # Planes whose pixels meet one tap each need no slab: they are cut as they are, rows behind rows.
     as_they_are = (
         many
-        and (height == 1 or len(problems) > 1)
+        and (height == 1 or in_line)
         and all(one.taps == 1 and one.stride == (1, 1, 1) and not any(map(any, one.padding)) for one in problems)
     )
     sliver = max(one.products for one in problems) * COLUMNS * lanes  # numbers
