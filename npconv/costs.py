@@ -132,7 +132,7 @@ class Effort:
         wide = 128 // problem.compute_dtype.itemsize
         *depth, height, width = (1, *problem.output_size)
         planes, channels = problem.batch * math.prod(depth), problem.in_channels
-        pointwise = problem.taps == 1 and not any(map(any, problem.padding))
+        pointwise = self._pointwise(problem)
         last = (problem.span[-1] - 1) // problem.stride[-1]
         rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
         copied = planes * rows * channels * problem.taps  # into slivers
@@ -164,6 +164,11 @@ class Effort:
         work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
         work += copied * itemsize / 4 * self.COPY
         return self.call + work / (threads if work > 2e-5 else 1)
+
+    @staticmethod
+    def _pointwise(problem: ConvProblem) -> bool:
+        """Whether each pixel of a result meets one pixel."""
+        return problem.taps == 1 and not any(map(any, problem.padding))
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
         """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
@@ -261,7 +266,8 @@ class Effort:
         slab = min(2**18, problem.padded_elements * itemsize) + 2**15
         if 0 < self.slivers <= problem.out_channels // problem.groups:
             results = problem.batch * problem.out_channels * problem.positions
-            slab = min(2**20, (problem.padded_elements + results) * itemsize)
+            loaded = 0 if self._pointwise(problem) and set(problem.stride) == {1} else problem.padded_elements
+            slab = min(2**20, (loaded + results) * itemsize)
             slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), problem.products * 128)
         if self.outer:  # a part of the kernel, too, and sums
             results = problem.batch * problem.out_channels * problem.positions

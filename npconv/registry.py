@@ -168,7 +168,7 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        Effort(8e-6, 48e9, 0, slivers=12, alone=0.45),
+        Effort(8e-6, 50e9, 0, slivers=12, alone=0.45),
         refuse=refusals.direct,
         dtypes="float",
         engine="planes",

@@ -75,8 +75,8 @@ class Plan(NamedTuple):
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
     sizes: np.ndarray
-    sums: np.ndarray
     offsets: np.ndarray
+    kernel: tuple[bool, bool]
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             for m in range(one.kernel_size[2])
         ]  # fmt: skip
         cut_before = offsets[-len(each) :] == each  # what the problem before this one has cut
-        sums.append((len(offsets), one.products, _even_chain(one.products), cut_before))
+        sums.append((one.products, _even_chain(one.products), cut_before))
         offsets += each
     offsets += phases[0] + phases[1]
     spare = WIDEST * lanes
@@ -196,7 +196,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         scratch += at_once * planes * plane
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype), np.array(grid),
-        sizes, np.array(sums), np.array(offsets),
+        np.concatenate([sizes, sums]), np.array(offsets), (many, as_they_are),
     )  # fmt: skip
 
 
@@ -228,8 +228,8 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _kernels[plan.sizes[-1, 0] > 0, plan.sizes[-1, 1] > 0].run(
-        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes, plan.sums,
+    _kernels[plan.kernel].run(
+        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
         plan.offsets, scratch=plan.scratch,
     )  # fmt: skip
 
@@ -249,7 +249,7 @@ def _in_planes(  # type: ignore[no-untyped-def]
     places, positions, straight, bias, epilogue,
 ):  # fmt: skip
     """Compute some filters of a group that meet planes as they lie in the slab."""
-    _, elements, chain, _ = sums[0]
+    elements, chain, _ = sums[0]
     multiply_planes(
         result, at, pitch, weights, k * elements, count, piece, begin, positions, straight, places, offsets,
         (chain, elements), bias, k, epilogue,
@@ -266,9 +266,9 @@ def _slivers(whole: bool) -> Any:
         wide = width_of(x)
         for first in range(0, len(pixels), slivers):
             some = places[first : min(first + slivers, len(pixels))]
-            weight = np.int64(0)  # where the filters of a convolution begin
+            weight = first_offset = np.int64(0)  # where the filters of a convolution begin, and its offsets
             for phase in range(len(sums)):
-                first_offset, elements, chain, cut_before = sums[phase]
+                elements, chain, cut_before = sums[phase]
                 if not cut_before:
                     for sliver in range(len(some)):
                         some[sliver, 0] = sliver * elements * wide
@@ -281,6 +281,7 @@ def _slivers(whole: bool) -> Any:
                     (chain, elements), bias, k, epilogue,
                 )  # fmt: skip
                 weight += len(bias) * elements
+                first_offset += elements
 
     cut = cut_planes if whole else cut_slab
     return jit.specialised(in_slivers, whole)
@@ -295,7 +296,7 @@ def _kernel(products: Any, load: Any, name: str) -> jit.Kernel:
     """Return the kernel that loads and multiplies by these functions."""
 
     def block(  # type: ignore[no-untyped-def]
-        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, sums, offsets
+        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets
     ):
         """Compute a rectangle of the result for some groups, or some filters of a group."""
         task, horizontal = divmod(task, grid[5])
@@ -303,17 +304,18 @@ def _kernel(products: Any, load: Any, name: str) -> jit.Kernel:
         task, z = divmod(task, grid[3])
         task, part = divmod(task, grid[2])
         n, first_group = divmod(task, grid[1])
-        stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes
+        stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes[:8]
         groups, together, _ = others
         first_group *= together
         together = min(together, groups - first_group)
         first_filter = part * filters // grid[2]
         count = (part + 1) * filters // grid[2] - first_filter  # of each group
+        sums = sizes[8:]
         merged = len(sums)
         row, column = vertical * block[1], horizontal * block[2]
         rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
         phases = offsets[len(offsets) - down - across :]
-        slivers, longest = cut[0], max(sums[:, 1])
+        slivers, longest = cut[0], max(sums[:, 0])
         size = channels * window[0] * down * across * plane
         wide = width_of(x)
         spare = WIDEST * lanes_of(x)
