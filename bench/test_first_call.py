@@ -39,6 +39,7 @@ TEXTBOOK = {
     for name in ("loop", "flatten", "im2col")
 }
 CALLS = TEXTBOOK | {
+    "textbook 3×3, 4 × 3→2@5": "npconv.conv2d(ones(4, 3, 5, 5), ones(2, 3, 3, 3))",
     "3×3": "npconv.conv2d(x, ones(64, 64, 3, 3), padding=1)",
     "3×3, strict": "npconv.conv2d(x, ones(64, 64, 3, 3), padding=1, precision='strict')",
     "1×1": "npconv.conv2d(x, ones(256, 64, 1, 1))",

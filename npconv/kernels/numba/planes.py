@@ -292,8 +292,13 @@ def _load_nothing(slab, at, plane, x, layout, start, channels, origin, step, str
     """Stand where there is no slab."""
 
 
-def _kernel(products: Any, load: Any, name: str) -> jit.Kernel:
-    """Return the kernel that loads and multiplies by these functions."""
+@jit.inline
+def _merge_nothing(out, layout, start, filters, rows, columns, column, result, pitch, width):  # type: ignore[no-untyped-def]
+    """Stand where no phases are merged."""
+
+
+def _kernel(products: Any, load: Any, merge: Any, name: str) -> jit.Kernel:
+    """Return the kernel that loads, multiplies and merges phases by these functions."""
 
     def block(  # type: ignore[no-untyped-def]
         task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets
@@ -366,7 +371,7 @@ def _kernel(products: Any, load: Any, name: str) -> jit.Kernel:
                     fill, pixels, places, positions, straight, bias, epilogue,
                 )  # fmt: skip
             if merged > 1:
-                unload_merged(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
+                merge(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
             elif not straight and not by_rows:
                 unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
@@ -375,8 +380,8 @@ def _kernel(products: Any, load: Any, name: str) -> jit.Kernel:
 
 
 _kernels = {
-    (False, False): _kernel(_in_planes, load_planes, "planes"),
-    (True, False): _kernel(_slivers(False), load_planes, "slivers"),
-    (True, True): _kernel(_slivers(True), _load_nothing, "whole"),
+    (False, False): _kernel(_in_planes, load_planes, _merge_nothing, "planes"),
+    (True, False): _kernel(_slivers(False), load_planes, unload_merged, "slivers"),
+    (True, True): _kernel(_slivers(True), _load_nothing, unload_merged, "whole"),
 }
 """By whether there are slivers, and whether they are cut from whole planes."""
