@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from npconv.kernels import filtering
 from npconv.kernels.numba.blocking import TILES, engine_limit, tiles_at_once
 from npconv.problem import ConvProblem
 
@@ -99,7 +100,8 @@ class Effort:
             rate *= 0.6  # for a few results at a time, filters that fill no cache
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
-        plane = math.prod(-(-n // self.tile) * self.tile for n in (height, width))
+        outputs = [axis.outputs for axis in self._axes(problem)]
+        plane = math.prod(-(-n // tile) * tile for n, tile in zip((height, width), outputs, strict=True))
         products = problem.products
         if self.dots:
             lanes = 64 // itemsize
@@ -177,9 +179,17 @@ class Effort:
             return ((results * (7 - results) / 6) ** 2 if results < 6 else 1.0), 1.0
         if self.tile == 1:
             return 1.0, 1.0
-        taps = problem.kernel_size[-1]
-        points = self.tile + taps - 1
-        return (self.tile * taps / points) ** 2, (points / taps) ** 2
+        axes = self._axes(problem)
+        points = math.prod(axis.points / axis.taps for axis in axes)
+        return math.prod(axis.outputs for axis in axes) / points, points
+
+    def _axes(self, problem: ConvProblem) -> tuple[filtering.Filtering, filtering.Filtering]:
+        """Return the filterings of height and width, which are none without tiles."""
+        return filtering.axes(problem, self.tile)
+
+    def _points(self, problem: ConvProblem) -> int:
+        """Return the points of a Winograd tile."""
+        return math.prod(axis.points for axis in self._axes(problem))
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
@@ -224,7 +234,11 @@ class Effort:
 
         That may be larger than others, if there are panels for all threads, and memory for each to hold it.
         """
-        if self.plain == 0 or self._rectangles(problem, self._most(problem, threads)) > 1:
+        if (
+            self.plain == 0
+            or problem.three(problem.kernel_size)[0] > 1
+            or self._rectangles(problem, self._most(problem, threads)) > 1
+        ):
             return False
         panels = problem.out_channels * problem.compute_dtype.itemsize // self.panel
         return self._rectangles(problem, TILES[0]) == 1 or (
@@ -235,17 +249,18 @@ class Effort:
         """Return how many Winograd tiles a task may have."""
         if self.tile == 1:
             return 0
-        return tiles_at_once(problem, (self.tile + problem.kernel_size[-1] - 1) ** 2, threads)
+        return tiles_at_once(problem, self._points(problem), threads)
 
     def _rectangles(self, problem: ConvProblem, most: int) -> int:
         """Return into how many rectangles a Winograd result is cut."""
         down, across, rows, columns = self._tiles(problem, most)
-        depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation)
+        depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation[-2:])
         return problem.batch * depth * -(-down // rows) * -(-across // columns)
 
     def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int, int, int]:
         """Return the tiles of a Winograd result down and across, and those of a task, which has so many at most."""
-        down, across = (max(-(-n // self.tile), 1) for n in (1, *problem.output_size)[-2:])
+        sizes = problem.three(problem.output_size)[1:]
+        down, across = (max(-(-n // axis.outputs), 1) for n, axis in zip(sizes, self._axes(problem), strict=True))
         columns = min(across, most)
         return down, across, min(down, most // columns), columns
 
@@ -276,12 +291,13 @@ class Effort:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4
         if self.tile > 1:
-            taps = problem.kernel_size[-1]
-            _, _, rows, columns = self._tiles(problem, most)
-            pixels = (rows * self.tile + taps - 1) * (columns * self.tile + taps - 1)
-            points = (self.tile + taps - 1) ** 2 * rows * columns
-            wide = self.panel // itemsize
-            slab = (pixels * problem.in_channels + points * (problem.in_channels + wide) + 2 * points * wide) * itemsize
+            tiles = self._tiles(problem, most)[2:]
+            pixels = math.prod(
+                (n - 1) * axis.pace + axis.reach for n, axis in zip(tiles, self._axes(problem), strict=True)
+            )
+            points = self._points(problem) * math.prod(tiles)
+            wide, elements = self.panel // itemsize, problem.in_channels * problem.three(problem.kernel_size)[0]
+            slab = (pixels * elements + points * (elements + wide) + 2 * points * wide) * itemsize
         return slab
 
 

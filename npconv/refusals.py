@@ -27,16 +27,23 @@ def direct(problem: ConvProblem) -> str | None:
     return None
 
 
-def winograd(*taps: int) -> Callable[[ConvProblem], str | None]:
-    """Return the function that refuses all but kernels of so many taps at stride 1."""
-    kernels = " or ".join(f"{r} × {r}" for r in taps)
+def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], str | None]:
+    """Return the function that refuses all but kernels of so many taps, at stride 1 and 2, along height and width."""
 
     def refuse(problem: ConvProblem) -> str | None:
-        *depth, height, width = (1, *problem.kernel_size)
-        if height != width or width not in taps or math.prod(depth) != 1:
-            return f"it is for kernels of {kernels}, not {' × '.join(map(str, problem.kernel_size))}"
-        if set(problem.stride) != {1}:
-            return "it is for stride 1"
+        _, *kernel = problem.three(problem.kernel_size)
+        _, *stride = problem.three(problem.stride)
+        _, *dilation = problem.three(problem.dilation)
+        if max(kernel) == 1:
+            return "it is for kernels of several elements along height or width"
+        for r, s, d in zip(kernel, stride, dilation, strict=True):
+            if s > 1 and (d > 1 or r == 1):
+                return "it takes no stride together with a dilation, or along an axis of one element"
+            known = {1: taps, 2: taps_of_two}.get(s)
+            if known is None:
+                return "it is for strides of 1 and 2"
+            if r > 1 and r not in known:
+                return f"it is for kernels of {' or '.join(map(str, sorted(known)))} at stride {s}, not of {r}"
         if problem.groups != 1:
             return "it takes one group only"
         refused, least = direct(problem), 128 // problem.compute_dtype.itemsize

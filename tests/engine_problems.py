@@ -132,6 +132,15 @@ SHAPES = (
     "ic150oc70ih9iw10kh3ph1+bias",
     "ic32oc5ih6iw5kh3ph1+circular",
     "mb2ic40oc40ih35iw38kh3ph1",
+    # The same at stride 2, for two taps, along one axis, and in volumes.
+    "ic40oc33ih11iw14kh3sh2ph1+bias",
+    "ic33oc17ih9iw13kh2ph1:0",
+    "ic35oc40ih13iw15kh4sh2ph1:2",
+    "ic34oc18ih9iw12kh3kw2sh1sw1ph0:3",
+    "ic40oc33ih11iw14kh5sh2ph1:0",
+    "mb2ic33oc20iw37kw3pw1+bias",
+    "ic35oc9id5ih7iw9kd3kh3sd2dd1pd1ph1+bias",
+    "ic34oc19ih12iw17kh3kw4sh1sw2ph2+reflect",
     # Kernels larger than their results.
     *PIECES,
     *OUTER,

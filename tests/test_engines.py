@@ -55,10 +55,17 @@ def test_table(algorithm, dtype):
     assert number >= (2 * len(SHAPES) if algorithm in DIRECT else 2 * len(PIECES) if algorithm == "pieces" else 40)
 
 
+WINDOWS = {
+    1: [((3,), (1,))],
+    2: [((r, r), (1, 1)) for r in (2, 3, 3, 5)] + [((r, r), (2, 2)) for r in (3, 3, 4, 5)] + [((3, 4), (1, 2))],
+}
+"""Kernels and strides that Winograd's engines take, by rank; each is compiled for itself."""
+
+
 @st.composite
 def engine_cases(draw, algorithm, dtype):
     """A problem that an engine may take, of sizes around its vectors, tiles and blocks."""
-    rank = draw(st.sampled_from((2, 2, 3) if algorithm in WINOGRAD else (1, 2, 3)))
+    rank = draw(st.sampled_from((2, 2, 3) if algorithm == "pieces" else (1, 2, 3)))
 
     def per_axis(strategy):
         return tuple(draw(st.lists(strategy, min_size=rank, max_size=rank)))
@@ -76,8 +83,9 @@ def engine_cases(draw, algorithm, dtype):
         size = (*(1,) * (rank - 2), *size[-2:])
         batch, channels, filters = draw(st.integers(32, 70)), draw(st.integers(1, 3)), draw(st.integers(32, 70))
     elif algorithm in WINOGRAD:
-        taps = draw(st.sampled_from((3, 5) if algorithm == "winograd2" else (3,)))
-        kernel = (*(1,) * (rank - 2), taps, taps)
+        last, pace = draw(st.sampled_from(WINDOWS[min(rank, 2)]))
+        kernel, stride = (draw(st.integers(1, 3)), *last)[-rank:], (draw(st.integers(1, 2)), *pace)[-rank:]
+        dilation = tuple(d if s == 1 else 1 for d, s in zip(dilation, stride, strict=True))
         channels, filters = draw(st.integers(32, 70)), draw(st.sampled_from((*COUNTS, 2, 40)))
     else:
         kernel, stride = per_axis(st.integers(1, 5)), per_axis(st.integers(1, 4))

@@ -89,11 +89,12 @@ def tiles_at_once(problem: ConvProblem, points: int, threads: int) -> int:
     least, most = TILES
     itemsize = problem.compute_dtype.itemsize
     room = engine_limit(problem)
-    packed = points * problem.in_channels * (problem.out_channels + 32) * itemsize
+    elements = problem.in_channels * problem.three(problem.kernel_size)[0]
+    packed = points * elements * (problem.out_channels + 32) * itemsize
     if 2 * packed <= room:
         room -= packed
     # A tile's pixels are half as many numbers as its points, or a bit more; its sums are those of a panel, kept thrice.
-    size = points * (1.6 * problem.in_channels * itemsize + 384)
+    size = points * (1.6 * elements * itemsize + 384)
     return min(max(int(room / threads / size), least), most)
 
 

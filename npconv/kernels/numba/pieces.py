@@ -96,7 +96,8 @@ def _kernel(m: int) -> jit.Kernel:
     """Return the kernel for m × m results."""
     n, r = POINT, POINT - m + 1
     inverse, forward_kernel, forward = toom_cook(m, r, POINTS[n])
-    of_input, of_kernel, to_results = transform(forward), transform(forward_kernel), transform_and_add(inverse)
+    of_input, of_kernel = transform(forward, forward), transform(forward_kernel, forward_kernel)
+    to_results = transform_and_add(inverse, inverse)
 
     def transformed(to_points, taps):  # type: ignore[no-untyped-def]
         def points_of(points, at, apart, piece, first, pitch, channels):  # type: ignore[no-untyped-def]

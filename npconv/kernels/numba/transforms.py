@@ -1,6 +1,6 @@
-"""Winograd's transforms: the matrices of Toom and Cook, and vectors multiplied with one from both sides.
+"""Winograd's transforms: the matrices of Toom and Cook, and vectors multiplied with two of them from both sides.
 
-A transform M X Mᵀ is one run of instructions: its first half, M X, stays in registers, some rows of it at a time, or
+A transform M X Nᵀ is one run of instructions: its first half, M X, stays in registers, some rows of it at a time, or
 where the compiler puts it. Written to memory and read again, as two loops over halves, it took twice as long.
 """
 
@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from npconv.kernels.filtering import Filtering
 from npconv.kernels.numba.tile import COLUMNS, Tile, pointer_to, product_and_sum, vector_at, vectors_at
 
 Matrix = list[list[float]]
@@ -53,50 +54,82 @@ def toom_cook(outputs: int, taps: int, points: tuple[float, ...]) -> tuple[np.nd
 
 
 _ROOT = 0.5**0.5
-POINTS = {4: (0.0, 1.0, -1.0), 6: (0.0, _ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT)}
+POINTS = {
+    3: (0.0, 1.0),
+    4: (0.0, 1.0, -1.0),
+    5: (_ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT),
+    6: (0.0, _ROOT, -_ROOT, 2 * _ROOT, -2 * _ROOT),
+}
 """Points besides infinity, by n."""
 
 
-def transform(matrix: Any) -> Any:
-    """Return an intrinsic that multiplies squares of vectors with a small constant matrix from both sides.
+def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Aᵀ, G and Bᵀ of a minimal filtering: those of each residue of the taps modulo the stride, side by side.
 
-    ``transform(out, i, down, across, numbers, j, pitch, pace)`` writes Σ matrix[a][k] · matrix[b][l] ·
+    Examples
+    --------
+    >>> a, g, b = filtering(Filtering(2, 3, 2))
+    >>> data, kernel = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, 10.0, 100.0])
+    >>> a @ ((g @ kernel) * (b @ data))
+    array([321., 543.])
+    """
+    outputs, taps, stride = axis
+    a, g, b = np.zeros((outputs, axis.points)), np.zeros((axis.points, taps)), np.zeros((axis.points, axis.reach))
+    first = 0
+    for residue, number in enumerate(axis.phases):
+        points = outputs + number - 1
+        if number == 1:
+            one = np.eye(outputs), np.ones((outputs, 1)), np.eye(outputs)
+        else:
+            one = toom_cook(outputs, number, POINTS[points])
+        rows = slice(first, first + points)
+        a[:, rows], g[rows, residue::stride] = one[:2]
+        b[rows, residue : residue + (points - 1) * stride + 1 : stride] = one[2]
+        first += points
+    return a, g, b
+
+
+def transform(lines: Any, columns: Any) -> Any:
+    """Return an intrinsic that multiplies rectangles of vectors with small constant matrices from both sides.
+
+    ``transform(out, i, down, across, numbers, j, pitch, pace)`` writes Σ lines[a][k] · columns[b][l] ·
     numbers[j + k · pitch + l · pace:], a tile's row wide, to out[i + a · down + b · across:].
     """
-    coefficients = _plain(matrix)
+    matrices = _plain(lines), _plain(columns)
 
     @intrinsic
-    def square(
+    def rectangle(
         typing: Any, out: Any, i: Any, down: Any, across: Any, numbers: Any, j: Any, pitch: Any, pace: Any
     ) -> Any:
         integer = types.int64
-        return types.none(out, *[integer] * 3, numbers, *[integer] * 3), _code(coefficients)
+        return types.none(out, *[integer] * 3, numbers, *[integer] * 3), _code(*matrices, back=False)
 
-    return square
+    return rectangle
 
 
-def transform_and_add(matrix: Any) -> Any:
-    """Return the same with two more arguments, ``row`` and ``r``: ``row[r:]`` is added to each result."""
-    coefficients = _plain(matrix)
+def transform_and_add(lines: Any, columns: Any) -> Any:
+    """Return the same, back from points, with two more arguments: ``row[r:]`` is added to each result."""
+    matrices = _plain(lines), _plain(columns)
 
     @intrinsic
-    def square(
+    def rectangle(
         typing: Any, out: Any, i: Any, down: Any, across: Any, numbers: Any, j: Any, pitch: Any, pace: Any, row: Any,
         r: Any,
     ) -> Any:  # fmt: skip
         integer = types.int64
-        return types.none(out, *[integer] * 3, numbers, *[integer] * 3, row, integer), _code(coefficients)
+        return types.none(out, *[integer] * 3, numbers, *[integer] * 3, row, integer), _code(*matrices, back=True)
 
-    return square
+    return rectangle
 
 
 def _plain(matrix: Any) -> Matrix:
     return [[float(number) for number in row] for row in matrix]
 
 
-def _code(matrix: Matrix) -> Any:
+def _code(lines: Matrix, columns: Matrix, back: bool) -> Any:
     """Return what writes the instructions of a transform."""
-    groups, size, back = _groups(matrix), len(matrix[0]), len(matrix) < len(matrix[0])
+    groups = [lines] if back else _groups(lines)
+    down_size, across_size = len(lines[0]), len(columns[0])
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         tile = Tile(signature.args[0].dtype, 1, COLUMNS)
@@ -114,18 +147,18 @@ def _code(matrix: Matrix) -> Any:
             added = vectors_at(builder, tile, pointer_to(context, builder, signature.args[8], row[0], row[1]))
         first = 0
         for group in groups:
-            wanted = [any(row[k] != 0 for row in group) for k in range(size)]
+            wanted = [any(row[k] != 0 for row in group) for k in range(down_size)]
             for part in range(tile.columns):
                 bias = None if added is None else vector_at(builder, added[part], tile)
                 half = []
-                for column in range(size):
+                for column in range(across_size):
                     vectors = [
                         vector_at(builder, line(4, j, pitch, pace, k, column)[part], tile) if wanted[k] else None
-                        for k in range(size)
+                        for k in range(down_size)
                     ]
                     half.append(_products(builder, tile, group, vectors, back))
                 for at in range(len(group)):
-                    results = _products(builder, tile, matrix, [vectors[at] for vectors in half], back)
+                    results = _products(builder, tile, columns, [vectors[at] for vectors in half], back)
                     for column, result in enumerate(results):
                         pointer = line(0, i, down, across, first + at, column)[part]
                         total = result if bias is None else builder.fadd(result, bias)
@@ -146,8 +179,6 @@ def _mirrored(row: list[float], other: list[float]) -> int | None:
 
 def _groups(matrix: Matrix) -> list[Matrix]:
     """Cut a matrix into rows whose products are computed together, as they share sums."""
-    if len(matrix) < len(matrix[0]):
-        return [matrix]
     groups: list[Matrix] = []
     for row in matrix:
         if groups and len(groups[-1]) == 1 and _mirrored(groups[-1][0], row) is not None:
