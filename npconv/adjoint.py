@@ -9,9 +9,13 @@ the padding), so j gets contributions from the taps t with t d ≡ j (mod s). Al
 *phase*: their taps are t₀, t₀ + s/q, t₀ + 2 s/q, …, with q = gcd(s, d), and successive ones meet elements o that lie
 d/q apart. A phase is a convolution of stride 1 and dilation d/q with the flipped taps, whose channels change places;
 s phases fill the input. Those of stride 2 that fill the same rows may be computed in one pass
-(`npconv.kernels.numba.planes`), and of depthwise convolutions all of them (`npconv.kernels.numba.spread`). No product
-with a zero between elements is computed (Dumoulin and Visin, *A guide to convolution arithmetic for deep learning*
-(2016), §4.6, put these zeros in). At the borders, elements beyond the result count as zeros.
+(`npconv.kernels.numba.planes`), and of depthwise convolutions all of them (`npconv.kernels.numba.spread`). At the
+borders, elements beyond the result count as zeros.
+
+The same is one convolution of stride 1 with the flipped taps, over the result with s - 1 zeros between its elements
+(Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* (2016), §4.6). Where an algorithm takes such
+problems without computing products with these zeros (`npconv.kernels.filtering`), and faster than all phases, it runs
+as that.
 
 Weight. Each tap t is the sum over the batch and all o of grad[o] · input[o s + t d]: a convolution whose batch are the
 channels, whose channels are the batch, whose stride is the dilation and whose dilation is the stride.
@@ -140,7 +144,7 @@ def _transposed(
 ) -> None:
     """Fill the canonical ``out`` phase by phase."""
     filters = swapped(problem, weight)
-    found, reached = steps(problem)
+    found, reached = steps(problem, choice)
     if not reached:
         # Where the stride is longer than the kernel, some elements meet no tap.
         constant = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
@@ -237,8 +241,8 @@ class _Step(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
-    """Return the phases of a canonical problem, and whether they reach all elements of the input."""
+def steps(problem: ConvProblem, choice: Choice) -> tuple[list[_Step], bool]:
+    """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input."""
     found = list(phases(problem))
     all_steps = [
         _Step(
@@ -249,8 +253,47 @@ def steps(problem: ConvProblem) -> tuple[list[_Step], bool]:
         )
         for parts, forward in found
     ]
+    whole = spaced(problem)
+    if whole is not None and _faster(whole, all_steps, choice):
+        return [_Step(_last_axes(*(slice(None),) * 3), (...,), (), whole)], True
     reached = sum(math.prod(part.length for part in parts) for parts, _ in found)
     return all_steps, reached == math.prod(problem.input_size)
+
+
+def spaced(problem: ConvProblem) -> ConvProblem | None:
+    """Return the convolution with zeros between elements that fills the input of a canonical problem, if there is one.
+
+    It has no padding less than nothing.
+    """
+    size = tuple((n - 1) * s + 1 for n, s in zip(problem.output_size, problem.stride, strict=True))
+    before = [span - 1 - pad for span, (pad, _) in zip(problem.span, problem.padding, strict=True)]
+    after = [
+        n + span - 1 - inner - pad
+        for n, span, inner, pad in zip(problem.input_size, problem.span, size, before, strict=True)
+    ]
+    if max(problem.stride) == 1 or min(*before, *after) < 0:
+        return None
+    return replace(
+        problem,
+        in_channels=problem.out_channels,
+        out_channels=problem.in_channels,
+        input_size=problem.output_size,
+        stride=(1, 1, 1),
+        padding=tuple(zip(before, after, strict=True)),
+        up=problem.stride,
+    )
+
+
+def _faster(whole: ConvProblem, steps: list[_Step], choice: Choice) -> bool:
+    """Whether a convolution with zeros between elements should be faster than the phases, if any algorithm takes it."""
+    try:
+        found = choose(whole, choice)
+    except ValueError:  # the named algorithm takes none, or no algorithm does
+        return False
+    try:
+        return found.seconds < sum(choose(step.forward, choice).seconds for step in steps)
+    except ValueError:  # the named algorithm does not take all phases
+        return True
 
 
 def _last_axes(*index: slice) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     if problem.padding_mode != "zeros" or problem.data_format != "channels_first" or problem.activation:
         return None
     form = problem.canonical_form()
-    steps, reached = adjoint.steps(form)
+    steps, reached = adjoint.steps(form, choice)
     if not reached:
         return None
     spread = adjoint.in_one_pass(form, steps, choice)

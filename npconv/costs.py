@@ -7,10 +7,11 @@ all of CUDA's, are guesses from them. They serve to rank candidates and to tell 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from npconv.kernels import filtering
-from npconv.kernels.numba.blocking import TILES, engine_limit, tiles_at_once
+from npconv.kernels.numba import bands
+from npconv.kernels.numba.blocking import engine_limit, tiles_at_once
 from npconv.problem import ConvProblem
 
 
@@ -90,7 +91,7 @@ class Effort:
             return self._outer_seconds(problem, threads)
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
-        sections = 1 if packed else -(-problem.out_channels // self.filters_at_once(problem, threads))
+        plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
         rate = self.products * 4 / itemsize
         if self.panel:
             filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
@@ -100,7 +101,7 @@ class Effort:
             rate *= 0.6  # for a few results at a time, filters that fill no cache
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
-        outputs = [axis.outputs for axis in self._axes(problem)]
+        outputs = [axis.results for axis in self._axes(problem)]
         plane = math.prod(-(-n // tile) * tile for n, tile in zip((height, width), outputs, strict=True))
         products = problem.products
         if self.dots:
@@ -113,14 +114,14 @@ class Effort:
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and problem.data_format == "channels_first"  # results are transposed, which takes twice
-        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) * sections * self.tile
+        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) * self.tile
         copied += pixels * filters * (2 if turned else 1)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
-            plain = self.takes_plain(problem, threads)
-            work += weights * (self.plain if plain else self.pack) * 1e-9
+            times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
+            work += weights * (self.plain * times if plain else self.pack) * 1e-9
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
         streamed = weights * points * itemsize
         streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY
@@ -181,7 +182,7 @@ class Effort:
             return 1.0, 1.0
         axes = self._axes(problem)
         points = math.prod(axis.points / axis.taps for axis in axes)
-        return math.prod(axis.outputs for axis in axes) / points, points
+        return math.prod(axis.results for axis in axes) / points, points
 
     def _axes(self, problem: ConvProblem) -> tuple[filtering.Filtering, filtering.Filtering]:
         """Return the filterings of height and width, which are none without tiles."""
@@ -197,53 +198,22 @@ class Effort:
         if packed:
             return scratch
         if self.takes_plain(problem, threads):
-            return self.workspace_of_plain(problem, threads)
-        if not self.packs_all(problem, threads):
-            scratch = threads * self._scratch(problem, TILES[0])
-        return scratch + self._packed_bytes(problem, self.filters_at_once(problem, threads))
+            return self._cut(problem, threads).bytes
+        return scratch + self._packed_bytes(problem, problem.out_channels)
 
-    def workspace_of_plain(self, problem: ConvProblem, threads: int) -> int:
-        """Return about as many bytes as the threads work in if they pack filters within their tasks."""
-        packed = self._packed_bytes(replace(problem, in_channels=64), 1)
-        return threads * (self._scratch(problem, self._most(problem, threads)) + packed)
-
-    def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
-        """Return how many filters a call packs at a time: all, or as many panels as the limit of workspace allows.
-
-        Each time the input is transformed again; and there must be work for all threads.
-        """
-        filters = max(problem.out_channels, 1)
-        if self.tile == 1 or self.takes_plain(problem, threads) or self.packs_all(problem, threads):
-            return filters
-        wide = self.panel // problem.compute_dtype.itemsize
-        room = engine_limit(problem) - threads * self._scratch(problem, TILES[0])
-        rectangles = max(self._rectangles(problem, TILES[0]), 1)
-        fit = max(room // max(self._packed_bytes(problem, wide), 1), -(-threads // rectangles))
-        panels = -(-filters // wide)
-        return min(-(-panels // -(-panels // fit)) * wide, filters)
-
-    def packs_all(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs its filters for the tasks of a layer; if not, Winograd's have as few tiles as can be."""
-        if self.tile == 1:
-            return True
-        packed = self._packed_bytes(problem, problem.out_channels)
-        return threads * self._scratch(problem, self._most(problem, threads)) + packed <= engine_limit(problem)
+    def _cut(self, problem: ConvProblem, threads: int) -> bands.Cut:
+        """Return how the tiles are cut where filters are packed within the tasks."""
+        return bands.cut(problem, self.tile, threads, self.panel // problem.compute_dtype.itemsize)
 
     def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs filters within its tasks: none is packed twice if a task meets the whole image.
+        """Whether a call packs filters within its tasks, because all packed ones would take too much memory.
 
-        That may be larger than others, if there are panels for all threads, and memory for each to hold it.
+        Else it is as fast to pack them beforehand, or up to a fifth faster where there are many tiles.
         """
-        if (
-            self.plain == 0
-            or problem.three(problem.kernel_size)[0] > 1
-            or self._rectangles(problem, self._most(problem, threads)) > 1
-        ):
+        if self.plain == 0:
             return False
-        panels = problem.out_channels * problem.compute_dtype.itemsize // self.panel
-        return self._rectangles(problem, TILES[0]) == 1 or (
-            panels >= 2 * threads and self.workspace_of_plain(problem, threads) <= engine_limit(problem)
-        )
+        packed = self._packed_bytes(problem, problem.out_channels)
+        return threads * self._scratch(problem, self._most(problem, threads)) + packed > engine_limit(problem)
 
     def _most(self, problem: ConvProblem, threads: int) -> int:
         """Return how many Winograd tiles a task may have."""
@@ -251,16 +221,10 @@ class Effort:
             return 0
         return tiles_at_once(problem, self._points(problem), threads)
 
-    def _rectangles(self, problem: ConvProblem, most: int) -> int:
-        """Return into how many rectangles a Winograd result is cut."""
-        down, across, rows, columns = self._tiles(problem, most)
-        depth = math.prod(problem.output_size[:-2]) * math.prod(problem.dilation[-2:])
-        return problem.batch * depth * -(-down // rows) * -(-across // columns)
-
     def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int, int, int]:
         """Return the tiles of a Winograd result down and across, and those of a task, which has so many at most."""
         sizes = problem.three(problem.output_size)[1:]
-        down, across = (max(-(-n // axis.outputs), 1) for n, axis in zip(sizes, self._axes(problem), strict=True))
+        down, across = (max(-(-n // axis.results), 1) for n, axis in zip(sizes, self._axes(problem), strict=True))
         columns = min(across, most)
         return down, across, min(down, most // columns), columns
 

@@ -121,7 +121,8 @@ class Explanation:
         facts = []
         if self._plan.problem != self._problem:
             number = "one convolution" if len(self._plans) == 1 else f"{len(self._plans)} convolutions, the largest:"
-            facts.append(("runs as", f"{number} of stride 1, as npconv.adjoint tells"))
+            spaced = ", with zeros between elements," if problem.up else ""
+            facts.append(("runs as", f"{number} of stride 1{spaced} as npconv.adjoint tells"))
         facts += [
             ("input", f"{problem.batch} × {problem.in_channels} channels, {_by(problem.input_size)}, {problem.dtype}"),
             ("kernel", f"{problem.out_channels} filters of {_by(problem.kernel_size)}, groups {problem.groups}"),
@@ -257,7 +258,7 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
     if not transposed:
         return Explanation(problem, problem.result_shape, [choose(problem, choice)])
     canonical = problem.canonical_form()
-    parts = [part for _, part in adjoint.phases(canonical)]
+    parts = [step.forward for step in adjoint.steps(canonical, choice)[0]]
     if not parts:  # no element meets a tap: the result is the bias, as of a convolution without input channels
         one = (1, 1, 1)
         parts = [

@@ -14,7 +14,7 @@ import numpy as np
 
 from npconv import backends, loading, registry, winners
 from npconv.kernels import host
-from npconv.kernels.packed import InSections, Packing, Run
+from npconv.kernels.packed import Packing, Run
 from npconv.loading import once
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
@@ -54,6 +54,11 @@ class Plan:
     candidates: tuple[Candidate, ...]
     threads: int
 
+    @property
+    def seconds(self) -> float:
+        """How long it should take."""
+        return next(c.seconds for c in self.candidates if c.algorithm is self.algorithm)
+
     def run(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any = None, part: Any = None) -> Any:
         """Compute the convolution into ``out`` (made by the backend where it is None) and return it.
 
@@ -74,8 +79,9 @@ class Plan:
         return out
 
     def _run_packed(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any, part: Any) -> None:
-        if workspace is None and self._sections is not None:
-            self._sections(input, weight, bias, out)
+        if workspace is None:
+            packing, run = self._of_call
+            run(input, packing(weight, bias), out)
         else:
             self._run(input, self.pack(weight, bias, workspace, part), out)
 
@@ -96,39 +102,36 @@ class Plan:
 
         The weight is canonical, aligned and of the compute dtype.
         """
-        if self.algorithm.engine is None or self._sections is not None:
+        if self.algorithm.engine is None:
             return None
-        fill, pack = self._run.fixed(x, out), self._packing.quick
+        packing, run = self._of_call
+        fill, pack = run.fixed(x, out), packing.quick
         return None if fill is None else lambda x, weight, out: fill(x, pack(weight, None), out)
 
     @property
     def road(self) -> Callable[[Any, Any, Any], np.ndarray] | None:
         """A function of C-contiguous input and bias and aligned weight of the problem's dtype, or None."""
-        quick = self.quick
-        if quick is None:
+        if self.algorithm.engine is None:
             return None
-        if self._sections is not None:
-            return lambda input, weight, bias: self.run(input, weight, bias, None)
-        pack = self._packing.quick
-        return lambda input, weight, bias: quick(input, pack(weight, bias))
+        packing, run = self._of_call
+        quick, pack = run.quick, packing.quick
+        return None if quick is None else lambda input, weight, bias: quick(input, pack(weight, bias))
 
     @once
-    def _packing(self) -> Any:
+    def _packing(self) -> Packing:
         return Packing(self._engine, self.problem)
 
     @once
-    def _run(self) -> Any:
+    def _run(self) -> Run:
         return Run(self._engine, self.problem, self.threads)
 
     @once
-    def _sections(self) -> Any:
-        """How a call packs its filters, if not all at once and before all else."""
-        filters = self.algorithm.filters_at_once(self.problem, self.threads)
-        if self.algorithm.takes_plain(self.problem, self.threads):
-            return InSections(self._named(self.algorithm.plain_engine), self.problem, self.threads, filters)
-        if self.algorithm.packs_all(self.problem, self.threads):
-            return None
-        return InSections(self._named(self.algorithm.frugal_engine), self.problem, self.threads, filters)
+    def _of_call(self) -> tuple[Packing, Run]:
+        """How a call that brings plain weights packs them and runs."""
+        if not self.algorithm.takes_plain(self.problem, self.threads):
+            return self._packing, self._run
+        engine = self._named(self.algorithm.plain_engine)
+        return Packing(engine, self.problem), Run(engine, self.problem, self.threads)
 
     @once
     def _engine(self) -> Any:
@@ -143,6 +146,8 @@ class Plan:
 def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:
     if precision == "strict" and not algorithm.direct:
         return "it transforms its data, which precision 'strict' rules out"
+    if problem.up and not algorithm.spaced:
+        return "it takes no zeros between elements"
     return algorithm.refuse(problem)
 
 

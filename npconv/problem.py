@@ -39,7 +39,8 @@ class ConvProblem:
     ``"image"`` (H, W). `activation` is a name and its parameters, or ().
 
     Gradients and transposed convolutions are described by the convolution that they belong to: the input of a
-    transposed convolution is that one's result.
+    transposed convolution is that one's result. Some run as one convolution of stride 1 whose input has ``up - 1``
+    zeros between its elements, along each axis (`npconv.adjoint`); `up` is () for all others.
     """
 
     batch: int
@@ -57,6 +58,7 @@ class ConvProblem:
     dtype: str
     bias: bool = False
     activation: tuple[Any, ...] = ()
+    up: tuple[int, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -66,7 +68,8 @@ class ConvProblem:
     @once
     def padded_size(self) -> tuple[int, ...]:
         """Spatial size of the input with its padding."""
-        return tuple(n + sum(pad) for n, pad in zip(self.input_size, self.padding, strict=True))
+        up = self.up or (1,) * self.rank
+        return tuple((n - 1) * u + 1 + sum(pad) for n, u, pad in zip(self.input_size, up, self.padding, strict=True))
 
     @once
     def span(self) -> tuple[int, ...]:
@@ -100,9 +103,13 @@ class ConvProblem:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of the direct sum; a complex product counts as 4 and 2, a complex sum as 2."""
+        """Multiplications and additions of the direct sum; a complex product counts as 4 and 2, a complex sum as 2.
+
+        Those with zeros between elements are left out.
+        """
         per_product = 8 if self.compute_dtype.kind == "c" else 2
-        return per_product * self.batch * self.out_channels * self.positions * self.products
+        products = per_product * self.batch * self.out_channels * self.positions * self.products
+        return products // math.prod(self.up)
 
     def _bytes(self, elements: int) -> int:
         return elements * np.dtype(self.dtype).itemsize
@@ -124,8 +131,9 @@ class ConvProblem:
 
     @property
     def padded_elements(self) -> int:
-        """Elements of the input with its padding."""
-        return self.batch * self.in_channels * math.prod(self.padded_size)
+        """Elements of the input with its padding, without zeros between them."""
+        up = self.up or (1,) * self.rank
+        return self.batch * self.in_channels * math.prod(-(-n // u) for n, u in zip(self.padded_size, up, strict=True))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -187,6 +195,7 @@ class ConvProblem:
             padding=(*((0, 0),) * (3 - self.rank), *self.padding),
             data_format="channels_first",
             kind="batched",
+            up=self.three(self.up) if self.up else (),
         )
 
     def three(self, per_axis: tuple[int, ...], fill: int = 1) -> tuple[int, int, int]:

@@ -34,9 +34,11 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
         _, *kernel = problem.three(problem.kernel_size)
         _, *stride = problem.three(problem.stride)
         _, *dilation = problem.three(problem.dilation)
+        _, *up = problem.three(problem.up or (1,) * problem.rank)
         if max(kernel) == 1:
             return "it is for kernels of several elements along height or width"
-        for r, s, d in zip(kernel, stride, dilation, strict=True):
+        for r, s, d, u in zip(kernel, stride, dilation, up, strict=True):
+            s = max(s, u)
             if s > 1 and (d > 1 or r == 1):
                 return "it takes no stride together with a dilation, or along an axis of one element"
             known = {1: taps, 2: taps_of_two}.get(s)

@@ -33,13 +33,13 @@ class Algorithm:
     refuse: Callable[[ConvProblem], str | None] = field(default=refusals.takes_all, repr=False)
     own_workspace: Callable[[ConvProblem], int] = field(default=_no_workspace, repr=False)
     direct: bool = True
+    spaced: bool = False
+    """Whether it takes inputs with zeros between elements (`npconv.problem.ConvProblem.up`)."""
+
     dtypes: str = "all"
     ranks: str = "1, 2, 3"
     engine: str | None = None
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
-
-    frugal_engine: str | None = None
-    """The engine for calls that cannot pack all of their filters at once for `engine`, as `Effort.packs_all` says."""
 
     plain_engine: str | None = None
     """The engine for calls that bring plain weights, if `Effort.takes_plain` says so."""
@@ -62,16 +62,6 @@ class Algorithm:
     def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether a call packs filters within its tasks."""
         return isinstance(self.rate, Effort) and self.rate.takes_plain(problem, threads)
-
-    def packs_all(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs its filters for the tasks that a layer has."""
-        return not isinstance(self.rate, Effort) or self.rate.packs_all(problem, threads)
-
-    def filters_at_once(self, problem: ConvProblem, threads: int) -> int:
-        """Return how many filters a call packs at a time."""
-        if isinstance(self.rate, Effort):
-            return self.rate.filters_at_once(problem, threads)
-        return max(problem.out_channels, 1)
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take; ``packed`` if the weights are so already."""
@@ -98,10 +88,10 @@ _TABLE = (
         Effort(12e-6, 52e9, 0.8, panel=128, tile=4, plain=0.6),
         refuse=refusals.winograd({2, 3}, {3, 4}),
         direct=False,
+        spaced=True,
         dtypes="float",
         engine="winograd.four",
-        frugal_engine="winograd.frugal_four",
-        plain_engine="winograd.plain_four",
+        plain_engine="winograd_plain.four",
     ),
     Algorithm(
         "winograd2",
@@ -110,10 +100,10 @@ _TABLE = (
         Effort(12e-6, 50e9, 0.6, panel=128, tile=2, plain=0.5),
         refuse=refusals.winograd({2, 3, 5}, {3, 4, 5}),
         direct=False,
+        spaced=True,
         dtypes="float",
         engine="winograd.two",
-        frugal_engine="winograd.frugal_two",
-        plain_engine="winograd.plain_two",
+        plain_engine="winograd_plain.two",
     ),
     Algorithm(
         "pieces",

@@ -387,10 +387,9 @@ def _transposed(problem: ConvProblem, choices: Sequence[Choice]) -> list[_Race]:
     x, out = problem.canonical(_numbers(problem.result_shape, dtype)), np.empty(problem.input_shape, dtype)
     bias = _numbers((problem.in_channels,), dtype) if problem.bias else None
     races = []
-    for number, (parts, forward) in enumerate(adjoint.phases(problem.canonical_form()), 1):
-        where: tuple[Any, ...] = (..., *(part.elements for part in parts))
-        target = problem.canonical(out)[where]
-        for choice in choices:
+    for choice in choices:
+        for number, step in enumerate(adjoint.steps(problem.canonical_form(), choice)[0], 1):
+            forward, target = step.forward, problem.canonical(out)[step.elements]
             weight = _numbers(forward.weight_shape, forward.compute_dtype if choice.packed else dtype)
 
             def prepare(

@@ -58,7 +58,7 @@ def key(problem: ConvProblem, choice: Choice) -> str:
     weight = (form.out_channels, form.in_channels // form.groups, *form.kernel_size)
     words = [
         f"{form.dtype} {_by(form.input_shape)} * {_by(weight)}, groups {form.groups}",
-        f"stride {_by(form.stride)}, dilation {_by(form.dilation)}",
+        f"stride {_by(form.stride)}, dilation {_by(form.dilation)}" + (f", up {_by(form.up)}" if form.up else ""),
         f"padding {' '.join(f'{before}+{after}' for before, after in form.padding)} {form.padding_mode}",
         problem.data_format,
         *["bias"] * form.bias,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from corpus import Case, parse
 
 import npconv
+from npconv import costs, plan, recall
+from npconv.kernels.numba import blocking
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd4", "pieces")
@@ -213,6 +216,23 @@ def refusal(case: Case, dtype: str, algorithm: str) -> str | None:
         precision="default",
     )  # fmt: skip
     return found.refusals.get(("numba", algorithm))
+
+
+@contextmanager
+def packing_within(limit: int | None = None) -> Iterator[None]:
+    """Let Winograd's engines pack all filters within their tasks, in so many bytes of workspace."""
+    kept = costs.Effort.takes_plain, blocking.engine_limit
+    try:
+        costs.Effort.takes_plain = lambda self, problem, threads: self.plain > 0
+        if limit is not None:
+            blocking.engine_limit = lambda problem: limit
+        plan.choose.cache_clear()
+        recall.forget()
+        yield
+    finally:
+        costs.Effort.takes_plain, blocking.engine_limit = kept
+        plan.choose.cache_clear()
+        recall.forget()
 
 
 @cache

@@ -130,6 +130,20 @@ def test_any_problem(data):
         assert said is None, said
 
 
+@pytest.mark.parametrize("limit", [None, 2**17, 2**18])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+def test_filters_packed_within_tasks(algorithm, dtype, limit):
+    """Winograd's engines pack filters within their tasks where packed ones take too much memory: in any bands."""
+    with problems.packing_within(limit):
+        for text, case in taken(problems.SHAPES, dtype, algorithm):
+            for threads in THREADS:
+                with npconv.threads(threads):
+                    got = call(case, arrays_for(text, dtype, algorithm), backend="numba", algorithm=algorithm)
+                said = judge(got, text, dtype, algorithm)
+                assert said is None, said
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("algorithm", FAST)
 def test_the_same_numbers_every_time(algorithm, dtype):

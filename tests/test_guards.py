@@ -27,7 +27,7 @@ def test_guards_guard(place):
 
 
 @pytest.mark.parametrize(("place", "poison"), [("end", "nan"), ("begin", "large"), ("end", "small")])
-@pytest.mark.parametrize("algorithm", FAST)
+@pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd4 within"])
 def test_no_engine_trespasses(algorithm, place, poison):
     said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, 'float32', 'float64')")
     assert said[-1] == "untouched"

@@ -188,27 +188,6 @@ class Merged:
         return True
 
 
-class InSections:
-    """A problem whose filters are packed for the call, some at a time: the packed ones need less memory so."""
-
-    def __init__(self, engine: Any, problem: ConvProblem, threads: int, filters: int) -> None:
-        form = problem.canonical_form()
-        self._problem, self._runs = problem, []
-        for first in range(0, problem.out_channels, filters):
-            part = slice(first, min(first + filters, problem.out_channels))
-            section = replace(form, out_channels=part.stop - part.start)
-            self._runs.append((part, Packing(engine, section), Run(engine, section, threads)))
-
-    def __call__(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
-        """Fill ``out``."""
-        x, weight = self._problem.canonical(input), self._problem.canonical_weight(weight)
-        target = self._problem.canonical(out)
-        for part, packing, run in self._runs:
-            packed = packing(weight[part], None if bias is None else bias[part])
-            run(x, packed, target[:, part])
-            del packed  # its memory is for the next ones
-
-
 def in_line(array: np.ndarray) -> bool:
     """Whether the pixels of an array (N, C, D, H, W) lie at one distance from each other."""
     _, _, plane, line, pixel = array.strides

@@ -43,6 +43,13 @@ def engine_limit(problem: ConvProblem) -> int:
     return min(arrays + ENGINE_FREE, ENGINE_LIMIT)
 
 
+ELEMENTS = 96
+"""Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written."""
+
+SPARE = 6
+"""Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
+
+
 class Blocks(NamedTuple):
     """Rows and columns of a task's rectangle, and its panels of filters."""
 

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
+from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import SPARE, multiply_and_finish, width_of
+from npconv.kernels.numba.product import multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 

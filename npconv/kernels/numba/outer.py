@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
-from npconv.kernels.numba.product import LEAST_ROWS, SPARE, width_of
+from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.product import LEAST_ROWS, width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (
     activated,

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.blocking import ELEMENTS
 from npconv.kernels.numba.moves import BLOCK, blank, copy, move, transpose
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
@@ -41,9 +42,6 @@ from npconv.problem import ConvProblem
 LEAST_ROWS = 4
 """Pixels of the lowest tile. Lower ones would only save a last tile some rows, and cost a second to compile."""
 
-SPARE = ROWS
-"""Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
-
 
 def width(dtype: Any) -> int:
     """Return the filters of a panel."""
@@ -54,10 +52,6 @@ def width(dtype: Any) -> int:
 def width_of(numbers):  # type: ignore[no-untyped-def]
     """Return the filters of a panel of an array's dtype."""
     return COLUMNS * lanes_of(numbers)
-
-
-ELEMENTS = 96
-"""Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written."""
 
 
 TASKS = 16

@@ -64,7 +64,7 @@ POINTS = {
 
 
 def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return Aᵀ, G and Bᵀ of a minimal filtering: those of each residue of the taps modulo the stride, side by side.
+    """Return Aᵀ, G and Bᵀ of a minimal filtering: those of its phases, side by side.
 
     Examples
     --------
@@ -73,18 +73,18 @@ def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     >>> a @ ((g @ kernel) * (b @ data))
     array([321., 543.])
     """
-    outputs, taps, stride = axis
-    a, g, b = np.zeros((outputs, axis.points)), np.zeros((axis.points, taps)), np.zeros((axis.points, axis.reach))
-    first = 0
-    for residue, number in enumerate(axis.phases):
-        points = outputs + number - 1
-        if number == 1:
+    a, g, b = (
+        np.zeros(size) for size in ((axis.results, axis.points), (axis.points, axis.taps), (axis.points, axis.reach))
+    )
+    first, outputs = 0, axis.outputs
+    for phase in axis.phases:
+        points = outputs + phase.number - 1
+        if phase.number == 1:
             one = np.eye(outputs), np.ones((outputs, 1)), np.eye(outputs)
         else:
-            one = toom_cook(outputs, number, POINTS[points])
+            one = toom_cook(outputs, phase.number, POINTS[points])
         rows = slice(first, first + points)
-        a[:, rows], g[rows, residue::stride] = one[:2]
-        b[rows, residue : residue + (points - 1) * stride + 1 : stride] = one[2]
+        a[phase.results, rows], g[rows, phase.taps], b[rows, phase.samples] = one
         first += points
     return a, g, b
 

@@ -32,7 +32,8 @@ import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes
 from npconv.kernels.numba import blocking, jit, product, slab
-from npconv.kernels.numba.product import LEAST_ROWS, SPARE, multiply_rows, width_of
+from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import filtering, transform, transform_and_add
 from npconv.kernels.numba.vector import activated, load, store
@@ -45,10 +46,6 @@ one task, and each task more, of fewer panels, adds 0.04; a panel takes 0.055.""
 CHAIN = 96
 """Channels that are summed up in one chain. With all 512 or 1024 in one, a constant image (whose roundings all go one
 way) missed the bound of ``precision="default"`` by up to 2.6 times; random ones stay within a tenth of it."""
-
-
-BIT = 64
-"""Channels of a panel, or a few less, that are packed at once where filters come plain."""
 
 
 class Weights(NamedTuple):
@@ -75,17 +72,19 @@ def apart(number):  # type: ignore[no-untyped-def]
     return number | 1
 
 
-def _name(axes: tuple[Filtering, Filtering]) -> str:
+def name_of(axes: tuple[Filtering, Filtering]) -> str:
+    """Return a name for filterings."""
     return "_".join("".join(map(str, axis)) for axis in axes)
 
 
-def _filters_to_points(axes: tuple[Filtering, Filtering]) -> Any:
+@cache
+def filters_to_points(axes: tuple[Filtering, Filtering]) -> Any:
     """Return the transform of filters: G g Gᵀ, a vector of filters at a time."""
     down, across = axes
     to_points = transform(filtering(down)[1], filtering(across)[1])
     lines, columns, points = down.taps, across.taps, across.points
 
-    def filters_to_points(packed, at, channels, pitch, taps, count, planes):  # type: ignore[no-untyped-def]
+    def fill(packed, at, channels, pitch, taps, count, planes):  # type: ignore[no-untyped-def]
         """Write the points, ``pitch`` elements each, of some channels of a panel, whose taps `load_filters` left.
 
         Elements are ``planes`` times so many channels.
@@ -98,14 +97,14 @@ def _filters_to_points(axes: tuple[Filtering, Filtering]) -> Any:
                 to_points(packed, element, points * pitch * wide, pitch * wide, taps, first, columns * wide, wide)
                 first += lines * columns * wide
 
-    return jit.specialised(filters_to_points, *down, *across)
+    return jit.specialised(fill, *down, *across)
 
 
 @cache
 def _packing(axes: tuple[Filtering, Filtering]) -> Any:
     """Return the kernel that packs filters."""
     points = axes[0].points * axes[1].points
-    filters_to_points = _filters_to_points(axes)
+    to_points = filters_to_points(axes)
 
     def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
         """Transform some channels of a panel."""
@@ -114,32 +113,37 @@ def _packing(axes: tuple[Filtering, Filtering]) -> Any:
         panel, first, last = product.pieces_of(task, sizes)
         for piece in range(first, last):
             channel, count = product.load_filters(panel, piece, memory, weight, sizes)
-            filters_to_points(packed, panel * points * pitch + channel, channels, pitch, memory, count, planes)
+            to_points(packed, panel * points * pitch + channel, channels, pitch, memory, count, planes)
 
-    pack.__name__ = pack.__qualname__ = f"_pack{_name(axes)}"
+    pack.__name__ = pack.__qualname__ = f"_pack{name_of(axes)}"
     return jit.scratch_kernel(pack)
 
 
 @cache
-def _kernel(axes: tuple[Filtering, Filtering], plain: bool) -> Any:
-    """Return the kernel for packed filters, or for plain ones, which it packs bit by bit."""
-    filters_to_points = _filters_to_points(axes)
-    (inverse, _, forward), (inverse_across, _, forward_across) = map(filtering, axes)
-    to_points, to_results = transform(forward, forward_across), transform_and_add(inverse, inverse_across)
-    (down, across), (lines, columns) = [axis.outputs for axis in axes], [axis.points for axis in axes]
-    n = lines * columns
-    y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
-    y_stride, x_stride = [axis.stride for axis in axes]
+def tile_to_points(axes: tuple[Filtering, Filtering]) -> Any:
+    """Return the transform of the input: Bᵀ d B."""
+    _, _, (forward, forward_across) = zip(*map(filtering, axes), strict=True)
+    to_points, columns = transform(forward, forward_across), axes[1].points
 
     def points_of(points, at, step, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
-        """Transform a tile of the input: Bᵀ d B, a vector of channels at a time; the last ones may overlap."""
+        """Transform a tile, a vector of channels at a time; the last ones may overlap."""
         wide = width_of(piece)
         for c in range(0, channels, wide):
             c = min(c, channels - wide)
             to_points(points, at + c, columns * step, step, piece, first + c, pitch * channels, channels)
 
-    def results_of(result, first, pitch, points, room, tile, bias, b, epilogue):  # type: ignore[no-untyped-def]
-        """Transform a tile's sums back, Aᵀ M A, and finish them."""
+    return jit.specialised(points_of, *axes[0], *axes[1])
+
+
+@cache
+def results_of(axes: tuple[Filtering, Filtering]) -> Any:
+    """Return the transform of sums to results: Aᵀ M A."""
+    (inverse, inverse_across), _, _ = zip(*map(filtering, axes), strict=True)
+    to_results, columns = transform_and_add(inverse, inverse_across), axes[1].points
+    down, across = (axis.results for axis in axes)
+
+    def finish(result, first, pitch, points, room, tile, bias, b, epilogue):  # type: ignore[no-untyped-def]
+        """Transform a tile's sums back, and finish them."""
         wide = width_of(result)
         step, at = room * wide, first * wide
         to_results(result, at, pitch * wide, wide, points, tile * wide, columns * step, step, bias, b)
@@ -148,9 +152,17 @@ def _kernel(axes: tuple[Filtering, Filtering], plain: bool) -> Any:
                 store(activated(load(result, at, across, COLUMNS), epilogue), result, at, wide)
                 at += pitch * wide
 
-    points_of, results_of = (jit.specialised(one, *axes[0], *axes[1]) for one in (points_of, results_of))
+    return jit.specialised(finish, *axes[0], *axes[1])
 
-    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, packing):  # type: ignore[no-untyped-def]
+
+@cache
+def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
+    """Return the kernel for packed filters."""
+    points_of, finish = tile_to_points(axes), results_of(axes)
+    (down, across), n = [axis.results for axis in axes], axes[0].points * axes[1].points
+    y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
+
+    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for some panels."""
         task, horizontal = divmod(task, grid[4])
         task, vertical = divmod(task, grid[3])
@@ -176,16 +188,11 @@ def _kernel(axes: tuple[Filtering, Filtering], plain: bool) -> Any:
         second = (planes * plane + line) // line * line
         step = apart(-(-tiles * elements // line)) * line
         third = second + n * step + -(-LEAST_ROWS * elements // line) * line
-        room = tiles + SPARE if plain else tiles  # what tiles spill over may be added to, or is written again
-        fourth = (third + (n * room + SPARE) * wide + line) // line * line
-        fifth = (fourth + tiles * down * across * wide + line) // line * line
-        sixth = (fifth + n * apart(BIT) * wide + line) // line * line
-        piece, points = memory[:second], memory[second:third]
-        products, result = memory[third:fourth], memory[fourth:fifth]
-        packed, taps = memory[fifth:sixth], memory[sixth:]
+        fourth = (third + (n * tiles + SPARE) * wide + line) // line * line
+        piece, points, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
         origin = (
-            before[0] + z * z_stride, before[1] + row * y_stride * y_step + lower,
-            before[2] + column * x_stride * x_step + right,
+            before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * y_step + lower,
+            before[2] + horizontal * share[2] * x_pace * x_step + right,
         )  # fmt: skip
         slab.load(
             piece, np.int64(0), x, x_layout, image * x_layout[0], channels, origin, (z_step, y_step, x_step), shape
@@ -195,34 +202,23 @@ def _kernel(axes: tuple[Filtering, Filtering], plain: bool) -> Any:
             for k in range(planes):
                 first = k * plane + (i * y_pace * pitch + j * x_pace) * channels
                 points_of(points, tile * elements + k * channels, step, piece, first, pitch, channels)
-        chains = 1 if plain else -(-elements // CHAIN)
+        chains = -(-elements // CHAIN)
         for panel in range(part * share[0], min((part + 1) * share[0], -(-filters // wide))):
-            bits = packing[1] if plain else 1
-            together = max(BIT // packing[15], 1)
-            for bit in range(0, bits, together):
-                begin, end = np.int64(0), elements
-                if plain:
-                    begin, end = bit * packing[15], min((bit + together) * packing[15], channels)
-                    for part_of_bit in range(bit, min(bit + together, bits)):
-                        channel, count = product.load_filters(panel, part_of_bit, taps, weights, packing)
-                        filters_to_points(packed, channel - begin, channels, apart(BIT), taps, count, planes)
-                for point in range(n):
-                    numbers, w = weights, (panel * n + point) * apart(elements) * wide
-                    if plain:
-                        numbers, w = packed, point * apart(BIT) * wide
-                    first, last = begin, begin
-                    for chain in range(chains):
-                        last = begin + (end - begin) * (chain + 1) // chains
-                        multiply_rows(
-                            products, point * room, points, point * step + first, elements, np.int64(1),
-                            tiles, numbers, w, last - first, bit == 0 and chain == 0,
-                        )  # fmt: skip
-                        w += (last - first) * wide
-                        first = last
+            for point in range(n):
+                w, first = (panel * n + point) * apart(elements) * wide, np.int64(0)
+                for chain in range(chains):
+                    last = elements * (chain + 1) // chains
+                    # What a tile spills over, the next point's products are written to.
+                    multiply_rows(
+                        products, point * tiles, points, point * step + first, elements, np.int64(1), tiles, weights, w,
+                        last - first, chain == 0,
+                    )  # fmt: skip
+                    w += (last - first) * wide
+                    first = last
             for tile in range(tiles):
                 i, j = divmod(tile, tile_columns)
                 first = (i * down * tile_columns + j) * across
-                results_of(result, first, tile_columns * across, products, room, tile, bias, panel * wide, epilogue)
+                finish(result, first, tile_columns * across, products, tiles, tile, bias, panel * wide, epilogue)
             k = panel * wide
             at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
             at += (lower + row * y_step) * out_layout[3] + (right + column * x_step) * out_layout[4]
@@ -231,34 +227,26 @@ def _kernel(axes: tuple[Filtering, Filtering], plain: bool) -> Any:
                 wanted, result, 0, tile_columns * across,
             )  # fmt: skip
 
-    block.__name__ = block.__qualname__ = f"_{'plain' if plain else 'block'}{_name(axes)}"
+    block.__name__ = block.__qualname__ = f"_block{name_of(axes)}"
     return jit.scratch_kernel(block)
 
 
 class Winograd:
-    """Tiles of m × m results as an engine: `npconv.kernels.packed` tells what its methods do.
+    """Tiles of m × m results as an engine: `npconv.kernels.packed` tells what its methods do."""
 
-    A ``plain`` one packs filters within its tasks, some channels of a panel at a time, which stay in cache until they
-    are used: for calls that bring plain weights, if one task meets all of the image. A ``frugal`` one works in little
-    memory, for calls that need the most of what there is for packed weights. With 512 channels and filters at
-    7² a call takes 1.0 to 1.4 ms so, and took 2.0 to 2.3 with all filters packed first.
-    """
+    def __init__(self, m: int) -> None:
+        self._m = m
 
-    def __init__(self, m: int, plain: bool = False, frugal: bool = False) -> None:
-        self._m, self._plain, self._frugal = m, plain, frugal
-
-    def pack(self, problem: ConvProblem, weight: np.ndarray) -> Weights:
-        """Return filters (K, C, kd, kh, kw) as panels of their points, flat; or how to pack them."""
+    def pack(self, problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+        """Return filters (K, C, kd, kh, kw) as panels of their points, flat."""
         cut = product.packing(problem, weight)
-        if self._plain:
-            return Weights(cut.weight, cut.sizes)
         filterings = axes(problem, self._m)
         elements = apart.py_func(problem.in_channels * problem.kernel_size[0])
         packed = product.packed_like(problem, filterings[0].points * filterings[1].points * elements)
         _packing(filterings).run(
             cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch
         )
-        return Weights(packed, cut.sizes)
+        return packed
 
     pack_bias = staticmethod(product.panel_bias)
 
@@ -272,12 +260,12 @@ class Winograd:
         elements = problem.in_channels * planes
         panels = -(-problem.out_channels // wide)
         others = problem.batch * depth * y_step * x_step
-        most = blocking.TILES[0] if self._frugal else blocking.tiles_at_once(problem, n, threads)
-        tile_rows, tile_columns = -(-height // (y_step * down.outputs)), -(-width // (x_step * across.outputs))
+        most = blocking.tiles_at_once(problem, n, threads)
+        tile_rows, tile_columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
         block = blocking.tiled(tile_rows, tile_columns, most, others, panels, threads, LOAD)
         grid = (problem.batch, -(-panels // block.panels), depth, -(-tile_rows // block.rows),
                 -(-tile_columns // block.columns), y_step, x_step)  # fmt: skip
-        before = tuple(-pad for pad, _ in problem.padding)
+        before = tuple(-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True))
         sizes = np.array(
             [before, (block.panels, *block[:2]), (problem.in_channels, problem.out_channels, planes), problem.dilation,
              problem.stride]
@@ -286,23 +274,20 @@ class Winograd:
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
         scratch = (pixels + n * tiles + LEAST_ROWS) * elements
         scratch += 2 * n * jit.LINE // problem.compute_dtype.itemsize  # between points
-        scratch += (n * tiles + SPARE + tiles * down.outputs * across.outputs) * wide + 6 * jit.LINE
-        if self._plain:
-            scratch += (n * (SPARE + apart.py_func(BIT)) + product.ELEMENTS) * wide
+        scratch += (n * tiles + SPARE + tiles * down.results * across.results) * wide + 6 * jit.LINE
         return Plan(
             int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes
         )
 
     def conv(
-        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Weights, bias: np.ndarray,
+        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray,
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
-        _kernel(plan.axes, self._plain).run(
-            plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-            weights.packing, scratch=plan.scratch,
+        _kernel(plan.axes).run(
+            plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
+            scratch=plan.scratch,
         )  # fmt: skip
 
 
-two, plain_two, frugal_two = Winograd(2), Winograd(2, plain=True), Winograd(2, frugal=True)
-four, plain_four, frugal_four = Winograd(4), Winograd(4, plain=True), Winograd(4, frugal=True)
+two, four = Winograd(2), Winograd(4)

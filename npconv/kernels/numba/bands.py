@@ -1,0 +1,94 @@
+"""How Winograd's tiles are cut where a call brings plain weights, for `npconv.kernels.numba.winograd_plain`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from npconv.kernels.filtering import Filtering, axes
+from npconv.kernels.numba import blocking
+from npconv.kernels.numba.blocking import ELEMENTS, SPARE
+from npconv.problem import ConvProblem
+
+BIT = 64
+"""Elements of a panel, or a few less, that are packed at once."""
+
+SUMS, MOST = 2**18, 128
+"""Bytes of the sums of a panel with as many tiles as meet it once it is packed, and the most of such tiles."""
+
+PACK = 5
+"""Tiles whose products with a panel take as long as its packing."""
+
+LEAST = 16
+"""Tiles of a band or a section, if there are so many: to pack a panel takes as long as its products with a third."""
+
+
+class Cut(NamedTuple):
+    """How a problem's tiles are cut into bands and sections."""
+
+    segments: int
+    tile_columns: int
+    """Of a line."""
+
+    width: int
+    """Channels that are packed at once."""
+
+    lines: int
+    band: int
+    share: int
+    """Lines of a band, and of a section."""
+
+    bytes: int
+    """Of workspace."""
+
+
+def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
+    """Cut a problem into bands and sections, for panels of ``wide`` filters."""
+    down, across = axes(problem, outputs)
+    n, itemsize = down.points * across.points, problem.compute_dtype.itemsize
+    _, y_step, x_step = problem.three(problem.dilation)
+    depth, height, width = problem.three(problem.output_size)
+    tile_rows, columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
+    most = max(min(SUMS // (n * wide * itemsize), MOST), LEAST)
+    segments = -(-columns // most)
+    tile_columns = -(-columns // segments)
+    lines = problem.batch * depth * y_step * x_step * segments * tile_rows
+    width = _together(problem, wide)
+    elements = -(-problem.in_channels // width) * width * problem.three(problem.kernel_size)[0]
+    room = blocking.engine_limit(problem)
+    room -= threads * scratch(problem, (down, across), most, tile_columns, wide) * itemsize
+    band = blocking.even(lines, max(room // (n * elements * tile_columns * itemsize), -(-LEAST // tile_columns)))
+    panels = -(-problem.out_channels // wide)
+    least = -(-band // max(most // tile_columns, 1))
+    shares = {-(-band // sections) for sections in range(least, least + threads + 1)}
+
+    def time(share: int) -> int:
+        return -(-panels * -(-band // share) // threads) * (share * tile_columns + PACK)
+
+    share = min(sorted(shares, reverse=True), key=time)
+    used = n * elements * band * tile_columns
+    used += threads * scratch(problem, (down, across), share * tile_columns, tile_columns, wide)
+    return Cut(segments, tile_columns, width, lines, band, share, used * itemsize)
+
+
+def scratch(problem: ConvProblem, axes: tuple[Filtering, Filtering], tiles: int, tile_columns: int, wide: int) -> int:
+    """Return the numbers that a task works in."""
+    n = axes[0].points * axes[1].points
+    planes = problem.three(problem.kernel_size)[0]
+    numbers = n * (tiles + SPARE) + SPARE + axes[0].results * axes[1].results * tile_columns
+    numbers += n * (_together(problem, wide) * planes | 1) + problem.taps * _piece(problem)
+    return numbers * wide + 5 * 64
+
+
+def _piece(problem: ConvProblem) -> int:
+    """Return the channels that `npconv.kernels.numba.product.packing` has in a piece."""
+    return min(max(ELEMENTS // problem.taps, 1), problem.in_channels)
+
+
+def _together(problem: ConvProblem, wide: int) -> int:
+    """Return the channels that are packed at once: whole pieces, and the last ones fill a vector, too."""
+    piece, channels = _piece(problem), problem.in_channels
+    parts = -(-channels * problem.three(problem.kernel_size)[0] // BIT)
+    width = -(-channels // (parts * piece)) * piece
+    while channels > width and 0 < channels % width < wide:
+        width += piece
+    return width

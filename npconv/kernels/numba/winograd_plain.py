@@ -1,0 +1,232 @@
+"""Winograd's minimal filtering for calls that bring plain weights (`npconv.kernels.numba.winograd` tells the rest).
+
+Packed filters take 2 to 9 times the memory of plain ones, and a call uses each only a few times. So nothing is packed
+beforehand: one kernel transforms the input to points, which all threads share, and the tasks of another each pack the
+filters of a panel, some channels at a time, which stay in cache until they have met all points of the task.
+
+Tiles are counted in *lines*, one row of tiles of an image, or of a part of its width, behind the other. Where the
+points of all are too many for the workspace, they come in *bands* of lines, one after the other.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv.kernels.filtering import Filtering, axes
+from npconv.kernels.numba import bands, blocking, jit, product, slab
+from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
+from npconv.kernels.numba.winograd import apart, filters_to_points, name_of, results_of, tile_to_points
+from npconv.problem import ConvProblem
+
+
+class Weights(NamedTuple):
+    """Plain filters, and the numbers of their packing."""
+
+    numbers: np.ndarray
+    packing: np.ndarray
+
+
+class Band(NamedTuple):
+    """Some lines, as the kernels take them."""
+
+    points: tuple[int, np.ndarray]
+    products: tuple[int, np.ndarray]
+
+
+class Plan(NamedTuple):
+    """A problem's numbers, as the kernels take them."""
+
+    axes: tuple[Filtering, Filtering]
+    bands: list[Band]
+    points: int
+    work: int
+    scratch: tuple[int, int]
+    dtype: np.dtype[Any]
+    sizes: np.ndarray
+
+
+@cache
+def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
+    """Return the kernel that transforms the input."""
+    points_of, n = tile_to_points(axes), axes[0].points * axes[1].points
+    y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
+
+    def block(task, piece, x, points, numbers):  # type: ignore[no-untyped-def]
+        """Transform some lines of some channels."""
+        x_layout, before, steps, z_stride = numbers[:8], numbers[8:11], numbers[11:14], numbers[14]
+        depth, segments, tile_rows, tile_columns, channels, planes = numbers[15:21]
+        first_line, end_line, together, width, step = numbers[21:26]
+        group, part = divmod(task, -(-channels // width))
+        begin = part * width
+        count = min(width, channels - begin)
+        line = first_line + group * together
+        end = min(line + together, end_line)
+        while line < end:
+            other, row = divmod(line, tile_rows)
+            some = min(end - line, tile_rows - row)
+            other, segment = divmod(other, segments)
+            other, right = divmod(other, steps[2])
+            other, lower = divmod(other, steps[1])
+            image, z = divmod(other, depth)
+            shape = (planes, (some - 1) * y_pace + y_reach, (tile_columns - 1) * x_pace + x_reach)
+            origin = (
+                before[0] + z * z_stride, before[1] + row * y_pace * steps[1] + lower,
+                before[2] + segment * tile_columns * x_pace * steps[2] + right,
+            )  # fmt: skip
+            start = image * x_layout[0] + begin * x_layout[1]
+            slab.load(piece, np.int64(0), x, x_layout, start, count, origin, (steps[0], steps[1], steps[2]), shape)
+            for i in range(some):
+                for j in range(tile_columns):
+                    for k in range(planes):
+                        tile = (line - first_line + i) * tile_columns + j
+                        at = ((k * shape[1] + i * y_pace) * shape[2] + j * x_pace) * count
+                        to = part * n * step + tile * planes * width + k * count
+                        points_of(points, to, step, piece, at, shape[2], count)
+            line += some
+
+    block.__name__ = block.__qualname__ = f"_to_points{name_of(axes)}"
+    return jit.scratch_kernel(block)
+
+
+@cache
+def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
+    """Return the kernel that packs filters, multiplies, and transforms back."""
+    to_points, to_results = filters_to_points(axes), results_of(axes)
+    (down, across), n = [axis.results for axis in axes], axes[0].points * axes[1].points
+
+    def block(task, memory, points, numbers, weights, bias, epilogue, out, out_layout, packing, sizes):  # type: ignore[no-untyped-def]
+        """Compute a panel of filters for some lines."""
+        first_line, end_line, share, panels, width, step = numbers
+        (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = sizes
+        section, panel = divmod(task, panels)
+        first = first_line + section * share
+        last = min(first + share, end_line)
+        tiles = (last - first) * tile_columns
+        elements, wide = width * planes, width_of(out)
+        pitch = apart(elements)
+        room = tiles + SPARE  # what tiles spill over may be added to
+        line = jit.LINE // points.itemsize
+        # One array behind the other; each begins with a line of the cache.
+        second = ((n * room + SPARE) * wide + line) // line * line
+        third = (second + down * tile_columns * across * wide + line) // line * line
+        fourth = (third + n * pitch * wide + line) // line * line
+        products, result = memory[:second], memory[second:third]
+        packed, taps = memory[third:fourth], memory[fourth:]
+        parts, pieces = -(-channels // width), width // packing[15]
+        for part in range(parts):
+            begin, count = part * width, min(width, channels - part * width)
+            for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
+                channel, some = product.load_filters(panel, piece, taps, weights, packing)
+                to_points(packed, channel - begin, count, pitch, taps, some, planes)
+            for point in range(n):
+                start = (part * n + point) * step + (first - first_line) * tile_columns * elements
+                multiply_rows(
+                    products, point * room, points, start, elements, np.int64(1), tiles, packed, point * pitch * wide,
+                    count * planes, part == 0,
+                )  # fmt: skip
+        k = panel * wide
+        for at_line in range(first, last):
+            other, row = divmod(at_line, tile_rows)
+            other, segment = divmod(other, segments)
+            other, right = divmod(other, x_step)
+            other, lower = divmod(other, y_step)
+            image, z = divmod(other, depth)
+            row, column = row * down, segment * tile_columns * across
+            rows = min(-(-(out_layout[6] - lower) // y_step) - row, down)
+            wanted = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
+            if rows <= 0 or wanted <= 0:
+                continue
+            for j in range(-(-wanted // across)):
+                tile = (at_line - first) * tile_columns + j
+                to_results(result, j * across, tile_columns * across, products, room, tile, bias, k, epilogue)
+            at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
+            at += (lower + row * y_step) * out_layout[3] + (right + column * x_step) * out_layout[4]
+            slab.unload(
+                out, at, out_layout[1], y_step * out_layout[3], x_step * out_layout[4], min(wide, filters - k), rows,
+                wanted, result, 0, tile_columns * across,
+            )  # fmt: skip
+
+    block.__name__ = block.__qualname__ = f"_products{name_of(axes)}"
+    return jit.scratch_kernel(block)
+
+
+class Plain:
+    """Tiles of m × m results as an engine: `npconv.kernels.packed` tells what its methods do."""
+
+    def __init__(self, m: int) -> None:
+        self._m = m
+
+    def pack(self, problem: ConvProblem, weight: np.ndarray) -> Weights:
+        """Return how to pack filters (K, C, kd, kh, kw), and they themselves."""
+        found = product.packing(problem, weight)
+        return Weights(found.weight, found.sizes)
+
+    pack_bias = staticmethod(product.panel_bias)
+
+    def plan(self, problem: ConvProblem, threads: int) -> Plan:
+        """Cut a canonical problem into tasks."""
+        filterings = axes(problem, self._m)
+        down, across = filterings
+        n, itemsize = down.points * across.points, problem.compute_dtype.itemsize
+        wide = product.width(problem.compute_dtype)
+        found = bands.cut(problem, self._m, threads, wide)
+        channels, planes = problem.in_channels, problem.kernel_size[0]
+        tile_columns = found.tile_columns
+        tile_rows = -(-problem.output_size[1] // (problem.dilation[1] * down.results))
+        line = jit.LINE // itemsize
+        step = apart.py_func(-(-found.band * tile_columns * found.width * planes // line)) * line
+        before = [-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True)]
+        columns = (tile_columns - 1) * across.pace + across.reach
+        together = max(
+            min(blocking.CACHE // (columns * down.pace * found.width * planes * itemsize), found.band, tile_rows), 1
+        )
+        parts = -(-channels // found.width)
+        panels = -(-problem.out_channels // wide)
+        depth = problem.output_size[0]
+        sizes = [before, problem.dilation, [problem.stride[0]], [depth, found.segments, tile_rows, tile_columns],
+                 [channels, planes]]  # fmt: skip
+        all_bands = []
+        for first in range(0, found.lines, found.band):
+            last = min(first + found.band, found.lines)
+            numbers = np.concatenate([*sizes, [first, last, together, found.width, step]])
+            all_bands.append(
+                Band(
+                    (parts * -(-(last - first) // together), numbers),
+                    (
+                        panels * -(-(last - first) // found.share),
+                        np.array([first, last, found.share, panels, found.width, step]),
+                    ),
+                )
+            )
+        piece = planes * ((together - 1) * down.pace + down.reach) * columns * found.width
+        scratch = bands.scratch(problem, filterings, found.share * tile_columns, tile_columns, wide)
+        return Plan(
+            filterings, all_bands, parts * n * step + LEAST_ROWS * found.width * planes,
+            problem.flops // 80 // len(all_bands), (piece, scratch), problem.compute_dtype,
+            np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
+                      (problem.out_channels, *problem.dilation[1:])]),
+        )  # fmt: skip
+
+    def conv(
+        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Weights, bias: np.ndarray,
+        epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Fill ``out``."""
+        to_points, products = _to_points(plan.axes), _products(plan.axes)
+        points = jit.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
+        for band in plan.bands:
+            tasks, numbers = band.points
+            numbers = np.concatenate([x_layout, numbers])
+            to_points.run(tasks, plan.work, x, points, numbers, scratch=(plan.scratch[0], plan.dtype))
+            tasks, numbers = band.products
+            products.run(
+                tasks, plan.work, points, numbers, weights.numbers, bias, epilogue, out, out_layout, weights.packing,
+                plan.sizes, scratch=(plan.scratch[1], plan.dtype),
+            )  # fmt: skip
+
+
+two, four = Plain(2), Plain(4)
