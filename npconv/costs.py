@@ -48,8 +48,8 @@ class Effort:
     """Rough speed of an engine, by what it does: products, copies of input and result, weights packed and streamed.
 
     ``products`` a second and thread in float32; ``panel`` bytes of filters that are computed together, ``tile`` results
-    of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds, which
-    calls that bring packed weights do not pay.
+    of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds, and a
+    quarter more for each that becomes of it, which calls that bring packed weights do not pay.
     """
 
     call: float
@@ -114,14 +114,18 @@ class Effort:
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and problem.data_format == "channels_first"  # results are transposed, which takes twice
-        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3) * self.tile
+        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+        if self.tile > 1:  # a point takes half as long as a number that is copied
+            tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
+            copied += tiles * (problem.in_channels * problem.three(problem.kernel_size)[0] + filters) / 2
         copied += pixels * filters * (2 if turned else 1)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
-            work += weights * (self.plain * times if plain else self.pack) * 1e-9
+            packing = (self.plain * times if plain else self.pack) * (1 + points / 4)
+            work += weights * packing * 1e-9
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
         streamed = weights * points * itemsize
         streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY

@@ -9,11 +9,11 @@ from npconv.kernels.numba import blocking
 from npconv.kernels.numba.blocking import ELEMENTS, SPARE
 from npconv.problem import ConvProblem
 
-BIT = 64
-"""Elements of a panel, or a few less, that are packed at once."""
+ROOM = 2**18
+"""Bytes of what is packed at once of a panel, and of its sums with all tiles that it meets, at most."""
 
-SUMS, MOST = 2**18, 128
-"""Bytes of the sums of a panel with as many tiles as meet it once it is packed, and the most of such tiles."""
+ELEMENTS_AT_ONCE, TILES = 64, 128
+"""Elements of a panel that are packed at once, and tiles that it meets, at most."""
 
 PACK = 5
 """Tiles whose products with a panel take as long as its packing."""
@@ -48,11 +48,11 @@ def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
     _, y_step, x_step = problem.three(problem.dilation)
     depth, height, width = problem.three(problem.output_size)
     tile_rows, columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
-    most = max(min(SUMS // (n * wide * itemsize), MOST), LEAST)
+    most = max(min(ROOM // (n * wide * itemsize), TILES), LEAST)
     segments = -(-columns // most)
     tile_columns = -(-columns // segments)
     lines = problem.batch * depth * y_step * x_step * segments * tile_rows
-    width = _together(problem, wide)
+    width = _together(problem, n, wide)
     elements = -(-problem.in_channels // width) * width * problem.three(problem.kernel_size)[0]
     room = blocking.engine_limit(problem)
     room -= threads * scratch(problem, (down, across), most, tile_columns, wide) * itemsize
@@ -75,7 +75,7 @@ def scratch(problem: ConvProblem, axes: tuple[Filtering, Filtering], tiles: int,
     n = axes[0].points * axes[1].points
     planes = problem.three(problem.kernel_size)[0]
     numbers = n * (tiles + SPARE) + SPARE + axes[0].results * axes[1].results * tile_columns
-    numbers += n * (_together(problem, wide) * planes | 1) + problem.taps * _piece(problem)
+    numbers += n * (_together(problem, n, wide) * planes | 1) + problem.taps * _piece(problem)
     return numbers * wide + 5 * 64
 
 
@@ -84,10 +84,11 @@ def _piece(problem: ConvProblem) -> int:
     return min(max(ELEMENTS // problem.taps, 1), problem.in_channels)
 
 
-def _together(problem: ConvProblem, wide: int) -> int:
+def _together(problem: ConvProblem, n: int, wide: int) -> int:
     """Return the channels that are packed at once: whole pieces, and the last ones fill a vector, too."""
     piece, channels = _piece(problem), problem.in_channels
-    parts = -(-channels * problem.three(problem.kernel_size)[0] // BIT)
+    elements = max(min(ROOM // (n * wide * problem.compute_dtype.itemsize), ELEMENTS_AT_ONCE), wide)
+    parts = -(-channels * problem.three(problem.kernel_size)[0] // elements)
     width = -(-channels // (parts * piece)) * piece
     while channels > width and 0 < channels % width < wide:
         width += piece

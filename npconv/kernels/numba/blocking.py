@@ -90,18 +90,17 @@ WEIGHTS = 1.0
 def tiles_at_once(problem: ConvProblem, points: int, threads: int) -> int:
     """Return how many Winograd tiles, of so many points, a task may have at most: all threads share `engine_limit`.
 
-    Packed weights share it, too, if they leave half of it. Calls with larger ones pack some at a time, for tasks of few
-    tiles.
+    Packed weights share it, too, if they leave enough. Calls with larger ones pack them within their tasks.
     """
     least, most = TILES
     itemsize = problem.compute_dtype.itemsize
     room = engine_limit(problem)
     elements = problem.in_channels * problem.three(problem.kernel_size)[0]
     packed = points * elements * (problem.out_channels + 32) * itemsize
-    if 2 * packed <= room:
-        room -= packed
     # A tile's pixels are half as many numbers as its points, or a bit more; its sums are those of a panel, kept thrice.
     size = points * (1.6 * elements * itemsize + 384)
+    if room - packed >= threads * least * size:
+        room -= packed
     return min(max(int(room / threads / size), least), most)
 
 
