@@ -163,13 +163,13 @@ def _transposed(
                 )
 
 
-def _rows_of(steps: list[_Step]) -> list[list[_Step]]:
+def _rows_of(steps: list[Step]) -> list[list[Step]]:
     """Return the phases that fill the same rows together."""
     return [list(those) for _, those in itertools.groupby(steps, key=lambda step: step.begins[:-1])]
 
 
 def _merged(
-    steps: list[_Step],
+    steps: list[Step],
     choice: Choice,
     weight: np.ndarray,
     grad_output: np.ndarray,
@@ -217,7 +217,7 @@ def swapped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     return view
 
 
-def in_one_pass(problem: ConvProblem, steps: list[_Step], choice: Choice) -> Any:
+def in_one_pass(problem: ConvProblem, steps: list[Step], choice: Choice) -> Any:
     """Return the kernel that computes all phases at once, if all are depthwise and there is one for them, or None."""
     if problem.groups == 1 or problem.stride[2] != 2:
         return None
@@ -227,7 +227,7 @@ def in_one_pass(problem: ConvProblem, steps: list[_Step], choice: Choice) -> Any
     return spread if spread.takes(problem) else None
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """A phase of all axes."""
 
     elements: tuple[Any, ...]
@@ -241,11 +241,11 @@ class _Step(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def steps(problem: ConvProblem, choice: Choice) -> tuple[list[_Step], bool]:
+def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
     """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input."""
     found = list(phases(problem))
     all_steps = [
-        _Step(
+        Step(
             _last_axes(*(part.elements for part in parts)),
             _last_axes(*(part.taps for part in parts)),
             tuple(part.taps.start for part in parts),
@@ -255,7 +255,7 @@ def steps(problem: ConvProblem, choice: Choice) -> tuple[list[_Step], bool]:
     ]
     whole = spaced(problem)
     if whole is not None and _faster(whole, all_steps, choice):
-        return [_Step(_last_axes(*(slice(None),) * 3), (...,), (), whole)], True
+        return [Step(_last_axes(*(slice(None),) * 3), (...,), (), whole)], True
     reached = sum(math.prod(part.length for part in parts) for parts, _ in found)
     return all_steps, reached == math.prod(problem.input_size)
 
@@ -284,7 +284,7 @@ def spaced(problem: ConvProblem) -> ConvProblem | None:
     )
 
 
-def _faster(whole: ConvProblem, steps: list[_Step], choice: Choice) -> bool:
+def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
     """Whether a convolution with zeros between elements should be faster than the phases, if any algorithm takes it."""
     try:
         found = choose(whole, choice)

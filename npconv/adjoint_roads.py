@@ -22,25 +22,56 @@ Road = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     """Return a function of ``grad_output`` and ``weight``, or None; the problem has no bias and no activation."""
+    road = transposed(problem, choice)
+    if road is not None:
+        return lambda grad_output, weight: road(grad_output, weight, None)
     if problem.padding_mode != "zeros" or problem.data_format != "channels_first" or problem.activation:
         return None
     form = problem.canonical_form()
     steps, reached = adjoint.steps(form, choice)
-    if not reached:
-        return None
-    spread = adjoint.in_one_pass(form, steps, choice)
-    if spread is not None:
-        return _spread(spread, problem, choice)
-    road = choose(steps[0].forward, choice).road if len(steps) == 1 else None
-    if road is None:
-        return None
-    shape, slopes = problem.input_shape, steps[0].forward.input_shape
+    spread = adjoint.in_one_pass(form, steps, choice) if reached else None
+    return None if spread is None else _spread(spread, problem, choice)
 
-    def compute(grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        taps = steps[0].taps_of(adjoint.swapped(form, problem.canonical_weight(weight)))
-        return road(grad_output.reshape(slopes), taps, None).reshape(shape)
+
+def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any], np.ndarray] | None:
+    """Return a function of input, weight and bias of a transposed convolution that runs as one, or None."""
+    step = _only_step(problem, choice)
+    road = None if step is None else choose(step.forward, choice).road
+    if step is None or road is None:
+        return None
+    form, shape, size = problem.canonical_form(), problem.input_shape, step.forward.input_shape
+
+    def compute(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        taps = step.taps_of(adjoint.swapped(form, problem.canonical_weight(weight)))
+        return road(input.reshape(size), taps, bias).reshape(shape)
 
     return compute
+
+
+def transposed_layer(
+    problem: ConvProblem, choice: Choice, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return a function of the input of such a layer, or None."""
+    step = _only_step(problem, choice)
+    plan = None if step is None else choose(step.forward, choice)
+    quick = None if plan is None else plan.quick
+    if step is None or plan is None or quick is None:
+        return None
+    shape, size = problem.input_shape, step.forward.input_shape
+    taps = step.taps_of(adjoint.swapped(problem.canonical_form(), problem.canonical_weight(weight)))
+    packed = plan.pack(taps, bias, workspace, step.begins)
+    return lambda input: quick(input.reshape(size), packed).reshape(shape)
+
+
+def _only_step(problem: ConvProblem, choice: Choice) -> adjoint.Step | None:
+    """Return the one convolution that fills a problem's input, if it is one, and arrays are in order."""
+    if problem.padding_mode != "zeros" or problem.data_format != "channels_first":
+        return None
+    form = problem.canonical_form()
+    steps, reached = adjoint.steps(form, choice)
+    if len(steps) > 1 or not reached or adjoint.in_one_pass(form, steps, choice) is not None:
+        return None
+    return steps[0]
 
 
 def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npconv import adjoint, arguments, call, recall
+from npconv import adjoint, adjoint_roads, arguments, call, recall
 from npconv.arguments import IntPerAxis, Padding
 from npconv.plan import choose
 
@@ -478,7 +478,9 @@ def _conv_transpose(
     if key is not None:
         if len(_transposed_roads) >= recall.KEPT:
             _transposed_roads.clear()
-        _transposed_roads[key, options] = compute
+        arrays = [array for array in (input, weight, bias) if array is not None]
+        short = adjoint_roads.transposed(problem, choice) if all(array.dtype == dtype for array in arrays) else None
+        _transposed_roads[key, options] = short or compute
     return compute(named["input"], named["weight"], named.get("bias"), result)
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from npconv import adjoint, arguments, backends, call, recall
+from npconv import adjoint, adjoint_roads, arguments, backends, call, recall
 from npconv.arguments import IntPerAxis, Padding
 from npconv.inspection import Explanation, explain_problem
 from npconv.kernels.host import Workspace, contiguous
@@ -82,10 +82,12 @@ class _Layer:
         if self.transposed:
             shape, dtype = problem.input_shape, key[-1]
 
-            def road(input: np.ndarray) -> np.ndarray:
+            def whole(input: np.ndarray) -> np.ndarray:
                 out = np.empty(shape, dtype)
                 adjoint.input_gradient(problem, weight, input, bias, out, choice, self._workspace)
                 return out
+
+            road = adjoint_roads.transposed_layer(problem, choice, weight, bias, self._workspace) or whole
 
         else:
             plan = choose(problem, choice)
