@@ -205,25 +205,32 @@ def test_exact_sums_are_exact():
     assert exact_sums(np.array([1 + e, 1.0]), np.array([1 - e, -1.0])) == -(e**2)
 
 
-def exactly(x, w):
+def exactly(x, w, stride=1):
     """Sums of products in extended precision, by windows."""
     windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.longdouble), w.shape[2:], (2, 3))
+    windows = windows[:, :, ::stride, ::stride]
     return np.einsum("nchwij,kcij->nkhw", windows, w.astype(np.longdouble))
 
 
-@pytest.mark.parametrize(("algorithm", "taps"), [("winograd4", 3), ("winograd2", 3), ("winograd2", 5)])
+@pytest.mark.parametrize(
+    ("algorithm", "taps", "stride"),
+    [
+        *[("winograd4", 3, 1), ("winograd2", 3, 1), ("winograd2", 5, 1), ("winograd4", 2, 1)],
+        *[("winograd4", 3, 2), ("winograd2", 3, 2), ("winograd4", 4, 2), ("winograd2", 5, 2)],
+    ],
+)
 @pytest.mark.parametrize("channels", [40, 97, 512])
 @pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_bound_of_transforms(algorithm, taps, channels, make, dtype):
+def test_bound_of_transforms(algorithm, taps, stride, channels, make, dtype):
     """Winograd's largest error is within that of the default precision, also where all roundings go one way."""
     dtype = np.dtype(dtype)
     rng = np.random.default_rng(seed_of(f"{algorithm} {taps} {channels} {make.__name__} {dtype}"))
     x = make(rng, (1, channels, 9, 11), dtype).astype(dtype)
     for other in (constants, positive, normal):
         w = other(rng, (5, channels, taps, taps), dtype).astype(dtype)
-        got = npconv.conv2d(x, w, algorithm=algorithm, backend="numba")
-        want, largest = exactly(x, w), float(exactly(np.abs(x), np.abs(w)).max())
+        got = npconv.conv2d(x, w, algorithm=algorithm, backend="numba", stride=stride)
+        want, largest = exactly(x, w, stride), float(exactly(np.abs(x), np.abs(w), stride).max())
         bound = max(64, 8 + math.sqrt(channels * taps * taps)) * np.finfo(summed_in(dtype)).eps * largest
         rounding = np.abs(want) * np.finfo(dtype).eps if dtype != summed_in(dtype) else 0
         assert_within(got, want, np.broadcast_to(bound + rounding, want.shape), f"{algorithm} {make.__name__}")

@@ -15,8 +15,8 @@ task is a rectangle of tiles, whose points stay in the core's caches, and some p
 to the finished result without another pass through memory. Transforms work on vectors of channels.
 With dilation d, the pixels of one residue modulo d, in each direction, are an image of their own.
 
-Matrices are those of Toom and Cook for the points 0, ±√½, ±√2 (and ∞), whose products stay near one in size, so that
-F(4×4, 3×3) loses a quarter less than with the usual 0, ±1, ±2; pairs ±p share their sums.
+Matrices are those of Toom and Cook for points such as 0, ±√½, ±√2 (and ∞), whose products stay near one in size, so
+that F(4×4, 3×3) loses a quarter less than with the usual 0, ±1, ±2; pairs ±p share their sums.
 
 Lavin and Gray, *Fast algorithms for convolutional neural networks* (2016), §4; Barabasz et al., *Error analysis and
 improving the accuracy of Winograd convolution for deep neural networks* (2020), §6, for the points; Yepez and Ko,
