@@ -37,13 +37,16 @@ from npconv.kernels.numba.scrolling import (
     first_channels,
     full_ones,
     lanes,
-    over_image,
     over_slab,
     sums_of,
 )
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
-from npconv.kernels.numba.vector import lanes_of
+from npconv.kernels.numba.taps import addresses_of, kept_numbers, mask_of, products_of_rows, unfolded
+from npconv.kernels.numba.vector import activated, filled, lanes_of, store
 from npconv.problem import ConvProblem
+
+ROWS = 4
+"""Rows of results of small kernels that are computed together, a vector of each."""
 
 LOADED = 2**14
 """Bytes of small planes that are loaded at once: half of a first-level cache."""
@@ -106,30 +109,29 @@ def _share(problem: ConvProblem, threads: int) -> int:
 
 
 def _straight(problem: ConvProblem, threads: int) -> Way:
-    sums, many = sums_of(problem, 1), lanes(problem)
+    many = lanes(problem)
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
     depth, height, width = problem.output_size
     together = _share(problem, threads)
     parts = -(-problem.in_channels // together)
     block = blocking.blocks(height, width, PIXELS, problem.batch * parts * depth, 1, threads)
-    # The rows of the last step are loaded, whether a result needs all of them or not.
-    span = max(problem.span[1], sums.rows * stride[1]), problem.span[2]
+    span = problem.span[1:]
     rows, columns = ((n - 1) * s + reach for n, s, reach in zip(block[:2], stride[1:], span, strict=True))
     # A plane that is copied, with room for what is read beyond its rows.
     size = rows * columns + max(problem.padding[2][0], 0) + 2 * (many + 1) * stride[2] + problem.span[2]
     at_once = min(max(LOADED // (size * problem.compute_dtype.itemsize), BLOCK), together)
     multiplier = problem.out_channels // problem.in_channels
-    wide = sums.columns * many
-    pitch = block.rows * -(-block.columns // wide) * wide
+    room = -(-block.columns // many) * many
+    pitch = block.rows * room
     grid = (problem.batch, parts, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
     sizes = np.array(
         [stride, before, (1, *span), (together, *block[:2]), (multiplier, problem.products, at_once),
          (dilation[1] if kernel[1] > 1 else 1, dilation[2], size)]
     )  # fmt: skip
-    blank = stride[2] * wide + problem.span[2]  # a row outside of the image
-    scratch = blank + at_once * (size + multiplier * pitch) + 2 * wide
-    form = (sums.rows, sums.columns, kernel[1:], stride[1:], dilation[2] == 1 or kernel[2] == 1)
+    blank = stride[2] * (room + 1) + problem.span[2]  # a row outside of the image
+    scratch = blank + kernel[2] * room + at_once * (size + multiplier * pitch) + 2 * many
+    form = (kernel[1:], stride[1:], dilation[2] == 1 or kernel[2] == 1)
     return Way(
         lambda: _straight_kernel(*form), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid), sizes,
         np.zeros(2, np.int64),
@@ -217,14 +219,50 @@ def conv(
     )  # fmt: skip
 
 
+def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> Any:
+    """Return the sums of some rows of results, of an image as it is; their weights stay in registers.
+
+    Rows beyond the image are ``blank``; columns beyond it are masked. Taps of a row lie side by side if ``dense``.
+    """
+    taps, across, folded = kernel[0] * kernel[1], kernel[1], stride[1] == 2
+    addresses_of_rows = addresses_of((rows - 1) * stride[0] + kernel[0])
+    add_inside, add_anywhere = (products_of_rows(kernel, stride, dense, masked) for masked in (False, True))
+
+    def compute(  # type: ignore[no-untyped-def]
+        out, at, step, x, begin, line, blank, y, jump, height, count, columns, long, apart, left, span, width, masks,
+        weights, w, bias, b, epilogue,
+    ):  # fmt: skip
+        kept = kept_numbers(weights, w + taps - 1, -1, taps, 1)
+        lanes = lanes_of(out)
+        done = np.int64(0)
+        while done < count:
+            done = min(done, count - rows)  # the last ones may be computed twice
+            addresses = addresses_of_rows(x, begin, line, y + done * jump * stride[0], jump, height, blank)
+            for vector in range(-(-columns // lanes)):
+                x0 = vector * lanes
+                if long:
+                    x0 = min(x0, columns - lanes)
+                i, mask = x0 * stride[1], vector * across * lanes
+                tile = filled(bias, b, rows, 1)
+                if left + i >= 0 and left + i + (lanes - 1) * stride[1] + span <= width:
+                    tile = add_inside(tile, kept, addresses, i, apart, masks, mask)
+                else:
+                    tile = add_anywhere(tile, kept, addresses, i, apart, masks, mask)
+                if folded:
+                    tile = unfolded(tile)
+                if epilogue[0] != 0:
+                    tile = activated(tile, epilogue)
+                store(tile, out, at + done * step + x0, step)
+            done += rows
+
+    return jit.specialised(compute, rows, kernel, stride, dense, within=True)
+
+
 @cache
-def _straight_kernel(
-    rows: int, columns: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool
-) -> jit.Kernel:
+def _straight_kernel(kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> jit.Kernel:
     """Return the kernel for planes that are read as they are."""
-    one = over_image(rows, 1, kernel, stride, dense, masked=True)
-    several = over_image(rows, columns, kernel, stride, dense, masked=False)
-    vectors = columns
+    one, several = (_over_image(rows, kernel, stride, dense) for rows in (1, ROWS))
+    across, write_mask = kernel[1], mask_of(stride[1])
 
     def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, phases):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for some channels."""
@@ -243,7 +281,6 @@ def _straight_kernel(
         upper, lower = max(top, 0), min(top + (rows - 1) * pace[1] + span[1], height)
         inner, outer = max(left, 0), min(left + (columns - 1) * pace[2] + span[2], width)
         lanes = lanes_of(x)
-        wide = vectors * lanes
         # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
         # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
         lined = out_layout[4] == 1
@@ -253,8 +290,14 @@ def _straight_kernel(
         room = -(-columns // lanes) * lanes
         beyond = left + room * pace[2] + span[2]  # the columns that vectors read end there
         pitch = rows * room
-        blank, scratch = scratch[: pace[2] * wide + span[2]], scratch[pace[2] * wide + span[2] :]
+        row_end = pace[2] * (room + 1) + span[2]
+        blank, scratch = scratch[:row_end], scratch[row_end:]
         clear(blank, np.int64(0), len(blank))
+        masks, scratch = scratch[: across * room], scratch[across * room :]
+        for vector in range(room // lanes):
+            x0 = min(vector * lanes, columns - lanes) if long else vector * lanes
+            for m in range(across):
+                write_mask(masks, (vector * across + m) * lanes, left + x0 * pace[2] + m * apart, width)
         piece, result = scratch[: at_once * size], scratch[at_once * size :]
         together = 1 if x_layout[4] == 1 and lined else at_once
         for begin in range(first, end, together):
@@ -278,34 +321,26 @@ def _straight_kernel(
                 for residue in range(min(dilation, rows)):
                     count = -(-(rows - residue) // dilation)
                     source = origin + f // multiplier * next_plane
+                    if k + f < straight:
+                        target, to = out, at + f * out_layout[1] + residue * out_layout[3]
+                        step = dilation * out_layout[3]
+                    else:
+                        target, to, step = result, f * pitch + residue * room, dilation * room
                     y = top + residue * pace[1]
-                    x0 = np.int64(0)
-                    while x0 < columns:
-                        if k + f < straight:
-                            target, to = out, at + f * out_layout[1] + residue * out_layout[3]
-                            step = dilation * out_layout[3]
-                        else:
-                            target, to = result, f * pitch + residue * room
-                            step = dilation * room
-                        edge = left + x0 * pace[2]
-                        if x0 + wide <= columns and edge >= 0 and edge + (wide - 1) * pace[2] + span[2] <= width:
-                            several(target, to + x0, step, numbers, source + x0 * pace[2], line, blank, y,
-                                    dilation * pace[1], height, count, apart, edge, width, weights,
-                                    (k + f) * products, bias, k + f, epilogue)  # fmt: skip
-                            x0 += wide
-                        else:
-                            if long:
-                                x0 = min(x0, columns - lanes)
-                            one(target, to + x0, step, numbers, source + x0 * pace[2], line, blank, y,
-                                dilation * pace[1], height, count, apart, left + x0 * pace[2], width, weights,
-                                (k + f) * products, bias, k + f, epilogue)  # fmt: skip
-                            x0 += lanes
+                    if count >= ROWS:
+                        several(target, to, step, numbers, source, line, blank, y, dilation, height, count, columns,
+                                long, apart, left, span[2], width, masks, weights, (k + f) * products, bias, k + f,
+                                epilogue)  # fmt: skip
+                    else:
+                        one(target, to, step, numbers, source, line, blank, y, dilation, height, count, columns, long,
+                            apart, left, span[2], width, masks, weights, (k + f) * products, bias, k + f,
+                            epilogue)  # fmt: skip
             written = min(max(straight - k, 0), number * multiplier)
             at += written * out_layout[1]
             unload_planes(out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
                           pitch, room)  # fmt: skip
 
-    block.__qualname__ = f"_straight{rows}-{columns}-{kernel}-{stride}-{dense}"
+    block.__qualname__ = f"_straight{kernel}-{stride}-{dense}"
     return jit.scratch_kernel(block)
 
 

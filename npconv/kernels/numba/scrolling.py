@@ -19,7 +19,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.slab import inside
-from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept, rows_of_step, unfolded
+from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
@@ -242,40 +242,6 @@ def _one_element(rows: int, met: int, columns: int, along: bool) -> Any:
                 k += 1
 
     return jit.specialised(scroll, rows, met, columns, along, within=True)
-
-
-def over_image(
-    rows: int, columns: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool, masked: bool
-) -> Any:
-    """Return the sums of one run of pixels, ``columns`` vectors wide, that scroll down an image as it is.
-
-    Rows beyond the image are ``blank``; if ``masked``, columns may lie beyond it, too. Taps of a row lie side by side
-    if ``dense``. The weights stay in registers, as far as there are enough. (Broadcast from memory for each product
-    they took as long at stride 1.)
-    """
-    residues, taps, folded = min(stride[0], kernel[0]), kernel[0] * kernel[1], stride[1] == 2
-    add_rows, add_edge = (rows_of_step(kernel, stride, dense, masked, at_edge) for at_edge in (False, True))
-
-    def scroll(  # type: ignore[no-untyped-def]
-        out, at, step, x, begin, line, blank, y, pace, height, count, apart, column, width, weights, w, bias, b,
-        epilogue,
-    ):  # fmt: skip
-        kept = kept_numbers(weights, w + taps - 1, -1, taps, 1)
-        tile = zeros(out, rows, columns)
-        for k in range(1 - rows, count):
-            j = begin + y * line
-            if y >= 0 and y + residues <= height:
-                tile = add_rows(tile, kept, x, j, line, blank, y, height, apart, column, width)
-            else:
-                tile = add_edge(tile, kept, x, j, line, blank, y, height, apart, column, width)
-            if k >= 0:
-                total = unfolded(top(tile)) if folded else top(tile)
-                store(finished(total, bias, b, epilogue), out, at, 0)
-                at += step
-            tile = scrolled(tile)
-            y += pace
-
-    return jit.specialised(scroll, rows, columns, kernel, stride, dense, masked, within=True)
 
 
 def along_rows(sums: Sums, residues: int) -> Any:

@@ -60,15 +60,40 @@ def _taps(
         )
 
 
-def rows_of_step(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, masked: bool, at_edge: bool) -> Any:
-    """Return an intrinsic that adds to a tile what the rows of an image that one step meets give, a vector each.
+def addresses_of(number: int) -> Any:
+    """Return an intrinsic that tells where some rows of an image are in memory: those beyond it are ``blank``.
 
-    ``add_rows(tile, kept, x, j, line, blank, y, height, apart, column, width)`` lets tap m of a row meet, in lane l,
-    the number ``x[j + m * apart + l * stride[1]]``, which is column ``column + m * apart + l * stride[1]`` of the
-    image, and in each row of the tile the weight ``kept[tap * kernel[1] + m]``, where the last row's tap is that of the
-    step's row and each row before it is ``stride[0]`` taps further on. Rows are ``line`` apart. If ``masked``, columns
-    may lie beyond the image's ``width`` and are zeros there, whatever was loaded; if ``at_edge``, rows from ``y`` on
-    may be beyond its ``height``, which are ``blank``.
+    ``addresses(x, j, line, y, jump, height, blank)`` returns the addresses of ``x[j + y * line]`` and of the next rows
+    that are ``jump`` further on.
+    """
+
+    @intrinsic
+    def addresses(typing: Any, x: Any, j: Any, line: Any, y: Any, jump: Any, height: Any, blank: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            x, j, line, y, jump, height, blank = arguments
+            nothing = pointer_to(context, builder, signature.args[6], blank, ir.IntType(64)(0))
+            found = []
+            for _ in range(number):
+                there = builder.icmp_unsigned("<", y, height)
+                pointer = pointer_to(context, builder, signature.args[0], x, builder.add(j, builder.mul(y, line)))
+                found.append(builder.ptrtoint(builder.select(there, pointer, nothing), ir.IntType(64)))
+                y = builder.add(y, jump)
+            return context.make_tuple(builder, signature.return_type, found)
+
+        integer = types.int64
+        result = types.containers.UniTuple(integer, number)
+        return result(x, integer, integer, integer, integer, integer, blank), code
+
+    return addresses
+
+
+def products_of_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, masked: bool) -> Any:
+    """Return an intrinsic that adds to each row of a tile, a vector wide, what a kernel gives there.
+
+    ``add_products(tile, kept, addresses, i, apart, masks, mask)`` lets tap (n, m) meet, in row r and lane l, the number
+    ``i + m * apart + l * stride[1]`` of the image's row at ``addresses[r * stride[0] + n]``, with the weight
+    ``kept[n * kernel[1] + m]``. If ``masked``, only those of the lanes count that `mask_of` has written to
+    ``masks[mask:]``, tap behind tap; the others are zeros, whatever was loaded.
 
     With a stride of 2 along the row, the tile's lanes are in the order that `unfolded` ends: to bring each tap's in
     order took one instruction more for each vector.
@@ -76,60 +101,72 @@ def rows_of_step(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, 
     down, across = kernel
 
     @intrinsic
-    def add_rows(
-        typing: Any, tile: Any, kept: Any, x: Any, j: Any, line: Any, blank: Any, y: Any, height: Any, apart: Any,
-        column: Any, width: Any,
-    ) -> Any:  # fmt: skip
+    def add_products(
+        typing: Any, tile: Any, kept: Any, addresses: Any, i: Any, apart: Any, masks: Any, mask: Any
+    ) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, kept, x, j, line, blank, y, height, apart, column, width = arguments
+            result, kept, addresses, i, apart, masks, mask = arguments
             index = ir.IntType(64)
-            begin = pointer_to(context, builder, signature.args[2], x, j)
-            nothing = pointer_to(context, builder, signature.args[5], blank, index(0))
-            one = Tile(tile.dtype, 1, 1)
             order = list(range(tile.lanes)) if stride[1] == 1 else _folded(tile)
-            for n in range(tile.columns):
-                away = n * tile.lanes * stride[1]
-                met = []  # by the rows of the step, each a vector for each tap
-                for first in range(min(stride[0], down)):
-                    pointer = builder.gep(begin, [builder.mul(line, index(first))])
-                    if at_edge:
-                        there = builder.icmp_unsigned("<", builder.add(y, index(first)), height)
-                        pointer = builder.select(there, pointer, nothing)
-                    pointer = builder.gep(pointer, [index(away)])
-                    taps = _taps(builder, one, across, stride[1], dense, pointer, apart, order)
-                    vectors = [vector for (vector,) in taps]
+            number = context.get_value_type(tile.dtype).as_pointer()
+            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
+            within = []
+            for m in range(across if masked else 0):
+                at = builder.add(mask, index(m * tile.lanes))
+                pointer = builder.bitcast(pointer_to(context, builder, signature.args[5], masks, at), bits.as_pointer())
+                within.append(builder.load(pointer, align=tile.dtype.bitwidth // 8))
+            rows = [builder.extract_value(result, row) for row in range(tile.rows)]
+            for line in range((tile.rows - 1) * stride[0] + down):
+                met = [(row, line - row * stride[0]) for row in range(tile.rows)]
+                met = [(row, tap) for row, tap in met if 0 <= tap < down]
+                if not met:
+                    continue
+                pointer = builder.gep(builder.inttoptr(builder.extract_value(addresses, line), number), [i])
+                taps = _taps(builder, tile, across, stride[1], dense, pointer, apart, order)
+                for m, (vector,) in enumerate(taps):
                     if masked:
-                        for m, vector in enumerate(vectors):
-                            at = builder.add(column, index(m) if dense else builder.mul(apart, index(m)))
-                            within = lanes_within(builder, tile.lanes, at, width, n * tile.lanes, stride[1], order)
-                            vectors[m] = kept_where(builder, within, vector)
-                    met.append(vectors)
-                for row in range(tile.rows):
-                    # The step's own sum first: it need not wait for that of the one before, three products long.
-                    total = None
-                    for first, vectors in enumerate(met):
-                        tap = first + (tile.rows - 1 - row) * stride[0]
-                        for m, vector in enumerate(vectors if tap < down else []):
-                            weight = builder.extract_value(kept, tap * across + m)
-                            total = (
-                                builder.fmul(weight, vector)
-                                if total is None
-                                else product_and_sum(builder, tile, weight, vector, total)
-                            )
-                    place = row * tile.columns + n
-                    total = sum_of(builder, tile, builder.extract_value(result, place), total)
-                    result = builder.insert_value(result, total, place)
+                        vector = builder.bitcast(builder.and_(builder.bitcast(vector, bits), within[m]), vector.type)
+                    for row, tap in met:
+                        weight = builder.extract_value(kept, tap * across + m)
+                        rows[row] = product_and_sum(builder, tile, weight, vector, rows[row])
+            for row, total in enumerate(rows):
+                result = builder.insert_value(result, total, row)
             return result
 
         integer = types.int64
-        return tile(tile, kept, x, integer, integer, blank, integer, integer, integer, integer, integer), code
+        return tile(tile, kept, addresses, integer, integer, masks, integer), code
 
-    return add_rows
+    return add_products
+
+
+def mask_of(stride: int) -> Any:
+    """Return an intrinsic that writes which lanes of a vector meet columns of an image.
+
+    ``write(masks, i, column, width)`` does so for columns from ``column`` on, ``stride`` apart, in the order of
+    `products_of_rows`.
+    """
+
+    @intrinsic
+    def write(typing: Any, masks: Any, i: Any, column: Any, width: Any) -> Any:
+        tile = Tile(masks.dtype, 1, 1)
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            masks, i, column, width = arguments
+            order = list(range(tile.lanes)) if stride == 1 else _folded(tile)
+            within = lanes_within(builder, tile.lanes, column, width, 0, stride, order)
+            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
+            pointer = builder.bitcast(pointer_to(context, builder, signature.args[0], masks, i), bits.as_pointer())
+            builder.store(builder.sext(within, bits), pointer, align=tile.dtype.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.none(masks, types.int64, types.int64, types.int64), code
+
+    return write
 
 
 @intrinsic
 def unfolded(typing: Any, tile: Any) -> Any:
-    """Return the sums of `rows_of_step` for a stride of 2, their lanes in order."""
+    """Return the sums of `products_of_rows` for a stride of 2, their lanes in order."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (result,), order = arguments, _folded(tile)
