@@ -13,7 +13,6 @@ Georganas et al., *Anatomy of high-performance deep learning convolutions on SIM
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -77,10 +76,12 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, -(-height // block.rows),
             -(-width // block.columns))  # fmt: skip
     before = tuple(-pad for pad, _ in problem.padding)
+    # A chain of sums may be a product longer: it ends after an even number of a run's elements.
+    chain = blocking.even(problem.products, chain_length(problem.products) - 1)
     sizes = np.array(
         [stride, pace, (dilation[0], step[1], step[2]), before, (kernel[0], rows, columns), (block.panels, *block[:2]),
          (channels, filters, problem.taps),
-         (problem.batch, images, 0)]
+         (problem.batch, images, chain)]
     )  # fmt: skip
     runs = _runs(problem, channels, rows, columns)
     tasks = int(np.prod(grid))
@@ -90,27 +91,17 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
 
 
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:
-    """Return the offset, the length and whether a chain of sums ends there, of each run of a window."""
-    longest = chain_length(problem.products)
+    """Return the offset and the length of each run of a window."""
     kernel, dilation = problem.kernel_size, problem.dilation
     joined = kernel[2] if dilation[2] == 1 else 1
     lines = kernel[1] if dilation[1] == 1 and joined == columns else 1  # rows of the kernel that are rows of the slab
-    runs: list[tuple[int, int]] = []
-    for i in range(kernel[0]):
-        for j in range(0, kernel[1], lines):
-            for m in range(0, kernel[2], joined):
-                offset = ((i * rows + j * dilation[1]) * columns + m * dilation[2]) * channels
-                length = lines * joined * channels
-                parts = -(-length // longest)
-                cuts = [length * part // parts for part in range(parts + 1)]
-                runs += [(offset + a, b - a) for a, b in itertools.pairwise(cuts)]
-    table, chain = [], 0
-    for k, (offset, length) in enumerate(runs):
-        chain += length
-        ends = k + 1 == len(runs) or chain + runs[k + 1][1] > longest
-        table.append((offset, length, int(ends)))
-        chain = 0 if ends else chain
-    return np.array(table, np.int64).reshape(len(table), 3)
+    runs = [
+        (((i * rows + j * dilation[1]) * columns + m * dilation[2]) * channels, lines * joined * channels)
+        for i in range(kernel[0])
+        for j in range(0, kernel[1], lines)
+        for m in range(0, kernel[2], joined)
+    ]
+    return np.array(runs, np.int64).reshape(len(runs), 2)
 
 
 def conv(
@@ -130,7 +121,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     task, z = divmod(task, grid[3])
     task, part = divmod(task, grid[2])
     n, g = divmod(task, grid[1])
-    stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, _) = sizes
+    stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, chain) = sizes
     row, column = vertical * block[1], horizontal * block[2]
     rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
     images = min(together, batch - n * together)
@@ -153,7 +144,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     for panel in range(part * block[0], min((part + 1) * block[0], panels)):
         first = g * panels + panel
         multiply_and_finish(
-            result, 0, piece, starts, images * pixels, runs, weights, first * taps * channels * wide, bias,
+            result, 0, piece, starts, images * pixels, runs, chain, weights, first * taps * channels * wide, bias,
             first * wide, epilogue,
         )  # fmt: skip
         k = g * filters + panel * wide
