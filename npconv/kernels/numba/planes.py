@@ -14,7 +14,8 @@ Weights are not packed: a tile reads six filters as six streams, so that functio
 whose numbers lie apart, as the swapped ones of a gradient, are put in order (`npconv.kernels.numba.rows`).
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
-convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written.
+convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. Those
+of a 1 × 1 kernel are merged with pixels, and rows, that meet no tap.
 
 A task is a rectangle of one plane of the result, for some groups, or some filters of one group.
 
@@ -34,7 +35,7 @@ from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import FEWEST, WIDEST, cut_planes, cut_slab, multiply_planes, multiply_slivers, turn_filters
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
-from npconv.kernels.numba.slab import clear, load_planes, unload_merged, unload_planes
+from npconv.kernels.numba.slab import clear, load_planes, unload_apart, unload_merged, unload_planes
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
 from npconv.kernels.summation import chain_length
@@ -106,6 +107,8 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
 
 def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
     """Return the filters of some convolutions one behind the other."""
+    if len(weights) == 1:
+        return pack(problems[0], weights[0])
     return Filters(in_rows(weights), _IN_ORDER)
 
 
@@ -133,9 +136,10 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return plan_of([problem], threads)
 
 
-def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False) -> Plan:
+def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False, all_rows: int = 0) -> Plan:
     """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged.
 
+    With ``all_rows``, one is merged with pixels that meet no tap, and its rows with such rows, which makes so many.
     The input's pixels are ``in_line`` if they, of several rows too, all lie at one distance from each other.
     """
     problem = problems[0]
@@ -171,7 +175,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
         results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
-        in_place = len(problems) == 1 and (columns == width or _fills.py_func(block.columns, COLUMNS * lanes))
+        in_place = len(problems) == 1 and not all_rows and (columns == width or _fills.py_func(block.columns, COLUMNS * lanes))
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
         room = (0 if as_they_are else inputs) + results
         if pixels <= 64 or (
@@ -192,7 +196,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), [-pad for pad in before], (kernel[0], rows, columns),
-         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, 0), (slivers, as_they_are, 0)]
+         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, all_rows), (slivers, as_they_are, 0)]
     )  # fmt: skip
     offsets: list[int] = []
     sums = []
@@ -214,6 +218,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     scratch = at_once * share * len(problems) * pitch + spare + slivers * sliver
     if not as_they_are:
         scratch += at_once * planes * plane
+    if all_rows:
+        scratch += block.columns + spare
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
         (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
@@ -321,7 +327,19 @@ def _turn_nothing(turned, filters, first, to_element, count, elements):  # type:
 
 
 @jit.inline
-def _merge_nothing(out, layout, start, filters, rows, columns, column, result, pitch, width):  # type: ignore[no-untyped-def]
+def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
+    """Write phases, merged with each other or with pixels that meet no tap."""
+    if apart:
+        empty = filters * pitch
+        unload_apart(
+            out, layout, start, filters, rows, blank, columns, column, result, pitch, width, empty, bias, k
+        )  # fmt: skip
+    else:
+        unload_merged(out, layout, start, filters, rows, columns, column, result, pitch, width)
+
+
+@jit.inline
+def _merge_nothing(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
     """Stand where no phases are merged."""
 
 
@@ -338,13 +356,13 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
         task, part = divmod(task, grid[2])
         n, first_group = divmod(task, grid[1])
         stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes[:8]
-        groups, together, _ = others
+        groups, together, all_rows = others
         first_group *= together
         together = min(together, groups - first_group)
         first_filter = part * filters // grid[2]
         count = (part + 1) * filters // grid[2] - first_filter  # of each group
         sums = sizes[8:]
-        merged = len(sums)
+        merged = 2 if all_rows else len(sums)
         row, column = vertical * block[1], horizontal * block[2]
         rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
         phases = offsets[len(offsets) - down - across :]
@@ -406,7 +424,11 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
                     fill, pixels, places, positions, straight, bias, epilogue,
                 )  # fmt: skip
             if merged > 1:
-                merge(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
+                blank = min(rows, all_rows // 2 - row)
+                merge(
+                    out, out_layout, at, count, rows, blank, columns, column, result, pitch, window[2], bias,
+                    begin * filters + first_filter, all_rows,
+                )  # fmt: skip
             elif not straight and not by_rows:
                 unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
@@ -416,7 +438,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
 
 _kernels = {
     (False, False): _kernel(_in_planes, load_planes, _turn_nothing, _merge_nothing, "planes"),
-    (True, False): _kernel(_slivers(False), load_planes, turn_filters, unload_merged, "slivers"),
-    (True, True): _kernel(_slivers(True), _load_nothing, turn_filters, unload_merged, "whole"),
+    (True, False): _kernel(_slivers(False), load_planes, turn_filters, _merge, "slivers"),
+    (True, True): _kernel(_slivers(True), _load_nothing, turn_filters, _merge, "whole"),
 }
 """By whether there are slivers, and whether they are cut from whole planes."""

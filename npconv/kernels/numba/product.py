@@ -41,6 +41,9 @@ from npconv.problem import ConvProblem
 LEAST_ROWS = 4
 """Pixels of the lowest tile. Lower ones would only save a last tile some rows, and cost a second to compile."""
 
+FEWEST = 8
+"""Pixels that can be cut into tiles of 4 to 6, as all greater numbers can."""
+
 SPARE = ROWS
 """Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
 
@@ -233,29 +236,22 @@ def panel_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
 def _height(rows):  # type: ignore[no-untyped-def]
     """Return the product for a register tile of ``rows`` pixels."""
 
-    def multiply(result, at, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    def multiply(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
         wide = width_of(result)
         begins = starts_at(starts, pixel, rows)
         tile = zeros(result, rows, COLUMNS)
-        total, end = tile, first + chain * wide
+        total = tile
         for run in range(len(runs)):
-            begin, pairs = runs[run, 0], runs[run, 1] // 2 * 2
-            for element in range(begin, begin + pairs, 2):
-                if first >= end:
-                    total = add(total, tile)
-                    tile = zeros(result, rows, COLUMNS)
-                    end = first + chain * wide
+            for element in range(runs[run, 0], runs[run, 0] + runs[run, 1]):
                 tile = multiply_add(tile, numbers, begins, element, weights, first)
-                tile = multiply_add(tile, numbers, begins, element + 1, weights, first + wide)
-                first += 2 * wide
-            if pairs < runs[run, 1]:
-                tile = multiply_add(tile, numbers, begins, begin + pairs, weights, first)
                 first += wide
-        total = add(total, tile)
+            if runs[run, 2]:
+                total = add(total, tile)
+                tile = zeros(result, rows, COLUMNS)
         total = add_row(total, bias, b)
         if epilogue[0] != 0:
             total = activated(total, epilogue)
-        store(total, result, at * wide, wide)
+        store(total, result, at, pitch)
 
     return jit.specialised(multiply, rows, within=True)
 
@@ -264,8 +260,11 @@ _four, _five, _six = (_height(rows) for rows in range(LEAST_ROWS, ROWS + 1))
 
 
 @jit.inline
-def multiply_and_finish(result, at, numbers, starts, pixels, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
-    """Write the pixels' products with the panel at ``weights[first]``, with bias and activation, from row ``at`` on."""
+def multiply_and_finish(result, at, pitch, numbers, starts, pixels, runs, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    """Write the pixels' products with the panel at ``weights[first]``, with bias and activation, to ``result[at:]``.
+
+    Pixels are ``pitch`` apart. Of fewer than `FEWEST`, some are written that there are not.
+    """
     # As many tiles as need be, each as high as the others or one row less: 49 pixels are 4 tiles of 6 and 5 of 5.
     tiles = -(-pixels // ROWS)
     least, higher = divmod(pixels, tiles)
@@ -273,12 +272,13 @@ def multiply_and_finish(result, at, numbers, starts, pixels, runs, chain, weight
     for tile in range(tiles):
         height = least + 1 if tile < higher else least
         if height == ROWS:
-            _six(result, at + pixel, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
+            _six(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
         elif height == ROWS - 1:
-            _five(result, at + pixel, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
+            _five(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
         else:
-            _four(result, at + pixel, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
+            _four(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
         pixel += height
+        at += height * pitch
 
 
 AHEAD = 2

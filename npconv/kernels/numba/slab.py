@@ -360,6 +360,38 @@ def unload_merged(out, layout, start, filters, rows, columns, column, result, pi
 
 
 @jit.inline
+def unload_apart(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, empty, bias, k):  # type: ignore[no-untyped-def]
+    """Write planes of even pixels of even rows, and for all others of a plane its bias: ``bias[k]`` for the first.
+
+    Of the last columns and rows, which may end with even ones, odd ones are written as `unload_merged` does, and below
+    the first ``blank`` rows. ``result[empty:]`` is room for a row.
+    """
+    _, to_filter, _, to_line, to_pixel, _, _, wide = layout
+    pairs = min(columns, wide // 2 - column)
+    there = columns + pairs
+    for f in range(filters):
+        for x in range(columns):
+            move(result, empty + x, bias, k + f)
+        for row in range(rows):
+            at, source = start + f * to_filter + row * to_line, f * pitch + row * width
+            below = at + to_line // 2
+            if to_pixel == 1:
+                _merge_pairs(out, at, result, source, empty - source, pairs)
+                if row < blank:
+                    copy_numbers(out, below, result, empty, columns)
+                    copy_numbers(out, below + there - columns, result, empty, columns)
+            else:
+                for x in range(pairs):
+                    move(out, at + 2 * x * to_pixel, result, source + x)
+                    move(out, at + (2 * x + 1) * to_pixel, result, empty)
+                if row < blank:
+                    for x in range(there):
+                        move(out, below + x * to_pixel, result, empty)
+            if pairs < columns:
+                move(out, at + 2 * pairs * to_pixel, result, source + pairs)
+
+
+@jit.inline
 def _merge_pairs(out, i, numbers, j, step, count):  # type: ignore[no-untyped-def]
     """Write ``count`` pairs to ``out[i:]``: a number from ``numbers[j:]`` and the one ``step`` behind it."""
     lanes = lanes_of(out)
