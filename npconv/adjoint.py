@@ -197,6 +197,8 @@ def _merged(
         return False
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
+    if all_rows and out.strides[-1] != dtype.itemsize:
+        return False
     planes = loading.module("npconv.kernels.numba.planes")
     forwards = tuple(step.forward for step in steps)
     if not planes.takes_all(forwards):

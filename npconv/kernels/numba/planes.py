@@ -10,8 +10,9 @@ Where a group has many filters, what they all meet is first copied together: a *
 pixels for each element of a filter, one behind the other, and stays in cache while the weights pass by. Those of 1 × 1
 kernels are cut from the planes as they are, without a slab.
 
-Weights are not packed: a tile reads six filters as six streams, so that functions are as fast as layers. Only those
-whose numbers lie apart, as the swapped ones of a gradient, are put in order (`npconv.kernels.numba.rows`).
+Weights are not packed: a tile reads six filters as six streams, so that functions are as fast as layers. Where the
+filters lie side by side, as the swapped ones of a 1 × 1 kernel's gradient do, a task copies its own; others whose
+numbers lie apart are put in order (`npconv.kernels.numba.rows`).
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
 convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. Those
@@ -32,10 +33,18 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.pixels import FEWEST, WIDEST, cut_planes, cut_slab, multiply_planes, multiply_slivers, turn_filters
+from npconv.kernels.numba.pixels import (
+    FEWEST,
+    WIDEST,
+    cut_planes,
+    cut_slab,
+    multiply_planes,
+    multiply_slivers,
+    turn_filters,
+)
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
-from npconv.kernels.numba.slab import clear, load_planes, unload_apart, unload_merged, unload_planes
+from npconv.kernels.numba.slab import clear, fill_rows, load_planes, unload_below, unload_merged, unload_planes
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
 from npconv.kernels.summation import chain_length
@@ -175,7 +184,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
         results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
-        in_place = len(problems) == 1 and not all_rows and (columns == width or _fills.py_func(block.columns, COLUMNS * lanes))
+        whole = columns == width or _fills.py_func(block.columns, COLUMNS * lanes)
+        in_place = len(problems) == 1 and not all_rows and whole
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
         room = (0 if as_they_are else inputs) + results
         if pixels <= 64 or (
@@ -196,7 +206,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), [-pad for pad in before], (kernel[0], rows, columns),
-         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, all_rows), (slivers, as_they_are, 0)]
+         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, all_rows),
+         (slivers, as_they_are, 0)]
     )  # fmt: skip
     offsets: list[int] = []
     sums = []
@@ -219,7 +230,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     if not as_they_are:
         scratch += at_once * planes * plane
     if all_rows:
-        scratch += block.columns + spare
+        scratch += 2 * share * block.columns
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
         (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
@@ -273,8 +284,8 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
 
 @jit.inline
 def _in_planes(  # type: ignore[no-untyped-def]
-    result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
-    places, positions, straight, bias, epilogue,
+    result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
+    pixels, places, positions, straight, bias, epilogue,
 ):  # fmt: skip
     """Compute some filters of a group that meet planes as they lie in the slab."""
     elements, chain, _ = sums[0]
@@ -288,8 +299,8 @@ def _slivers(whole: bool) -> Any:
     """Return the function for filters of a group that meet slivers, cut from the slab or from whole planes."""
 
     def in_slivers(  # type: ignore[no-untyped-def]
-        result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
-        places, positions, straight, bias, epilogue,
+        result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
+        pixels, places, positions, straight, bias, epilogue,
     ):  # fmt: skip
         wide = width_of(x)
         for first in range(0, len(pixels), slivers):
@@ -328,14 +339,15 @@ def _turn_nothing(turned, filters, first, to_element, count, elements):  # type:
 
 @jit.inline
 def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
-    """Write phases, merged with each other or with pixels that meet no tap."""
+    """Write phases, merged with each other or, if ``apart``, with pixels that meet no tap, and ``blank`` such rows."""
+    odd = filters * pitch
     if apart:
-        empty = filters * pitch
-        unload_apart(
-            out, layout, start, filters, rows, blank, columns, column, result, pitch, width, empty, bias, k
-        )  # fmt: skip
-    else:
-        unload_merged(out, layout, start, filters, rows, columns, column, result, pitch, width)
+        fill_rows(result, odd, 2 * columns, bias, k, filters)
+        count = min(2 * columns, layout[7] - 2 * column)
+        unload_below(out, layout, start, filters, blank, count, result, odd, 2 * columns)
+    unload_merged(
+        out, layout, start, filters, rows, columns, column, result, pitch, width, odd, 2 * columns if apart else 0
+    )  # fmt: skip
 
 
 @jit.inline
@@ -420,8 +432,8 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
                 else:
                     target, to, step = result, g * count * pitch, pitch
                 products(
-                    target, to, step, filters_of, to_element > 0, k, count, x, start, x_layout, piece, g * size, offsets, sums, slivers,
-                    fill, pixels, places, positions, straight, bias, epilogue,
+                    target, to, step, filters_of, to_element > 0, k, count, x, start, x_layout, piece, g * size,
+                    offsets, sums, slivers, fill, pixels, places, positions, straight, bias, epilogue,
                 )  # fmt: skip
             if merged > 1:
                 blank = min(rows, all_rows // 2 - row)

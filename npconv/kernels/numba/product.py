@@ -6,7 +6,7 @@ the last. Weights are packed in *panels*, as many filters side by side as a tile
 that they are read in one stream; zeros fill the last panel.
 
 A pixel's numbers are a few *runs*, the same for all pixels, each beginning somewhere behind the pixel's own start. Long
-sums are cut into chains, as `npconv.kernels.summation` tells.
+sums are cut into chains, as `npconv.kernels.summation` tells, two products at a time.
 
 Goto and van de Geijn, *Anatomy of high-performance matrix multiplication* (2008), is where the blocking comes from.
 Their inner blocks, parts of 128 or 224 elements of a panel that stay in the first-level cache while they meet all
@@ -234,20 +234,35 @@ def panel_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
 
 
 def _height(rows):  # type: ignore[no-untyped-def]
-    """Return the product for a register tile of ``rows`` pixels."""
+    """Return the product for a register tile of ``rows`` pixels.
 
-    def multiply(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    A chain of sums has ``chain`` products, or one more, and ends within a run. As runs of their own, chains took 2 to
+    3 % longer: the processor foretells the end of a loop of two products at a time better than of one of each.
+    """
+
+    def multiply(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
         wide = width_of(result)
         begins = starts_at(starts, pixel, rows)
         tile = zeros(result, rows, COLUMNS)
-        total = tile
+        total, end = tile, first + chain * wide
         for run in range(len(runs)):
-            for element in range(runs[run, 0], runs[run, 0] + runs[run, 1]):
+            begin, pairs = runs[run, 0], runs[run, 1] // 2 * 2
+            for element in range(begin, begin + pairs, 2):
+                if first >= end:
+                    total = add(total, tile)
+                    tile = zeros(result, rows, COLUMNS)
+                    end = first + chain * wide
                 tile = multiply_add(tile, numbers, begins, element, weights, first)
+                tile = multiply_add(tile, numbers, begins, element + 1, weights, first + wide)
+                first += 2 * wide
+            if pairs < runs[run, 1]:
+                if first >= end:
+                    total = add(total, tile)
+                    tile = zeros(result, rows, COLUMNS)
+                    end = first + chain * wide
+                tile = multiply_add(tile, numbers, begins, begin + pairs, weights, first)
                 first += wide
-            if runs[run, 2]:
-                total = add(total, tile)
-                tile = zeros(result, rows, COLUMNS)
+        total = add(total, tile)
         total = add_row(total, bias, b)
         if epilogue[0] != 0:
             total = activated(total, epilogue)
@@ -260,7 +275,7 @@ _four, _five, _six = (_height(rows) for rows in range(LEAST_ROWS, ROWS + 1))
 
 
 @jit.inline
-def multiply_and_finish(result, at, pitch, numbers, starts, pixels, runs, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+def multiply_and_finish(result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
     """Write the pixels' products with the panel at ``weights[first]``, with bias and activation, to ``result[at:]``.
 
     Pixels are ``pitch`` apart. Of fewer than `FEWEST`, some are written that there are not.
@@ -272,11 +287,11 @@ def multiply_and_finish(result, at, pitch, numbers, starts, pixels, runs, weight
     for tile in range(tiles):
         height = least + 1 if tile < higher else least
         if height == ROWS:
-            _six(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
+            _six(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
         elif height == ROWS - 1:
-            _five(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
+            _five(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
         else:
-            _four(result, at, pitch, numbers, starts, pixel, runs, weights, first, bias, b, epilogue)
+            _four(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
         pixel += height
         at += height * pitch
 
