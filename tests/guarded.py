@@ -115,6 +115,12 @@ def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> li
 
 TRANSPOSED = {
     # Batch, channels, filters of each group, groups, image, kernel, stride, padding, more rows and columns.
+    "direct": (
+        # Filters that lie side by side: less than a panel of them, whole ones, and both.
+        (2, 9, 13, 1, (5, 7), (1, 1), (1, 1), (0, 0), (0, 0)),
+        (1, 33, 64, 1, (3, 9), (1, 1), (1, 1), (0, 0), (0, 0)),
+        (1, 16, 50, 1, (4, 5), (1, 1), (2, 1), (0, 0), (1, 0)),
+    ),
     "depthwise": (
         # Phases in one pass, and one whose padding takes away from the image.
         (2, 3, 1, 3, (4, 7), (3, 3), (2, 2), (1, 1), (1, 1)),
@@ -141,7 +147,7 @@ TRANSPOSED = {
         (1, 20, 100, 1, (30, 33), (1, 1), (2, 2), (0, 0), (1, 1)),
     ),
 }
-"""Transposed convolutions by the engine that computes several of their phases in one pass."""
+"""Transposed convolutions by engines that compute several of their phases in one pass, or pack them in other ways."""
 
 
 def run_transposed(dtype: str, algorithm: str, guards: Guards) -> list[str]:

@@ -128,9 +128,39 @@ WORTH = 2
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
     """Return filters (K, C/groups, kd, kh, kw) as panels, the channels of a tap side by side, group after group."""
     packed = packed_like(problem, problem.products)
+    if problem.taps == 1 and problem.groups == 1 and not weight.flags.c_contiguous:
+        matrix = weight[:, :, 0, 0, 0].T
+        if matrix.flags.c_contiguous:
+            channels, filters = matrix.shape
+            tasks = -(-channels // AT_ONCE)
+            _pack_lines.run(tasks, len(packed) // WORTH, matrix.reshape(-1), packed, np.array([channels, filters]))
+            return packed
     cut = packing(problem, weight)
     _pack.run(cut.tasks, len(packed) // WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch)
     return packed
+
+
+AT_ONCE = 16
+"""Channels of a task that packs filters which lie side by side. Those of a panel alone, a line of the cache for each,
+came two and a half times as slowly as when whole rows of filters are read: 400 µs for 2048 × 512."""
+
+
+@jit.Kernel
+def _pack_lines(task, weight, packed, sizes):  # type: ignore[no-untyped-def]
+    """Pack some channels of 1 × 1 filters that lie side by side, as a gradient's do."""
+    wide = width_of(packed)
+    channels, filters = sizes[0], sizes[1]
+    first = task * AT_ONCE
+    last = min(first + AT_ONCE, channels)
+    for k in range(0, filters, wide):
+        for channel in range(first, last):
+            at, source = k * channels + channel * wide, channel * filters + k
+            if k + wide <= filters:
+                copy(packed, at, weight, source)
+            else:
+                blank(packed, at, COLUMNS)
+                for lane in range(filters - k):
+                    move(packed, at + lane, weight, source + lane)
 
 
 @jit.scratch_kernel
