@@ -146,6 +146,10 @@ def _transposed(
     filters = swapped(problem, weight)
     found, reached = steps(problem, choice)
     if not reached:
+        if _is_even(problem, found) and _merged(
+            found, choice, filters, grad_output, bias, out, workspace, problem.input_size[1]
+        ):
+            return
         # Where the stride is longer than the kernel, some elements meet no tap.
         constant = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
         if bias is not None:
@@ -163,6 +167,13 @@ def _transposed(
                 )
 
 
+def _is_even(problem: ConvProblem, found: list[Step]) -> bool:
+    """Whether all contributions go to the pixels of even rows and columns."""
+    places = [(places.start, places.step) for step in found for places in step.elements[1:]]
+    even = problem.stride == (1, 2, 2) and problem.taps == 1 and not problem.activation
+    return even and places == [(0, 1), (0, 2), (0, 2)]
+
+
 def _rows_of(steps: list[Step]) -> list[list[Step]]:
     """Return the phases that fill the same rows together."""
     return [list(those) for _, those in itertools.groupby(steps, key=lambda step: step.begins[:-1])]
@@ -176,21 +187,27 @@ def _merged(
     bias: np.ndarray | None,
     out: np.ndarray,
     workspace: host.Workspace | None,
+    all_rows: int = 0,
 ) -> bool:
-    """Compute the phases of the even and of the odd elements of some rows in one pass, if that is what they are."""
+    """Compute the phases of the even and of the odd elements of some rows in one pass, if that is what they are.
+
+    If ``all_rows`` are told, there is one phase, and odd elements, and odd ones of so many rows, meet no tap.
+    """
     steps = sorted(steps, key=lambda step: step.elements[-1].start)
     dtype = steps[0].forward.compute_dtype
-    if [(step.elements[-1].start, step.elements[-1].step) for step in steps] != [(0, 2), (1, 2)]:
+    if not all_rows and [(step.elements[-1].start, step.elements[-1].step) for step in steps] != [(0, 2), (1, 2)]:
         return False
     if any(choose(step.forward, choice).algorithm.name not in _MERGED[choice.algorithm == "auto"] for step in steps):
         return False
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
+    if all_rows and out.strides[-1] != dtype.itemsize:
+        return False
     planes = loading.module("npconv.kernels.numba.planes")
     forwards = tuple(step.forward for step in steps)
     if not planes.takes_all(forwards):
         return False
-    run = _merging(forwards, choice.threads, packed.in_line(grad_output))
+    run = _merging(forwards, choice.threads, packed.in_line(grad_output), all_rows)
 
     def pack() -> Any:
         return run.pack([step.taps_of(weight) for step in steps], bias)
@@ -205,8 +222,8 @@ _MERGED = {False: ("planes",), True: ("planes", "direct")}
 
 
 @lru_cache(maxsize=1024)
-def _merging(forwards: tuple[ConvProblem, ...], threads: int, in_line: bool) -> packed.Merged:
-    return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads, in_line)
+def _merging(forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int) -> packed.Merged:
+    return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads, in_line, all_rows)
 
 
 def swapped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:

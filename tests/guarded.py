@@ -115,6 +115,12 @@ def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> li
 
 TRANSPOSED = {
     # Batch, channels, filters of each group, groups, image, kernel, stride, padding, more rows and columns.
+    "direct": (
+        # Filters that lie side by side: less than a panel of them, whole ones, and both.
+        (2, 9, 13, 1, (5, 7), (1, 1), (1, 1), (0, 0), (0, 0)),
+        (1, 33, 64, 1, (3, 9), (1, 1), (1, 1), (0, 0), (0, 0)),
+        (1, 16, 50, 1, (4, 5), (1, 1), (2, 1), (0, 0), (1, 0)),
+    ),
     "depthwise": (
         # Phases in one pass, and one whose padding takes away from the image.
         (2, 3, 1, 3, (4, 7), (3, 3), (2, 2), (1, 1), (1, 1)),
@@ -131,6 +137,14 @@ TRANSPOSED = {
         (1, 4, 14, 2, (3, 18), (3, 3), (1, 2), (1, 1), (0, 1)),
         (1, 2, 33, 1, (1, 3), (1, 5), (2, 2), (0, 3), (0, 0)),
         (1, 70, 40, 1, (20, 33), (3, 3), (2, 2), (1, 0), (1, 0)),
+        # One tap: filters that lie side by side; odd pixels and rows that meet none, up to the end or not.
+        (2, 9, 13, 1, (5, 7), (1, 1), (1, 1), (0, 0), (0, 0)),
+        (1, 40, 70, 1, (9, 21), (1, 1), (1, 1), (0, 0), (0, 0)),
+        (2, 7, 17, 1, (5, 9), (1, 1), (2, 2), (0, 0), (1, 0)),
+        (1, 33, 30, 1, (4, 40), (1, 1), (2, 2), (0, 0), (0, 1)),
+        (1, 6, 14, 2, (3, 6), (1, 1), (2, 2), (0, 0), (1, 1)),
+        (1, 3, 12, 1, (1, 1), (1, 1), (2, 2), (0, 0), (0, 0)),
+        (1, 20, 100, 1, (30, 33), (1, 1), (2, 2), (0, 0), (1, 1)),
     ),
     "winograd2": (
         # Zeros between elements along both axes or one, paddings of any parity, tiles cut at every place.
@@ -140,7 +154,7 @@ TRANSPOSED = {
     ),
 }
 TRANSPOSED["winograd4"] = TRANSPOSED["winograd2"]
-"""Transposed convolutions by the engine that computes several of their phases in one pass."""
+"""Transposed convolutions by engines that compute several of their phases in one pass, or pack them in other ways."""
 
 
 def run_transposed(dtype: str, algorithm: str, guards: Guards) -> list[str]:

@@ -160,11 +160,16 @@ class Run:
 
 
 class Merged:
-    """Two problems of one input, whose results are the even and the odd pixels of a row, computed in one pass."""
+    """Two problems of one input, whose results are the even and the odd pixels of a row, computed in one pass.
 
-    def __init__(self, engine: Any, problems: tuple[ConvProblem, ...], threads: int, in_line: bool) -> None:
+    Or one of the even pixels, if ``all_rows`` are told (`npconv.kernels.numba.planes.plan_of`).
+    """
+
+    def __init__(
+        self, engine: Any, problems: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int = 0
+    ) -> None:
         self._engine, self.problems = engine, problems
-        self._plan = engine.plan_of(problems, threads, in_line)
+        self._plan = engine.plan_of(problems, threads, in_line, all_rows)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
 
     def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Any:

@@ -6,14 +6,14 @@ overlap without being copied. So the slab itself is the matrix that meets the pa
 
 A task is a rectangle of one plane of the result, of several images where they are tiny, and some panels of filters. It
 loads its slab, padding and all, which stays in the second-level cache, and streams the weights past it. Where the
-kernel has one element along an axis, only the input that the stride meets is loaded.
+kernel has one element along an axis, only the input that the stride meets is loaded; 1 × 1 kernels meet an input with
+the channels last as it is.
 
 Georganas et al., *Anatomy of high-performance deep learning convolutions on SIMD architectures* (2018), §II.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import multiply_and_finish, width_of
+from npconv.kernels.numba.product import FEWEST, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
@@ -78,10 +78,12 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, -(-height // block.rows),
             -(-width // block.columns))  # fmt: skip
     before = tuple(-pad for pad, _ in problem.padding)
+    # A chain of sums may be a product longer: it ends after an even number of a run's elements.
+    chain = blocking.even(problem.products, chain_length(problem.products) - 1)
     sizes = np.array(
         [stride, pace, (dilation[0], step[1], step[2]), before, (kernel[0], rows, columns), (block.panels, *block[:2]),
          (channels, filters, problem.taps),
-         (problem.batch, images, 0)]
+         (problem.batch, images, chain), (problem.taps == 1 and not any(map(any, problem.padding)), 0, 0)]
     )  # fmt: skip
     runs = _runs(problem, channels, rows, columns)
     tasks = int(np.prod(grid))
@@ -91,27 +93,17 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
 
 
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:
-    """Return the offset, the length and whether a chain of sums ends there, of each run of a window."""
-    longest = chain_length(problem.products)
+    """Return the offset and the length of each run of a window."""
     kernel, dilation = problem.kernel_size, problem.dilation
     joined = kernel[2] if dilation[2] == 1 else 1
     lines = kernel[1] if dilation[1] == 1 and joined == columns else 1  # rows of the kernel that are rows of the slab
-    runs: list[tuple[int, int]] = []
-    for i in range(kernel[0]):
-        for j in range(0, kernel[1], lines):
-            for m in range(0, kernel[2], joined):
-                offset = ((i * rows + j * dilation[1]) * columns + m * dilation[2]) * channels
-                length = lines * joined * channels
-                parts = -(-length // longest)
-                cuts = [length * part // parts for part in range(parts + 1)]
-                runs += [(offset + a, b - a) for a, b in itertools.pairwise(cuts)]
-    table, chain = [], 0
-    for k, (offset, length) in enumerate(runs):
-        chain += length
-        ends = k + 1 == len(runs) or chain + runs[k + 1][1] > longest
-        table.append((offset, length, int(ends)))
-        chain = 0 if ends else chain
-    return np.array(table, np.int64).reshape(len(table), 3)
+    runs = [
+        (((i * rows + j * dilation[1]) * columns + m * dilation[2]) * channels, lines * joined * channels)
+        for i in range(kernel[0])
+        for j in range(0, kernel[1], lines)
+        for m in range(0, kernel[2], joined)
+    ]
+    return np.array(runs, np.int64).reshape(len(runs), 2)
 
 
 def conv(
@@ -131,36 +123,56 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     task, z = divmod(task, grid[3])
     task, part = divmod(task, grid[2])
     n, g = divmod(task, grid[1])
-    stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, _) = sizes
+    stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, chain) = sizes[:8]
+    pointwise = sizes[8, 0] != 0
     row, column = vertical * block[1], horizontal * block[2]
     rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
     images = min(together, batch - n * together)
     origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
     size = window[0] * window[1] * window[2] * channels
     piece, result = scratch[: together * size], scratch[together * size :]
-    for image in range(images):
-        start = (n * together + image) * x_layout[0] + g * channels * x_layout[1]
-        slab.load(piece, image * size, x, x_layout, start, channels, origin, step, window)
+    # Pixels that are met alone, their channels side by side, are read where they are.
+    in_place = pointwise and x_layout[1] == 1
+    begin = n * together * x_layout[0] + g * channels * x_layout[1]
+    if in_place:
+        size = x_layout[0]
+        begin += origin[0] * x_layout[2] + origin[1] * x_layout[3] + origin[2] * x_layout[4]
+        to_row, to_column, numbers = stride[1] * x_layout[3], stride[2] * x_layout[4], x
+    else:
+        for image in range(images):
+            start = begin + image * x_layout[0]
+            slab.load(piece, image * size, x, x_layout, start, channels, origin, step, window)
+        begin, to_row, to_column, numbers = np.int64(0), pace[1] * window[2] * channels, pace[2] * channels, piece
     pixels = rows * columns
     starts = np.empty(images * pixels + SPARE, np.int64)
     for pixel in range(images * pixels + SPARE):
         image, position = divmod(min(pixel, images * pixels - 1), pixels)
         i, j = divmod(position, columns)
-        starts[pixel] = image * size + (i * pace[1] * window[2] + j * pace[2]) * channels
+        starts[pixel] = begin + image * size + i * to_row + j * to_column
     wide = width_of(out)
     panels = -(-filters // wide)
     # Whether the results of all images lie at one distance from each other, as those of a weight gradient do.
     in_line = out_layout[0] == pixels * out_layout[4] and (rows == 1 or out_layout[3] == columns * out_layout[4])
+    # If so, and a pixel's filters lie side by side, those of a whole panel are written where they belong: 64 to 256
+    # channels at 56² so took 7 % less.
+    straight = out_layout[1] == 1 and images * pixels >= FEWEST
+    straight = straight and (in_line or (images == 1 and (rows == 1 or out_layout[3] == columns * out_layout[4])))
     for panel in range(part * block[0], min((part + 1) * block[0], panels)):
         first = g * panels + panel
-        multiply_and_finish(
-            result, 0, piece, starts, images * pixels, runs, weights, first * taps * channels * wide, bias,
-            first * wide, epilogue,
-        )  # fmt: skip
         k = g * filters + panel * wide
         at = n * together * out_layout[0] + k * out_layout[1] + z * out_layout[2]
         at += row * out_layout[3] + column * out_layout[4]
         count = min(wide, filters - panel * wide)
+        if straight and count == wide:
+            target, to, pitch = out, at, out_layout[4]
+        else:
+            target, to, pitch = result, np.int64(0), wide
+        multiply_and_finish(
+            target, to, pitch, numbers, starts, images * pixels, runs, chain, weights, first * taps * channels * wide,
+            bias, first * wide, epilogue,
+        )  # fmt: skip
+        if straight and count == wide:
+            continue
         if in_line:
             slab.unload(out, at, out_layout[1], 0, out_layout[4], count, 1, images * pixels, result, 0, images * pixels)
         else:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, planes
+from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.slab import clear, copy_numbers, load_planes, unload_planes
 from npconv.kernels.numba.taps import rows_of_taps, store_sums
 from npconv.kernels.numba.tile import VECTOR_BYTES
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
     phases: np.ndarray
 
 
-pack, pack_bias = planes.pack, planes.pack_bias
+pack, pack_bias = rows.pack, planes.pack_bias
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:

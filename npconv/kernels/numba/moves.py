@@ -209,6 +209,23 @@ def copy_threes(typing: Any, out: Any, i: Any, numbers: Any, j: Any, apart: Any,
     return types.none(out, integer, numbers, integer, integer, part), code
 
 
+@intrinsic(prefer_literal=True)
+def copy_few(typing: Any, out: Any, i: Any, numbers: Any, j: Any, count: Any) -> Any:
+    """Copy ``numbers[j : j + count]`` to ``out[i:]``; ``count`` is a literal."""
+    number = count.literal_value
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, i, numbers, j, _ = arguments
+        align = out_type.dtype.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(out_type.dtype), number)
+        vector = builder.load(_part_at(context, builder, kind, signature.args[2], numbers, j), align=align)
+        builder.store(vector, _part_at(context, builder, kind, out_type, out, i), align=align)
+        return context.get_dummy_value()
+
+    out_type, integer = out, types.int64
+    return types.none(out, integer, numbers, integer, count), code
+
+
 @intrinsic
 def move(typing: Any, out: Any, i: Any, numbers: Any, j: Any) -> Any:
     """Set ``out[i] = numbers[j]``; unlike Python's, the indices are never taken for negative ones."""

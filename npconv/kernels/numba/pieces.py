@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, planes, product, slab
+from npconv.kernels.numba import blocking, jit, product, rows, slab
 from npconv.kernels.numba.product import multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     sizes: np.ndarray
 
 
-pack, pack_bias = planes.pack, product.panel_bias
+pack, pack_bias = rows.pack, product.panel_bias
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:

@@ -10,11 +10,13 @@ Where a group has many filters, what they all meet is first copied together: a *
 pixels for each element of a filter, one behind the other, and stays in cache while the weights pass by. Those of 1 × 1
 kernels are cut from the planes as they are, without a slab.
 
-Weights are not packed: a tile reads six filters as six streams, so that functions are as fast as layers. Only those
-whose numbers lie apart, as the swapped ones of a gradient, are put in order (`npconv.kernels.numba.rows`).
+Weights are not packed: a tile reads six filters as six streams, so that functions are as fast as layers. Where the
+filters lie side by side, as the swapped ones of a 1 × 1 kernel's gradient do, a task copies its own; others whose
+numbers lie apart are put in order (`npconv.kernels.numba.rows`).
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
-convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written.
+convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. Those
+of a 1 × 1 kernel are merged with pixels, and rows, that meet no tap.
 
 A task is a rectangle of one plane of the result, for some groups, or some filters of one group.
 
@@ -31,10 +33,18 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.pixels import FEWEST, WIDEST, cut_planes, cut_slab, multiply_planes, multiply_slivers
+from npconv.kernels.numba.pixels import (
+    FEWEST,
+    WIDEST,
+    cut_planes,
+    cut_slab,
+    multiply_planes,
+    multiply_slivers,
+    turn_filters,
+)
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
-from npconv.kernels.numba.slab import clear, load_planes, unload_merged, unload_planes
+from npconv.kernels.numba.slab import clear, fill_rows, load_planes, unload_below, unload_merged, unload_planes
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
 from npconv.kernels.summation import chain_length
@@ -73,20 +83,42 @@ class Plan(NamedTuple):
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
+    turning: tuple[int, np.dtype[Any]]
+    """The same where filters lie side by side, not one behind the other."""
+
     grid: np.ndarray
     sizes: np.ndarray
     offsets: np.ndarray
     kernel: tuple[bool, bool]
 
 
-def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-    """Return filters (K, C/groups, kd, kh, kw) flat, as they are if they lie in C order."""
-    return weight.reshape(-1) if weight.flags.c_contiguous else in_rows([weight])
+class Filters(NamedTuple):
+    """Filters, flat."""
+
+    numbers: np.ndarray
+    turned: np.ndarray
+    """How many numbers apart a filter's elements are if the filters lie side by side, and 0 if they are in order."""
 
 
-def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> np.ndarray:
+_IN_ORDER = np.zeros(1, np.int64)
+
+
+def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
+    """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks can turn them."""
+    if weight.flags.c_contiguous:
+        return Filters(weight.reshape(-1), _IN_ORDER)
+    if problem.taps == 1 and problem.groups == 1 and _has_many(problem):
+        matrix = weight[:, :, 0, 0, 0].T
+        if matrix.flags.c_contiguous:
+            return Filters(matrix.reshape(-1), np.array([problem.out_channels]))
+    return Filters(in_rows([weight]), _IN_ORDER)
+
+
+def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
     """Return the filters of some convolutions one behind the other."""
-    return in_rows(weights)
+    if len(weights) == 1:
+        return pack(problems[0], weights[0])
+    return Filters(in_rows(weights), _IN_ORDER)
 
 
 def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
@@ -113,9 +145,10 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return plan_of([problem], threads)
 
 
-def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False) -> Plan:
+def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False, all_rows: int = 0) -> Plan:
     """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged.
 
+    With ``all_rows``, one is merged with pixels that meet no tap, and its rows with such rows, which makes so many.
     The input's pixels are ``in_line`` if they, of several rows too, all lie at one distance from each other.
     """
     problem = problems[0]
@@ -151,7 +184,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
         results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
-        in_place = len(problems) == 1 and (columns == width or _fills.py_func(block.columns, COLUMNS * lanes))
+        whole = columns == width or _fills.py_func(block.columns, COLUMNS * lanes)
+        in_place = len(problems) == 1 and not all_rows and whole
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
         room = (0 if as_they_are else inputs) + results
         if pixels <= 64 or (
@@ -172,7 +206,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), [-pad for pad in before], (kernel[0], rows, columns),
-         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, 0), (slivers, as_they_are, 0)]
+         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, all_rows),
+         (slivers, as_they_are, 0)]
     )  # fmt: skip
     offsets: list[int] = []
     sums = []
@@ -194,8 +229,11 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     scratch = at_once * share * len(problems) * pitch + spare + slivers * sliver
     if not as_they_are:
         scratch += at_once * planes * plane
+    if all_rows:
+        scratch += 2 * share * block.columns
     return Plan(
-        int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype), np.array(grid),
+        int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
+        (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
         np.concatenate([sizes, sums]), np.array(offsets), (many, as_they_are),
     )  # fmt: skip
 
@@ -219,18 +257,19 @@ def _fitting(height: int, rows: int, pitch: int, columns: int, wide: int) -> int
 
 
 def _even_chain(products: int) -> int:
-    """Return the length of chains of sums that are as long as each other."""
-    return blocking.even(products, chain_length(products))
+    """Return the length, an even number, of chains of sums that are about as long as each other."""
+    longest = (chain_length(products) - 1) // 2 * 2  # the last one may be longer by an odd product
+    return -(-blocking.even(products, longest) // 2) * 2
 
 
 def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
+    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray, epilogue: np.ndarray,
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
     _kernels[plan.kernel].run(
-        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-        plan.offsets, scratch=plan.scratch,
+        plan.tasks, plan.work, x, x_layout, *weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
+        plan.offsets, scratch=plan.turning if weights.turned[0] else plan.scratch,
     )  # fmt: skip
 
 
@@ -245,14 +284,14 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
 
 @jit.inline
 def _in_planes(  # type: ignore[no-untyped-def]
-    result, at, pitch, weights, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
-    places, positions, straight, bias, epilogue,
+    result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
+    pixels, places, positions, straight, bias, epilogue,
 ):  # fmt: skip
     """Compute some filters of a group that meet planes as they lie in the slab."""
     elements, chain, _ = sums[0]
     multiply_planes(
         result, at, pitch, weights, k * elements, count, piece, begin, positions, straight, places, offsets,
-        (chain, elements), bias, k, epilogue,
+        (chain, elements, elements, np.int64(1)), bias, k, epilogue,
     )  # fmt: skip
 
 
@@ -260,8 +299,8 @@ def _slivers(whole: bool) -> Any:
     """Return the function for filters of a group that meet slivers, cut from the slab or from whole planes."""
 
     def in_slivers(  # type: ignore[no-untyped-def]
-        result, at, pitch, weights, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill, pixels,
-        places, positions, straight, bias, epilogue,
+        result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
+        pixels, places, positions, straight, bias, epilogue,
     ):  # fmt: skip
         wide = width_of(x)
         for first in range(0, len(pixels), slivers):
@@ -276,8 +315,9 @@ def _slivers(whole: bool) -> Any:
                         fill, some, pixels[first : first + len(some)], elements, piece, begin, offsets[first_offset:],
                         x, start, x_layout, positions,
                     )  # fmt: skip
+                begin_with = np.int64(0) if turned else weight + k * elements
                 multiply_slivers(
-                    result, at + phase * count * pitch, pitch, weights, weight + k * elements, count, fill, some,
+                    result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
                     (chain, elements), bias, k, epilogue,
                 )  # fmt: skip
                 weight += len(bias) * elements
@@ -293,15 +333,33 @@ def _load_nothing(slab, at, plane, x, layout, start, channels, origin, step, str
 
 
 @jit.inline
-def _merge_nothing(out, layout, start, filters, rows, columns, column, result, pitch, width):  # type: ignore[no-untyped-def]
+def _turn_nothing(turned, filters, first, to_element, count, elements):  # type: ignore[no-untyped-def]
+    """Stand where filters are in order."""
+
+
+@jit.inline
+def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
+    """Write phases, merged with each other or, if ``apart``, with pixels that meet no tap, and ``blank`` such rows."""
+    odd = filters * pitch
+    if apart:
+        fill_rows(result, odd, 2 * columns, bias, k, filters)
+        count = min(2 * columns, layout[7] - 2 * column)
+        unload_below(out, layout, start, filters, blank, count, result, odd, 2 * columns)
+    unload_merged(
+        out, layout, start, filters, rows, columns, column, result, pitch, width, odd, 2 * columns if apart else 0
+    )  # fmt: skip
+
+
+@jit.inline
+def _merge_nothing(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
     """Stand where no phases are merged."""
 
 
-def _kernel(products: Any, load: Any, merge: Any, name: str) -> jit.Kernel:
-    """Return the kernel that loads, multiplies and merges phases by these functions."""
+def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.Kernel:
+    """Return the kernel that loads, turns filters, multiplies and merges phases by these functions."""
 
     def block(  # type: ignore[no-untyped-def]
-        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets
+        task, scratch, x, x_layout, weights, turned, bias, epilogue, out, out_layout, grid, sizes, offsets
     ):
         """Compute a rectangle of the result for some groups, or some filters of a group."""
         task, horizontal = divmod(task, grid[5])
@@ -310,13 +368,13 @@ def _kernel(products: Any, load: Any, merge: Any, name: str) -> jit.Kernel:
         task, part = divmod(task, grid[2])
         n, first_group = divmod(task, grid[1])
         stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes[:8]
-        groups, together, _ = others
+        groups, together, all_rows = others
         first_group *= together
         together = min(together, groups - first_group)
         first_filter = part * filters // grid[2]
         count = (part + 1) * filters // grid[2] - first_filter  # of each group
         sums = sizes[8:]
-        merged = len(sums)
+        merged = 2 if all_rows else len(sums)
         row, column = vertical * block[1], horizontal * block[2]
         rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
         phases = offsets[len(offsets) - down - across :]
@@ -335,6 +393,13 @@ def _kernel(products: Any, load: Any, merge: Any, name: str) -> jit.Kernel:
         if as_they_are:
             size = 0
         at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
+        to_element = turned[0]
+        if to_element:
+            room = -(-count * longest // wide) * wide
+            filters_of, scratch = scratch[:room], scratch[room:]
+            turn(filters_of, weights, first_filter, to_element, count, longest)
+        else:
+            filters_of = weights
         fill, scratch = scratch[: slivers * longest * wide], scratch[slivers * longest * wide :]
         piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
         # Of each sliver, the first pixel and the place of its results.
@@ -367,11 +432,15 @@ def _kernel(products: Any, load: Any, merge: Any, name: str) -> jit.Kernel:
                 else:
                     target, to, step = result, g * count * pitch, pitch
                 products(
-                    target, to, step, weights, k, count, x, start, x_layout, piece, g * size, offsets, sums, slivers,
-                    fill, pixels, places, positions, straight, bias, epilogue,
+                    target, to, step, filters_of, to_element > 0, k, count, x, start, x_layout, piece, g * size,
+                    offsets, sums, slivers, fill, pixels, places, positions, straight, bias, epilogue,
                 )  # fmt: skip
             if merged > 1:
-                merge(out, out_layout, at, count, rows, columns, column, result, pitch, window[2])
+                blank = min(rows, all_rows // 2 - row)
+                merge(
+                    out, out_layout, at, count, rows, blank, columns, column, result, pitch, window[2], bias,
+                    begin * filters + first_filter, all_rows,
+                )  # fmt: skip
             elif not straight and not by_rows:
                 unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
@@ -380,8 +449,8 @@ def _kernel(products: Any, load: Any, merge: Any, name: str) -> jit.Kernel:
 
 
 _kernels = {
-    (False, False): _kernel(_in_planes, load_planes, _merge_nothing, "planes"),
-    (True, False): _kernel(_slivers(False), load_planes, unload_merged, "slivers"),
-    (True, True): _kernel(_slivers(True), _load_nothing, unload_merged, "whole"),
+    (False, False): _kernel(_in_planes, load_planes, _turn_nothing, _merge_nothing, "planes"),
+    (True, False): _kernel(_slivers(False), load_planes, turn_filters, _merge, "slivers"),
+    (True, True): _kernel(_slivers(True), _load_nothing, turn_filters, _merge, "whole"),
 }
 """By whether there are slivers, and whether they are cut from whole planes."""

@@ -12,9 +12,15 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.moves import BLOCK, move, transpose
+from npconv.problem import ConvProblem
 
 WORTH = 2
 """Numbers that take as long to copy as one product of a kernel's work."""
+
+
+def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+    """Return filters (K, C/groups, kd, kh, kw) flat, as they are if they lie in C order."""
+    return weight.reshape(-1) if weight.flags.c_contiguous else in_rows([weight])
 
 
 def in_rows(weights: Sequence[np.ndarray]) -> np.ndarray:

@@ -339,24 +339,46 @@ def unload_planes(out, layout, start, filters, rows, columns, result, first, pit
 
 
 @jit.inline
-def unload_merged(out, layout, start, filters, rows, columns, column, result, pitch, width):  # type: ignore[no-untyped-def]
+def unload_merged(out, layout, start, filters, rows, columns, column, result, pitch, width, odd, apart):  # type: ignore[no-untyped-def]
     """Write planes of even and of odd pixels, merged; ``column`` is the first of each.
 
-    The odd ones lie behind all even ones; the result may end with an even one.
+    The odd ones begin at ``result[odd]``; the result may end with an even one. If they stand ``apart``, that is how far
+    from each other those of the filters are, each a row that goes with all rows.
     """
     _, to_filter, _, to_line, to_pixel, _, _, wide = layout
     pairs = min(columns, wide // 2 - column)
     for row in range(rows):
         for k in range(filters):
             at, source = start + k * to_filter + row * to_line, k * pitch + row * width
+            other = odd + (k * apart if apart else source)
             if to_pixel == 1:
-                _merge_pairs(out, at, result, source, filters * pitch, pairs)
+                _merge_pairs(out, at, result, source, other - source, pairs)
             else:
                 for x in range(pairs):
                     move(out, at + 2 * x * to_pixel, result, source + x)
-                    move(out, at + (2 * x + 1) * to_pixel, result, source + filters * pitch + x)
+                    move(out, at + (2 * x + 1) * to_pixel, result, other + x)
             if pairs < columns:
                 move(out, at + 2 * pairs * to_pixel, result, source + pairs)
+
+
+@jit.inline
+def fill_rows(numbers, at, pitch, bias, k, filters):  # type: ignore[no-untyped-def]
+    """Write a row of ``pitch`` numbers for each of some filters, all of them its bias; ``bias[k]`` is the first."""
+    for f in range(filters):
+        for x in range(pitch):
+            move(numbers, at + f * pitch + x, bias, k + f)
+
+
+@jit.inline
+def unload_below(out, layout, start, filters, rows, count, result, odd, apart):  # type: ignore[no-untyped-def]
+    """Write ``count`` numbers of rows as `fill_rows` makes them, below even rows: half as far as to the next of these.
+
+    Pixels lie side by side.
+    """
+    for f in range(filters):
+        for row in range(rows):
+            at = start + f * layout[1] + row * layout[3] + layout[3] // 2
+            copy_numbers(out, at, result, odd + f * apart, count)
 
 
 @jit.inline
