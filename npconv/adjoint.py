@@ -204,7 +204,7 @@ def _merged(
     if all_rows and out.strides[-1] != dtype.itemsize:
         return False
     planes = loading.module("npconv.kernels.numba.planes")
-    forwards = tuple(step.forward for step in steps)
+    forwards = tuple(choose(step.forward, choice).computed for step in steps)
     if not planes.takes_all(forwards):
         return False
     run = _merging(forwards, choice.threads, packed.in_line(grad_output), all_rows)

@@ -81,6 +81,9 @@ class Effort:
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
+    TURNED = 3
+    """Copies that take as long as to transpose a number, of input and result, besides the copying."""
+
     STREAM, MEMORY, LAST_LEVEL = 60e9, 40e9, 4e7
     """Bytes of packed weights a second that come from beyond the second-level cache, for all threads; how many take the
     longer way from memory, at another rate, in addition: those beyond what a large cache of the last level holds."""
@@ -113,12 +116,14 @@ class Effort:
         pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
-        turned = self.panel > 0 and problem.data_format == "channels_first"  # results are transposed, which takes twice
+        turned = self.panel > 0 and problem.data_format == "channels_first"
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
         if self.tile > 1:  # a point takes half as long as a number that is copied
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             copied += tiles * (problem.in_channels * problem.three(problem.kernel_size)[0] + filters) / 2
         copied += pixels * filters * (2 if turned else 1)
+        if turned and self.tile == 1 and not self.pieces:
+            copied += self.TURNED * (problem.padded_elements + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
@@ -144,7 +149,8 @@ class Effort:
         rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.data_format == "channels_last":
-            copied += problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+            spread = 2 * self.TURNED if max(problem.stride) > 1 else 1
+            copied += spread * problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
         if not pointwise or problem.data_format == "channels_last":
             copied += planes * rows * problem.out_channels
         return planes * rows, copied

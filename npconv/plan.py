@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -53,6 +53,7 @@ class Plan:
     reason: str
     candidates: tuple[Candidate, ...]
     threads: int
+    strict: bool
 
     @property
     def seconds(self) -> float:
@@ -118,12 +119,9 @@ class Plan:
         return None if quick is None else lambda input, weight, bias: quick(input, pack(weight, bias))
 
     @once
-    def _packing(self) -> Packing:
-        return Packing(self._engine, self.problem)
-
-    @once
-    def _run(self) -> Run:
-        return Run(self._engine, self.problem, self.threads)
+    def computed(self) -> ConvProblem:
+        """Return the problem as engines take it, with the precision of its sums."""
+        return replace(self.problem, loose=not self.strict)
 
     @once
     def _of_call(self) -> tuple[Packing, Run]:
@@ -131,7 +129,15 @@ class Plan:
         if not self.algorithm.takes_plain(self.problem, self.threads):
             return self._packing, self._run
         engine = self._named(self.algorithm.plain_engine)
-        return Packing(engine, self.problem), Run(engine, self.problem, self.threads)
+        return Packing(engine, self.computed), Run(engine, self.computed, self.threads)
+
+    @once
+    def _packing(self) -> Packing:
+        return Packing(self._engine, self.computed)
+
+    @once
+    def _run(self) -> Run:
+        return Run(self._engine, self.computed, self.threads)
 
     @once
     def _engine(self) -> Any:
@@ -214,4 +220,4 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
         reason = "the fastest expected of those whose workspace is within its limit"
     else:
         reason = "the fastest expected of all that take this problem"
-    return Plan(problem, best.algorithm, reason, tuple(found), choice.threads)
+    return Plan(problem, best.algorithm, reason, tuple(found), choice.threads, choice.precision == "strict")

@@ -59,6 +59,8 @@ class ConvProblem:
     bias: bool = False
     activation: tuple[Any, ...] = ()
     up: tuple[int, ...] = ()
+    loose: bool = False
+    """Whether sums may be as far off as ``precision="default"`` allows; set by `npconv.plan` for the engines."""
 
     @property
     def rank(self) -> int:

@@ -34,6 +34,20 @@ def count_samples(request):
     return count
 
 
+def pytest_sessionfinish(session):
+    """Hand the samples over to the process that sums up, where pytest-xdist has several."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["samples"] = list(session.config.stash[SAMPLES].items())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Take them from a process that is done."""
+    for function, engines in getattr(node, "workeroutput", {}).get("samples", ()):
+        node.config.stash[SAMPLES].setdefault(tuple(function), {}).update(engines)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Print, per function, in how many dtypes how many of PyTorch's samples passed on every engine."""
     functions: dict[str, list[tuple[str, int, int, int]]] = {}

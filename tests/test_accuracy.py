@@ -178,9 +178,32 @@ CASES += [(text, dtype, "numba", algorithm)
 @pytest.mark.parametrize("data", range(len(DATA)), ids=about_data)
 def test_bound(text, dtype, data, backend, algorithm):
     arrays, want, bound = problem(text, dtype, data)
-    got = call(parse(text), arrays, backend=backend, algorithm=algorithm)
+    got = call(parse(text), arrays, backend=backend, algorithm=algorithm, precision="strict")
     assert got.dtype == named(dtype)
     assert_within(got, want, bound, f"{text} {dtype} {about_data(data)}")
+
+
+@pytest.mark.parametrize("text", [*SHAPES, "ic64oc14ih5", "ic126oc14ih3iw9", "ic147oc40iw20", "ic3967oc3ih2"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("algorithm", DIRECT)
+@pytest.mark.parametrize("data", range(len(DATA)), ids=about_data)
+def test_bound_of_default_precision(text, dtype, data, algorithm):
+    """The fast direct sums have longer chains there, and stay within its bound, even of each element's own sum."""
+    arrays, want, bound = problem(text, dtype, data)
+    least = 8 + math.sqrt(parse(text).products)
+    got = call(parse(text), arrays, backend="numba", algorithm=algorithm)
+    assert_within(got, want, bound * max(64 / least, 1), f"{text} {dtype} {about_data(data)}")
+
+
+@pytest.mark.parametrize("algorithm", DIRECT)
+def test_strict_is_closer(algorithm):
+    """Strict sums are cut into shorter chains than those of the default precision."""
+    arrays, want, bound = problem("ic64oc14ih5", "float32", DATA.index((ones, dust)))
+    strict, default = (
+        np.abs(call(parse("ic64oc14ih5"), arrays, algorithm=algorithm, precision=precision) - want).max()
+        for precision in ("strict", "default")
+    )
+    assert strict <= bound.max() < default
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -193,7 +216,7 @@ def test_bound_over_threads_and_tiles(text, backend):
     values, weights, shape = factors(case, x.astype(float), w.astype(float), None)
     want, magnitude = (values * weights).sum(-1), np.abs(values * weights).sum(-1)  # float64 is exact enough
     for algorithm in ("flatten", "im2col", *(DIRECT if backend == "numba" else ())):
-        got = call(case, (x, w, None), backend=backend, algorithm=algorithm)
+        got = call(case, (x, w, None), backend=backend, algorithm=algorithm, precision="strict")
         bound = accuracy_bound(case.products, magnitude, want, got.dtype)
         assert_within(got, want.reshape(shape), bound.reshape(shape), f"{text} {algorithm} seed 11")
 

@@ -36,7 +36,7 @@ def test_bound(problem, fill, dtype, backend):
     }
     for name, first in (("input", weight), ("weight", x)):
         function = functions[name]
-        got = function(first, gradient, backend=backend)
+        got = function(first, gradient, backend=backend, precision="strict")
         products = function(np.ones(first.shape), np.ones(y_shape))
         magnitude = function(np.abs(first).astype(float), np.abs(gradient).astype(float))
         bound = (8 + np.sqrt(products)) * np.finfo(dtype).eps * magnitude

@@ -220,7 +220,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             for m in range(one.kernel_size[2])
         ]  # fmt: skip
         cut_before = offsets[-len(each) :] == each  # what the problem before this one has cut
-        sums.append((one.products, _even_chain(one.products), cut_before))
+        sums.append((one.products, _even_chain(one), cut_before))
         offsets += each
     offsets += phases[0] + phases[1]
     spare = WIDEST * lanes
@@ -256,9 +256,10 @@ def _fitting(height: int, rows: int, pitch: int, columns: int, wide: int) -> int
     return min(range(rows, rows // 2, -1), key=all_slivers)
 
 
-def _even_chain(products: int) -> int:
+def _even_chain(problem: ConvProblem) -> int:
     """Return the length, an even number, of chains of sums that are about as long as each other."""
-    longest = (chain_length(products) - 1) // 2 * 2  # the last one may be longer by an odd product
+    products = problem.products
+    longest = (chain_length(products, problem.loose) - 1) // 2 * 2  # the last one may be longer by an odd product
     return -(-blocking.even(products, longest) // 2) * 2
 
 
