@@ -90,7 +90,7 @@ _one, _two, _three, _four = (_tile(rows, columns, False) for rows, columns in IN
 _cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, True) for rows in range(LEAST_ROWS, ROWS + 1))
 
 
-@jit.inline
+@jit.specialised
 def multiply_planes(  # type: ignore[no-untyped-def]
     result, at, pitch, filters, first, count, piece, begin, pixels, straight, places, offsets, sizes,
     bias, k, epilogue,

@@ -283,7 +283,7 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
     return min(groups, -(-BLOCK // filters)) if to_filter == 1 or to_channel == 1 else 1
 
 
-@jit.inline
+@jit.specialised
 def _in_planes(  # type: ignore[no-untyped-def]
     result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
     pixels, places, positions, straight, bias, epilogue,
