@@ -301,6 +301,10 @@ def spaced(problem: ConvProblem) -> ConvProblem | None:
     )
 
 
+APART = 1.5
+"""How much longer phases take than is expected of their convolutions, because they write pixels that lie apart."""
+
+
 def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
     """Whether a convolution with zeros between elements should be faster than the phases, if any algorithm takes it."""
     try:
@@ -308,7 +312,7 @@ def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
     except ValueError:  # the named algorithm takes none, or no algorithm does
         return False
     try:
-        return found.seconds < sum(choose(step.forward, choice).seconds for step in steps)
+        return found.seconds < APART * sum(choose(step.forward, choice).seconds for step in steps)
     except ValueError:  # the named algorithm does not take all phases
         return True
 
