@@ -505,6 +505,28 @@ def test_outer_sums_up_sums(monkeypatch):
                 assert (np.abs(got - want) <= bound).all(), text
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "stride"),
+    [
+        *[("auto", stride) for stride in ((2, 2, 2), (2, 1, 1), (1, 2, 2), (2, 1, 2))],
+        *[("winograd2", (1, 2, 2)), ("winograd4", (1, 2, 2))],
+    ],
+)
+def test_transposed_volumes(algorithm, stride):
+    """Winograd's engines filter height and width only: zeros between planes are none of theirs."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((1, 40, 3, 6, 7)).astype("f4")
+    for kernel in ((3, 3, 3), (1, 3, 3), (4, 3, 3)):
+        weight = rng.standard_normal((40, 20, *kernel)).astype("f4")
+        options = {"stride": stride, "padding": (kernel[0] // 2, 1, 1)}
+        got = npconv.conv_transpose3d(x, weight, **options, algorithm=algorithm)
+        want = npconv.conv_transpose3d(x.astype("f8"), weight.astype("f8"), **options, backend="numpy")
+        sizes = npconv.conv_transpose3d(abs(x), abs(weight), **options, backend="numpy")
+        assert np.abs(got - want).max() <= 64 * np.finfo("f4").eps * sizes.max(), kernel
+        same = npconv.grad.conv3d_input(got.shape, weight, x, **options, algorithm=algorithm)
+        assert np.abs(same - want).max() <= 64 * np.finfo("f4").eps * sizes.max(), kernel
+
+
 def test_pieces_keep_nan_to_its_image():
     """And, where it is the kernel's, to its filter."""
     case = parse(ordinary("pieces"))

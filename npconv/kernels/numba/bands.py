@@ -85,11 +85,11 @@ def _piece(problem: ConvProblem) -> int:
 
 
 def _together(problem: ConvProblem, n: int, wide: int) -> int:
-    """Return the channels that are packed at once: whole pieces, and the last ones fill a vector, too."""
+    """Return the channels that are packed at once: whole pieces, which fill a vector, and the last ones do, too."""
     piece, channels = _piece(problem), problem.in_channels
     elements = max(min(ROOM // (n * wide * problem.compute_dtype.itemsize), ELEMENTS_AT_ONCE), wide)
     parts = -(-channels * problem.three(problem.kernel_size)[0] // elements)
-    width = -(-channels // (parts * piece)) * piece
+    width = max(-(-channels // (parts * piece)), -(-wide // piece)) * piece
     while channels > width and 0 < channels % width < wide:
         width += piece
     return width
