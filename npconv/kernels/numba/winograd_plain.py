@@ -19,7 +19,7 @@ from npconv.kernels.filtering import Filtering, axes
 from npconv.kernels.numba import bands, blocking, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.winograd import apart, filters_to_points, name_of, results_of, tile_to_points
+from npconv.kernels.numba.winograd import CHAIN, apart, filters_to_points, name_of, results_of, tile_to_points
 from npconv.problem import ConvProblem
 
 
@@ -122,12 +122,15 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
                 channel, some = product.load_filters(panel, piece, taps, weights, packing)
                 to_points(packed, channel - begin, count, pitch, taps, some, planes)
+            chains = -(-count * planes // CHAIN)
             for point in range(n):
-                start = (part * n + point) * step + (first - first_line) * tile_columns * elements
-                multiply_rows(
-                    products, point * room, points, start, elements, np.int64(1), tiles, packed, point * pitch * wide,
-                    count * planes, part == 0,
-                )  # fmt: skip
+                start, w = (part * n + point) * step + (first - first_line) * tile_columns * elements, point * pitch
+                for chain in range(chains):
+                    begin, end = count * planes * chain // chains, count * planes * (chain + 1) // chains
+                    multiply_rows(
+                        products, point * room, points, start + begin, elements, np.int64(1), tiles, packed,
+                        (w + begin) * wide, end - begin, part + chain == 0,
+                    )  # fmt: skip
         k = panel * wide
         for at_line in range(first, last):
             other, row = divmod(at_line, tile_rows)
