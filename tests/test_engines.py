@@ -527,6 +527,17 @@ def test_transposed_volumes(algorithm, stride):
         assert np.abs(same - want).max() <= 64 * np.finfo("f4").eps * sizes.max(), kernel
 
 
+@pytest.mark.parametrize("shape", [(31, 31, 5, 1), (64, 64, 3, 3), (512, 512, 3, 3)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+def test_no_images_and_large_weights(shape, stride):
+    """Nothing is cut, and nothing is estimated, where there is nothing to compute."""
+    x, weight = np.ones((0, shape[1], 9, 83)), np.ones(shape)
+    for kind in (np.float32, np.float64):
+        y = npconv.conv2d(x.astype(kind), weight.astype(kind), stride=stride)
+        back = npconv.conv_transpose2d(y, weight.astype(kind), stride=stride)
+        assert y.shape[:2] == back.shape[:2] == (0, shape[1])
+
+
 def test_pieces_keep_nan_to_its_image():
     """And, where it is the kernel's, to its filter."""
     case = parse(ordinary("pieces"))
