@@ -36,7 +36,7 @@ from test_arrays import MAKINGS, as_is, reversed_memory, spread
 import npconv
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
-from npconv.kernels.numba import outer
+from npconv.kernels.numba import blocking, outer, winograd_plain
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -536,6 +536,28 @@ def test_no_images_and_large_weights(shape, stride):
         y = npconv.conv2d(x.astype(kind), weight.astype(kind), stride=stride)
         back = npconv.conv_transpose2d(y, weight.astype(kind), stride=stride)
         assert y.shape[:2] == back.shape[:2] == (0, shape[1])
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize(
+    ("size", "weight", "stride"),
+    [
+        ((1, 1024, 12, 28, 1000), (64, 1024, 5, 3, 3), (1, 2, 2)),
+        ((1, 2048, 1, 33, 1000), (512, 2048, 1, 3, 3), (1, 1, 1)),
+        ((2, 256, 1, 8, 1000), (512, 256, 1, 3, 3), (1, 2, 2)),
+    ],
+)
+def test_workspace_of_filters_packed_within_tasks(size, weight, stride, threads):
+    """Where the points of one row of tiles are too many, rows are cut, too; a quarter is for what cannot be cut."""
+    for kind in (np.float32, np.float64):
+        problem = conv_problem(
+            3, size, weight, None, np.dtype(kind), stride=stride, padding=0, dilation=1, groups=1,
+            padding_mode="zeros", data_format="channels_first",
+        ).canonical_form()  # fmt: skip
+        for engine in (winograd_plain.two, winograd_plain.four):
+            found = engine.plan(problem, threads)
+            numbers = found.points + threads * max(found.scratch)
+            assert numbers * np.dtype(kind).itemsize <= 1.25 * blocking.engine_limit(problem)
 
 
 def test_pieces_keep_nan_to_its_image():

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes
-from npconv.kernels.numba import bands, blocking, jit, product, slab
+from npconv.kernels.numba import bands, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
 from npconv.kernels.numba.winograd import CHAIN, apart, filters_to_points, name_of, results_of, tile_to_points
@@ -183,10 +183,6 @@ class Plain:
         line = jit.LINE // itemsize
         step = apart.py_func(-(-found.band * tile_columns * found.width * planes // line)) * line
         before = [-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True)]
-        columns = (tile_columns - 1) * across.pace + across.reach
-        together = max(
-            min(blocking.CACHE // (columns * down.pace * found.width * planes * itemsize), found.band, tile_rows), 1
-        )
         parts = -(-channels // found.width)
         panels = -(-problem.out_channels // wide)
         depth = problem.output_size[0]
@@ -195,21 +191,20 @@ class Plain:
         all_bands = []
         for first in range(0, found.lines, found.band):
             last = min(first + found.band, found.lines)
-            numbers = np.concatenate([*sizes, [first, last, together, found.width, step]])
+            numbers = np.concatenate([*sizes, [first, last, found.together, found.width, step]])
             all_bands.append(
                 Band(
-                    (parts * -(-(last - first) // together), numbers),
+                    (parts * -(-(last - first) // found.together), numbers),
                     (
                         panels * -(-(last - first) // found.share),
                         np.array([first, last, found.share, panels, found.width, step]),
                     ),
                 )
             )
-        piece = planes * ((together - 1) * down.pace + down.reach) * columns * found.width
         scratch = bands.scratch(problem, filterings, found.share * tile_columns, tile_columns, wide)
         return Plan(
             filterings, all_bands, parts * n * step + LEAST_ROWS * found.width * planes,
-            problem.flops // 80 // len(all_bands), (piece, scratch), problem.compute_dtype,
+            problem.flops // 80 // len(all_bands), (found.loaded, scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (problem.out_channels, *problem.dilation[1:])]),
         )  # fmt: skip
