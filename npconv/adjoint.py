@@ -288,7 +288,7 @@ def spaced(problem: ConvProblem) -> ConvProblem | None:
         n + span - 1 - inner - pad
         for n, span, inner, pad in zip(problem.input_size, problem.span, size, before, strict=True)
     ]
-    if max(problem.stride) == 1 or min(*before, *after) < 0:
+    if max(problem.stride) == 1 or min(*before, *after) < 0 or 0 in problem.input_size:
         return None
     return replace(
         problem,

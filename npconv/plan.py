@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -165,17 +166,20 @@ def candidates(problem: ConvProblem, choice: Choice) -> list[Candidate]:
         backends.require(choice.backend)
         considered = (choice.backend,)
     times = winners.times(problem, choice) if choice.algorithm == "auto" else {}
-    return [
-        Candidate(
-            a,
-            _refusal(a, problem, choice.precision),
-            a.seconds(problem, choice.threads, choice.packed),
-            a.workspace(problem, choice.threads, choice.packed),
-            times.get((a.backend, a.name)),
+
+    def standing(algorithm: Algorithm) -> Candidate:
+        refusal = _refusal(algorithm, problem, choice.precision)
+        if refusal is not None:  # what it would take need not make sense
+            return Candidate(algorithm, refusal, math.inf, 0)
+        return Candidate(
+            algorithm,
+            None,
+            algorithm.seconds(problem, choice.threads, choice.packed),
+            algorithm.workspace(problem, choice.threads, choice.packed),
+            times.get((algorithm.backend, algorithm.name)),
         )
-        for name in considered
-        for a in registry.candidates(name)
-    ]
+
+    return [standing(algorithm) for name in considered for algorithm in registry.candidates(name)]
 
 
 def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:

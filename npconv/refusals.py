@@ -34,9 +34,11 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
         _, *kernel = problem.three(problem.kernel_size)
         _, *stride = problem.three(problem.stride)
         _, *dilation = problem.three(problem.dilation)
-        _, *up = problem.three(problem.up or (1,) * problem.rank)
+        apart, *up = problem.three(problem.up or (1,) * problem.rank)
         if max(kernel) == 1:
             return "it is for kernels of several elements along height or width"
+        if apart > 1:
+            return "it takes no zeros between planes"
         for r, s, d, u in zip(kernel, stride, dilation, up, strict=True):
             s = max(s, u)
             if s > 1 and (d > 1 or r == 1):

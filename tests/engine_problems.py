@@ -144,6 +144,8 @@ SHAPES = (
     "mb2ic33oc20iw37kw3pw1+bias",
     "ic35oc9id5ih7iw9kd3kh3sd2dd1pd1ph1+bias",
     "ic34oc19ih12iw17kh3kw4sh1sw2ph2+reflect",
+    "mb2ic40oc20id6ih5iw7kd5kh3pd1ph1+bias",
+    "ic43oc9id20ih4iw5kd17kh2pd1ph0",
     # Kernels larger than their results.
     *PIECES,
     *OUTER,

@@ -23,7 +23,7 @@ from checks import (
     summed_in,
 )
 from corpus import parse
-from engine_problems import DIRECT, refusal
+from engine_problems import DIRECT, packing_within, refusal
 
 import npconv
 
@@ -257,6 +257,18 @@ def test_bound_of_transforms(algorithm, taps, stride, channels, make, dtype):
         bound = max(64, 8 + math.sqrt(channels * taps * taps)) * np.finfo(summed_in(dtype)).eps * largest
         rounding = np.abs(want) * np.finfo(dtype).eps if dtype != summed_in(dtype) else 0
         assert_within(got, want, np.broadcast_to(bound + rounding, want.shape), f"{algorithm} {make.__name__}")
+
+
+@pytest.mark.parametrize("algorithm", ["winograd4", "winograd2"])
+@pytest.mark.parametrize("make", [constants, thirds])
+def test_bound_of_transforms_of_volumes(algorithm, make):
+    """Where filters are packed within the tasks, those of many planes are no longer chains than others."""
+    x, w = make(None, (1, 32, 129, 5, 7), None).astype("f4"), constants(None, (5, 32, 129, 3, 3), None).astype("f4")
+    want = float(x.flat[0]) * float(w.flat[0]) * w[0].size
+    bound = (8 + math.sqrt(w[0].size)) * np.finfo("f4").eps * want
+    with packing_within():
+        got = npconv.conv3d(x, w, algorithm=algorithm)
+    assert np.abs(got - want).max() <= bound
 
 
 @pytest.mark.parametrize("taps", [3, 5])

@@ -36,7 +36,7 @@ from test_arrays import MAKINGS, as_is, reversed_memory, spread
 import npconv
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
-from npconv.kernels.numba import outer
+from npconv.kernels.numba import blocking, outer, winograd_plain
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -503,6 +503,61 @@ def test_outer_sums_up_sums(monkeypatch):
                     got = call(case, (array, weight, None), algorithm="outer")
                 bound = (8 + np.sqrt(case.products)) * np.finfo("f4").eps * want
                 assert (np.abs(got - want) <= bound).all(), text
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "stride"),
+    [
+        *[("auto", stride) for stride in ((2, 2, 2), (2, 1, 1), (1, 2, 2), (2, 1, 2))],
+        *[("winograd2", (1, 2, 2)), ("winograd4", (1, 2, 2))],
+    ],
+)
+def test_transposed_volumes(algorithm, stride):
+    """Winograd's engines filter height and width only: zeros between planes are none of theirs."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((1, 40, 3, 6, 7)).astype("f4")
+    for kernel in ((3, 3, 3), (1, 3, 3), (4, 3, 3)):
+        weight = rng.standard_normal((40, 20, *kernel)).astype("f4")
+        options = {"stride": stride, "padding": (kernel[0] // 2, 1, 1)}
+        got = npconv.conv_transpose3d(x, weight, **options, algorithm=algorithm)
+        want = npconv.conv_transpose3d(x.astype("f8"), weight.astype("f8"), **options, backend="numpy")
+        sizes = npconv.conv_transpose3d(abs(x), abs(weight), **options, backend="numpy")
+        assert np.abs(got - want).max() <= 64 * np.finfo("f4").eps * sizes.max(), kernel
+        same = npconv.grad.conv3d_input(got.shape, weight, x, **options, algorithm=algorithm)
+        assert np.abs(same - want).max() <= 64 * np.finfo("f4").eps * sizes.max(), kernel
+
+
+@pytest.mark.parametrize("shape", [(31, 31, 5, 1), (64, 64, 3, 3), (512, 512, 3, 3)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+def test_no_images_and_large_weights(shape, stride):
+    """Nothing is cut, and nothing is estimated, where there is nothing to compute."""
+    x, weight = np.ones((0, shape[1], 9, 83)), np.ones(shape)
+    for kind in (np.float32, np.float64):
+        y = npconv.conv2d(x.astype(kind), weight.astype(kind), stride=stride)
+        back = npconv.conv_transpose2d(y, weight.astype(kind), stride=stride)
+        assert y.shape[:2] == back.shape[:2] == (0, shape[1])
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize(
+    ("size", "weight", "stride"),
+    [
+        ((1, 1024, 12, 28, 1000), (64, 1024, 5, 3, 3), (1, 2, 2)),
+        ((1, 2048, 1, 33, 1000), (512, 2048, 1, 3, 3), (1, 1, 1)),
+        ((2, 256, 1, 8, 1000), (512, 256, 1, 3, 3), (1, 2, 2)),
+    ],
+)
+def test_workspace_of_filters_packed_within_tasks(size, weight, stride, threads):
+    """Where the points of one row of tiles are too many, rows are cut, too; a quarter is for what cannot be cut."""
+    for kind in (np.float32, np.float64):
+        problem = conv_problem(
+            3, size, weight, None, np.dtype(kind), stride=stride, padding=0, dilation=1, groups=1,
+            padding_mode="zeros", data_format="channels_first",
+        ).canonical_form()  # fmt: skip
+        for engine in (winograd_plain.two, winograd_plain.four):
+            found = engine.plan(problem, threads)
+            numbers = found.points + threads * max(found.scratch)
+            assert numbers * np.dtype(kind).itemsize <= 1.25 * blocking.engine_limit(problem)
 
 
 def test_pieces_keep_nan_to_its_image():

@@ -199,6 +199,17 @@ def test_nothing_gives_zeros(shape):
     assert_same(grad.conv1d_bias(incoming), np.full(4, 3.0 * shape[0]), "bias")
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0), (1, 0)])
+def test_images_of_nothing(size, stride):
+    """With padding there is a result, and a gradient of it, even if it is that of nothing."""
+    shape, w = (1, 4, *size), np.ones((6, 4, 3, 3), "f4")
+    for _ in range(2):
+        incoming = np.ones_like(npconv.conv2d(np.ones(shape, "f4"), w, stride=stride, padding=2))
+        assert grad.conv2d_input(shape, w, incoming, stride=stride, padding=2).shape == shape
+        assert not grad.conv2d_weight(np.ones(shape, "f4"), w.shape, incoming, stride=stride, padding=2).any()
+
+
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 def test_overflow_is_silent(mode):
     """Infinity comes out, without a warning, as from every function."""

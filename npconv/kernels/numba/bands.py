@@ -37,6 +37,12 @@ class Cut(NamedTuple):
     share: int
     """Lines of a band, and of a section."""
 
+    together: int
+    """Lines of tiles that are transformed together."""
+
+    loaded: int
+    """Numbers of the input that they meet."""
+
     bytes: int
     """Of workspace."""
 
@@ -49,12 +55,13 @@ def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
     depth, height, width = problem.three(problem.output_size)
     tile_rows, columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
     most = max(min(ROOM // (n * wide * itemsize), TILES), LEAST)
-    segments = -(-columns // most)
+    width, planes = _together(problem, n, wide), problem.three(problem.kernel_size)[0]
+    elements = -(-problem.in_channels // width) * width * planes
+    room = blocking.engine_limit(problem)
+    # A line is cut where the points of all of it are too many, too.
+    segments = -(-columns // max(min(most, room // (2 * n * elements * itemsize)), LEAST))
     tile_columns = -(-columns // segments)
     lines = problem.batch * depth * y_step * x_step * segments * tile_rows
-    width = _together(problem, n, wide)
-    elements = -(-problem.in_channels // width) * width * problem.three(problem.kernel_size)[0]
-    room = blocking.engine_limit(problem)
     room -= threads * scratch(problem, (down, across), most, tile_columns, wide) * itemsize
     band = blocking.even(lines, max(room // (n * elements * tile_columns * itemsize), -(-LEAST // tile_columns)))
     panels = -(-problem.out_channels // wide)
@@ -65,9 +72,12 @@ def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
         return -(-panels * -(-band // share) // threads) * (share * tile_columns + PACK)
 
     share = min(sorted(shares, reverse=True), key=time)
+    reach = (tile_columns - 1) * across.pace + across.reach
+    together = max(min(blocking.CACHE // (reach * down.pace * width * planes * itemsize), band, tile_rows), 1)
+    loaded = planes * ((together - 1) * down.pace + down.reach) * reach * width
     used = n * elements * band * tile_columns
-    used += threads * scratch(problem, (down, across), share * tile_columns, tile_columns, wide)
-    return Cut(segments, tile_columns, width, lines, band, share, used * itemsize)
+    used += threads * max(scratch(problem, (down, across), share * tile_columns, tile_columns, wide), loaded)
+    return Cut(segments, tile_columns, width, lines, band, share, together, loaded, used * itemsize)
 
 
 def scratch(problem: ConvProblem, axes: tuple[Filtering, Filtering], tiles: int, tile_columns: int, wide: int) -> int:
@@ -85,11 +95,11 @@ def _piece(problem: ConvProblem) -> int:
 
 
 def _together(problem: ConvProblem, n: int, wide: int) -> int:
-    """Return the channels that are packed at once: whole pieces, and the last ones fill a vector, too."""
+    """Return the channels that are packed at once: whole pieces, which fill a vector, and the last ones do, too."""
     piece, channels = _piece(problem), problem.in_channels
     elements = max(min(ROOM // (n * wide * problem.compute_dtype.itemsize), ELEMENTS_AT_ONCE), wide)
     parts = -(-channels * problem.three(problem.kernel_size)[0] // elements)
-    width = -(-channels // (parts * piece)) * piece
+    width = max(-(-channels // (parts * piece)), -(-wide // piece)) * piece
     while channels > width and 0 < channels % width < wide:
         width += piece
     return width

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes
-from npconv.kernels.numba import bands, blocking, jit, product, slab
+from npconv.kernels.numba import bands, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.winograd import apart, filters_to_points, name_of, results_of, tile_to_points
+from npconv.kernels.numba.winograd import CHAIN, apart, filters_to_points, name_of, results_of, tile_to_points
 from npconv.problem import ConvProblem
 
 
@@ -122,12 +122,15 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
                 channel, some = product.load_filters(panel, piece, taps, weights, packing)
                 to_points(packed, channel - begin, count, pitch, taps, some, planes)
+            chains = -(-count * planes // CHAIN)
             for point in range(n):
-                start = (part * n + point) * step + (first - first_line) * tile_columns * elements
-                multiply_rows(
-                    products, point * room, points, start, elements, np.int64(1), tiles, packed, point * pitch * wide,
-                    count * planes, part == 0,
-                )  # fmt: skip
+                start, w = (part * n + point) * step + (first - first_line) * tile_columns * elements, point * pitch
+                for chain in range(chains):
+                    begin, end = count * planes * chain // chains, count * planes * (chain + 1) // chains
+                    multiply_rows(
+                        products, point * room, points, start + begin, elements, np.int64(1), tiles, packed,
+                        (w + begin) * wide, end - begin, part + chain == 0,
+                    )  # fmt: skip
         k = panel * wide
         for at_line in range(first, last):
             other, row = divmod(at_line, tile_rows)
@@ -180,10 +183,6 @@ class Plain:
         line = jit.LINE // itemsize
         step = apart.py_func(-(-found.band * tile_columns * found.width * planes // line)) * line
         before = [-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True)]
-        columns = (tile_columns - 1) * across.pace + across.reach
-        together = max(
-            min(blocking.CACHE // (columns * down.pace * found.width * planes * itemsize), found.band, tile_rows), 1
-        )
         parts = -(-channels // found.width)
         panels = -(-problem.out_channels // wide)
         depth = problem.output_size[0]
@@ -192,21 +191,20 @@ class Plain:
         all_bands = []
         for first in range(0, found.lines, found.band):
             last = min(first + found.band, found.lines)
-            numbers = np.concatenate([*sizes, [first, last, together, found.width, step]])
+            numbers = np.concatenate([*sizes, [first, last, found.together, found.width, step]])
             all_bands.append(
                 Band(
-                    (parts * -(-(last - first) // together), numbers),
+                    (parts * -(-(last - first) // found.together), numbers),
                     (
                         panels * -(-(last - first) // found.share),
                         np.array([first, last, found.share, panels, found.width, step]),
                     ),
                 )
             )
-        piece = planes * ((together - 1) * down.pace + down.reach) * columns * found.width
         scratch = bands.scratch(problem, filterings, found.share * tile_columns, tile_columns, wide)
         return Plan(
             filterings, all_bands, parts * n * step + LEAST_ROWS * found.width * planes,
-            problem.flops // 80 // len(all_bands), (piece, scratch), problem.compute_dtype,
+            problem.flops // 80 // len(all_bands), (found.loaded, scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (problem.out_channels, *problem.dilation[1:])]),
         )  # fmt: skip
