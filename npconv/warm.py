@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import api, arguments, backends, registry
+from npconv import api, arguments, backends, layers, registry
 from npconv.inspection import explain
 from npconv.progress import Progress, shown
 from npconv.table import seconds, table
@@ -110,6 +110,7 @@ def warmup(
             for input_shape, weight_shape, options in task.calls:
                 x, weight = np.zeros(input_shape, task.dtype), np.zeros(weight_shape, task.dtype)
                 api.conv2d(x, weight, algorithm=task.algorithm, **options)
+                layers.Conv2d(weight, algorithm=task.algorithm, **options)(x)  # which packs its weight in its own way
         done.append(Compiled(task.algorithm, str(task.dtype), task.threads, clock.seconds))
     return WarmupReport(done)
 
@@ -118,10 +119,10 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     """Return the calls that compile an algorithm for a dtype; none, or an error if it ``must``, where it refuses all.
 
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
-    engines have kernels of their own for each size of the filters, which they pack beforehand or, for one small image,
-    within their tasks, and take many channels only. So does depthwise, for strides and for channels that are last as
-    well; what is less usual than 3 × 3 it compiles when it is asked to. Dots,
-    outer and pieces are for large kernels.
+    engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
+    filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides and
+    for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dots, outer and
+    pieces are for large kernels.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -137,6 +138,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
             for taps in (3, 5)
             for images, side in ((1, 8), (2, 12))
         ]
+    if entry.plain_engine is not None:
+        calls = [_Call((1, 320, 8, 8), (320, 320, taps, taps), options) for taps in (3, 5)]
     grouped = {**options, "groups": 64}
     if algorithm == "depthwise":
         weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}

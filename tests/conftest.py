@@ -19,6 +19,7 @@ SAMPLES = pytest.StashKey[dict[tuple[str, str], dict[str, tuple[int, int]]]]()
 def pytest_configure(config):
     """Give this run, and the processes that it starts, a folder of its own for what `npconv.tune` keeps."""
     config.stash[SAMPLES] = {}
+    os.environ.pop("PYTEST_XDIST_WORKER", None)  # lest the pytest that a test starts takes itself for a worker
     folder = tempfile.TemporaryDirectory(prefix="npconv-")
     os.environ["NPCONV_CACHE_DIR"] = folder.name
     config.add_cleanup(folder.cleanup)

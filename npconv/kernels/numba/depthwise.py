@@ -4,10 +4,12 @@ No number of the input is shared between filters, so that loads, not products, a
 save. Each number is loaded once or, for its neighbours in a row, as often as the kernel is wide, into a register tile
 that scrolls over the input (`npconv.kernels.numba.scrolling`).
 
-Where the pixels of a row lie side by side, vectors are of pixels and sums scroll down the image. Small kernels read the
-image as it is: what lies outside is left out by rows and masked in vectors. Reading a row's ends takes numbers of the
-rows before and after it, so that the first and the last plane of an array are copied to where there is room around
-them, and so are images whose pixels do not lie side by side. Large kernels read a slab, which has the padding.
+Where the pixels of a row lie side by side, vectors are of pixels and sums scroll down the image. Large kernels read a
+slab, which has the padding. Small ones, whose weights fit the registers, compute some rows of results at once instead,
+and read the image as it is: what lies outside is left out by rows and masked in vectors. (Scrolling, with the sums
+carried from step to step, took a fifth longer: registers were short.) Reading a row's ends takes numbers of the rows
+before and after it, so that the first and the last plane of an array are copied to where there is room around them, and
+so are images whose pixels do not lie side by side.
 
 Where the channels lie side by side, in input and result, vectors are of channels and sums scroll along the rows; rows
 and pixels outside of the image are left out.
@@ -46,7 +48,8 @@ from npconv.kernels.numba.vector import activated, filled, lanes_of, store
 from npconv.problem import ConvProblem
 
 ROWS = 4
-"""Rows of results of small kernels that are computed together, a vector of each."""
+"""Rows of results of small kernels that are computed together, a vector of each. With 5 or 7, of 112 or of 14, it took
+as long or longer."""
 
 LOADED = 2**14
 """Bytes of small planes that are loaded at once: half of a first-level cache."""
