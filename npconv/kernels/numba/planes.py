@@ -88,6 +88,9 @@ class Plan(NamedTuple):
 
     grid: np.ndarray
     sizes: np.ndarray
+    turned_sizes: np.ndarray
+    """Where filters lie side by side, with how many numbers apart a filter's elements are; in ``sizes`` that is 0."""
+
     offsets: np.ndarray
     kernel: tuple[bool, bool]
 
@@ -96,29 +99,26 @@ class Filters(NamedTuple):
     """Filters, flat."""
 
     numbers: np.ndarray
-    turned: np.ndarray
-    """How many numbers apart a filter's elements are if the filters lie side by side, and 0 if they are in order."""
-
-
-_IN_ORDER = np.zeros(1, np.int64)
+    turned: bool
+    """Whether they lie side by side, and are not in order."""
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks can turn them."""
     if weight.flags.c_contiguous:
-        return Filters(weight.reshape(-1), _IN_ORDER)
+        return Filters(weight.reshape(-1), False)
     if problem.taps == 1 and problem.groups == 1 and _has_many(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
-            return Filters(matrix.reshape(-1), np.array([problem.out_channels]))
-    return Filters(in_rows([weight]), _IN_ORDER)
+            return Filters(matrix.reshape(-1), True)
+    return Filters(in_rows([weight]), False)
 
 
 def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
     """Return the filters of some convolutions one behind the other."""
     if len(weights) == 1:
         return pack(problems[0], weights[0])
-    return Filters(in_rows(weights), _IN_ORDER)
+    return Filters(in_rows(weights), False)
 
 
 def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
@@ -231,10 +231,12 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         scratch += at_once * planes * plane
     if all_rows:
         scratch += 2 * share * block.columns
+    sizes, turned_sizes = (np.concatenate([some, sums]) for some in (sizes, sizes))
+    turned_sizes[7, 2] = filters
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
         (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
-        np.concatenate([sizes, sums]), np.array(offsets), (many, as_they_are),
+        sizes, turned_sizes, np.array(offsets), (many, as_they_are),
     )  # fmt: skip
 
 
@@ -268,9 +270,11 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
+    numbers, turned = weights
+    sizes, scratch = (plan.turned_sizes, plan.turning) if turned else (plan.sizes, plan.scratch)
     _kernels[plan.kernel].run(
-        plan.tasks, plan.work, x, x_layout, *weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-        plan.offsets, scratch=plan.turning if weights.turned[0] else plan.scratch,
+        plan.tasks, plan.work, x, x_layout, numbers, bias, epilogue, out, out_layout, plan.grid, sizes, plan.offsets,
+        scratch=scratch,
     )  # fmt: skip
 
 
@@ -360,7 +364,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
     """Return the kernel that loads, turns filters, multiplies and merges phases by these functions."""
 
     def block(  # type: ignore[no-untyped-def]
-        task, scratch, x, x_layout, weights, turned, bias, epilogue, out, out_layout, grid, sizes, offsets
+        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets
     ):
         """Compute a rectangle of the result for some groups, or some filters of a group."""
         task, horizontal = divmod(task, grid[5])
@@ -394,7 +398,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
         if as_they_are:
             size = 0
         at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
-        to_element = turned[0]
+        to_element = cut[2]
         if to_element:
             room = -(-count * longest // wide) * wide
             filters_of, scratch = scratch[:room], scratch[room:]
