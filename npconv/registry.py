@@ -96,7 +96,7 @@ _TABLE = (
     Algorithm(
         "winograd2",
         "numba",
-        "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles; and others",
+        "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles; stride 2",
         Effort(12e-6, 50e9, 0.4, panel=128, tile=2, plain=0.33),
         refuse=refusals.winograd({2, 3, 5}, {3, 4, 5}),
         direct=False,
