@@ -81,6 +81,9 @@ class Effort:
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
+    BEGIN = 3
+    """Products of points that take as long as to begin with a tile of them, and to store it."""
+
     TURNED = 3
     """Copies that take as long as to transpose a number, of input and result, besides the copying."""
 
@@ -120,7 +123,9 @@ class Effort:
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
         if self.tile > 1:  # a point takes half as long as a number that is copied
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
-            copied += tiles * (problem.in_channels * problem.three(problem.kernel_size)[0] + filters) / 2
+            elements = filtering.elements_of(problem, self._axes(problem))
+            copied += tiles * (elements + filters) / 2
+            rate *= elements / (elements + self.BEGIN)
         copied += pixels * filters * (2 if turned else 1)
         if turned and self.tile == 1 and not self.pieces:
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
@@ -191,7 +196,7 @@ class Effort:
         if self.tile == 1:
             return 1.0, 1.0
         axes = self._axes(problem)
-        points = math.prod(axis.points / axis.taps for axis in axes)
+        points = math.prod(axis.points * axis.fold / axis.taps for axis in axes)
         return math.prod(axis.results for axis in axes) / points, points
 
     def _axes(self, problem: ConvProblem) -> tuple[filtering.Filtering, filtering.Filtering]:
@@ -220,16 +225,22 @@ class Effort:
 
         Else it is as fast to pack them beforehand, or up to a fifth faster where there are many tiles.
         """
-        if self.plain == 0:
+        if not self.may_take_plain(problem):
             return False
         packed = self._packed_bytes(problem, problem.out_channels)
         return threads * self._scratch(problem, self._most(problem, threads)) + packed > engine_limit(problem)
+
+    def may_take_plain(self, problem: ConvProblem) -> bool:
+        """Whether filters can be packed within the tasks: the points that these share are whole vectors of channels."""
+        channels = problem.in_channels * math.prod(axis.fold for axis in self._axes(problem))
+        return self.plain > 0 and channels >= self.panel // problem.compute_dtype.itemsize
 
     def _most(self, problem: ConvProblem, threads: int) -> int:
         """Return how many Winograd tiles a task may have."""
         if self.tile == 1:
             return 0
-        return tiles_at_once(problem, self._points(problem), threads)
+        elements = filtering.elements_of(problem, self._axes(problem))
+        return tiles_at_once(problem, self._points(problem), elements, threads)
 
     def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int, int, int]:
         """Return the tiles of a Winograd result down and across, and those of a task, which has so many at most."""
@@ -270,7 +281,7 @@ class Effort:
                 (n - 1) * axis.pace + axis.reach for n, axis in zip(tiles, self._axes(problem), strict=True)
             )
             points = self._points(problem) * math.prod(tiles)
-            wide, elements = self.panel // itemsize, problem.in_channels * problem.three(problem.kernel_size)[0]
+            wide, elements = self.panel // itemsize, filtering.elements_of(problem, self._axes(problem))
             slab = (pixels * elements + points * (elements + wide) + 2 * points * wide) * itemsize
         return slab
 

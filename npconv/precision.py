@@ -19,7 +19,8 @@ class set_default_precision:  # a function that can also be used in a ``with`` s
     precision : {"default", "strict"}
         ``"strict"`` lets ``algorithm="auto"`` take only algorithms that add the products up directly, within
         (8 + √n) · eps · Σ|input · weight| of the exact result for every element. ``"default"`` lets it take any within
-        max(64, 8 + √n) · eps · max Σ|input · weight|, the maximum being over the whole result.
+        max(64, 8 + √n) · eps · max Σ|input · weight|, the maximum being over the whole result; a number that meets
+        only zeros of the weight counts as if it met the others.
 
     Raises
     ------

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from npconv.kernels import filtering
 from npconv.problem import ConvProblem
+
+FOLDED = 3
+"""Channels from which on Winograd's filtering pays where residues of a stride are folded: 12 sums for each point."""
 
 
 def takes_all(problem: ConvProblem) -> str | None:
@@ -51,6 +55,8 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
         if problem.groups != 1:
             return "it takes one group only"
         refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
+        if any(r > filtering.UNFOLDED and s > 1 for r, s in zip(kernel, stride, strict=True)):
+            least = FOLDED
         if refused is None and problem.in_channels < least:
             return f"it needs {least} input channels or more, and there are {problem.in_channels}"
         return refused

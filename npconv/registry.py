@@ -84,9 +84,9 @@ _TABLE = (
     Algorithm(
         "winograd4",
         "numba",
-        "3 × 3 with 4 times fewer products, by transforms of 6 × 6 tiles; 2 × 2, and stride 2, with 2 times fewer",
+        "3 × 3 and 4 × 4 with 4 times fewer products, by transforms of 6 × 6 tiles; 2 × 2, and stride 2, with 2 to 4",
         Effort(12e-6, 52e9, 0.4, panel=128, tile=4, plain=0.33),
-        refuse=refusals.winograd({2, 3}, {3, 4}),
+        refuse=refusals.winograd({2, 3, 4}, {3, 4, 5, 6, 7, 8}),
         direct=False,
         spaced=True,
         dtypes="float",

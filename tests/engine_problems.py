@@ -146,6 +146,13 @@ SHAPES = (
     "ic34oc19ih12iw17kh3kw4sh1sw2ph2+reflect",
     "mb2ic40oc20id6ih5iw7kd5kh3pd1ph1+bias",
     "ic43oc9id20ih4iw5kd17kh2pd1ph0",
+    # Kernels of four, and long ones at stride 2, whose residues are folded: few channels and many, one axis and both.
+    "ic40oc33ih11iw14kh4ph1:2+bias",
+    "mb2ic3oc17ih23iw30kh7sh2ph3+bias",
+    "ic33oc20ih19iw16kh7sh2ph0:3pw2+reflect",
+    "mb2ic16oc9ih9iw40kh7kw3sh2ph3pw1",
+    "mb2ic20oc16iw41kw7sw2pw3:1+bias",
+    "ic18oc9id5ih13iw17kd3kh7sd2sh2pd1ph3",
     # Kernels larger than their results.
     *PIECES,
     *OUTER,
@@ -225,7 +232,7 @@ def packing_within(limit: int | None = None) -> Iterator[None]:
     """Let Winograd's engines pack all filters within their tasks, in so many bytes of workspace."""
     kept = costs.Effort.takes_plain, blocking.engine_limit
     try:
-        costs.Effort.takes_plain = lambda self, problem, threads: self.plain > 0
+        costs.Effort.takes_plain = lambda self, problem, threads: self.may_take_plain(problem)
         if limit is not None:
             blocking.engine_limit = lambda problem: limit
         plan.choose.cache_clear()

@@ -91,6 +91,14 @@ def dust(rng, shape, dtype):
     return values
 
 
+def spikes(rng, shape, dtype):
+    """Zeros but for a few numbers: a result meets one of them, and is rounded as the others of its tile are."""
+    values = np.zeros(shape)
+    places = np.unravel_index(rng.choice(values.size, 9, replace=False), shape)
+    values[places[0], 0, *places[2:]] = rng.uniform(1, 2, 9)
+    return values
+
+
 def ones(rng, shape, dtype):
     return np.ones(shape)
 
@@ -240,23 +248,41 @@ def exactly(x, w, stride=1):
     [
         *[("winograd4", 3, 1), ("winograd2", 3, 1), ("winograd2", 5, 1), ("winograd4", 2, 1)],
         *[("winograd4", 3, 2), ("winograd2", 3, 2), ("winograd4", 4, 2), ("winograd2", 5, 2)],
+        *[("winograd4", 4, 1), ("winograd4", 5, 2), ("winograd4", 7, 2)],
     ],
 )
 @pytest.mark.parametrize("channels", [40, 97, 512])
-@pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust])
+@pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust, spikes])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_bound_of_transforms(algorithm, taps, stride, channels, make, dtype):
     """Winograd's largest error is within that of the default precision, also where all roundings go one way."""
     dtype = np.dtype(dtype)
     rng = np.random.default_rng(seed_of(f"{algorithm} {taps} {channels} {make.__name__} {dtype}"))
     x = make(rng, (1, channels, 9, 11), dtype).astype(dtype)
-    for other in (constants, positive, normal):
+    for other in (constants, positive, normal, spikes):
+        if make is dust and other is spikes:
+            continue  # the one large number meets zeros only, and is rounded with those that do not
         w = other(rng, (5, channels, taps, taps), dtype).astype(dtype)
         got = npconv.conv2d(x, w, algorithm=algorithm, backend="numba", stride=stride)
         want, largest = exactly(x, w, stride), float(exactly(np.abs(x), np.abs(w), stride).max())
         bound = max(64, 8 + math.sqrt(channels * taps * taps)) * np.finfo(summed_in(dtype)).eps * largest
-        rounding = np.abs(want) * np.finfo(dtype).eps if dtype != summed_in(dtype) else 0
+        step = np.finfo(dtype).smallest_subnormal
+        rounding = np.abs(want) * np.finfo(dtype).eps + step if dtype != summed_in(dtype) else 0
         assert_within(got, want, np.broadcast_to(bound + rounding, want.shape), f"{algorithm} {make.__name__}")
+
+
+@pytest.mark.parametrize("taps", [5, 7, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bound_where_residues_are_folded(taps, dtype):
+    """The same for the few channels of first layers, many images of which are nearly empty."""
+    rng = np.random.default_rng(taps)
+    for make in (constants, positive, normal, spikes):
+        for other in (constants, normal, spikes):
+            x, w = make(rng, (60, 3, 21, 19), None).astype(dtype), other(rng, (16, 3, taps, taps), None).astype(dtype)
+            got = npconv.conv2d(x, w, algorithm="winograd4", stride=2)
+            want, sizes = exactly(x, w, 2), exactly(np.abs(x), np.abs(w), 2)
+            bound = 64 * np.finfo(dtype).eps * float(sizes.max())
+            assert_within(got, want, np.broadcast_to(bound, want.shape), f"{make.__name__} and {other.__name__}")
 
 
 @pytest.mark.parametrize("algorithm", ["winograd4", "winograd2"])

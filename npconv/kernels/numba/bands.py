@@ -55,7 +55,9 @@ def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
     depth, height, width = problem.three(problem.output_size)
     tile_rows, columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
     most = max(min(ROOM // (n * wide * itemsize), TILES), LEAST)
-    width, planes = _together(problem, n, wide), problem.three(problem.kernel_size)[0]
+    planes, folds = problem.three(problem.kernel_size)[0], down.fold * across.fold
+    width = _together(problem, n, wide, folds)
+    planes *= folds
     elements = -(-problem.in_channels // width) * width * planes
     room = blocking.engine_limit(problem)
     # A line is cut where the points of all of it are too many, too.
@@ -83,9 +85,9 @@ def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
 def scratch(problem: ConvProblem, axes: tuple[Filtering, Filtering], tiles: int, tile_columns: int, wide: int) -> int:
     """Return the numbers that a task works in."""
     n = axes[0].points * axes[1].points
-    planes = problem.three(problem.kernel_size)[0]
+    planes, folds = problem.three(problem.kernel_size)[0], axes[0].fold * axes[1].fold
     numbers = n * (tiles + SPARE) + SPARE + axes[0].results * axes[1].results * tile_columns
-    numbers += n * (_together(problem, n, wide) * planes | 1) + problem.taps * _piece(problem)
+    numbers += n * (_together(problem, n, wide, folds) * planes * folds | 1) + problem.taps * _piece(problem)
     return numbers * wide + 5 * 64
 
 
@@ -94,12 +96,13 @@ def _piece(problem: ConvProblem) -> int:
     return min(max(ELEMENTS // problem.taps, 1), problem.in_channels)
 
 
-def _together(problem: ConvProblem, n: int, wide: int) -> int:
+def _together(problem: ConvProblem, n: int, wide: int, folds: int) -> int:
     """Return the channels that are packed at once: whole pieces, which fill a vector, and the last ones do, too."""
     piece, channels = _piece(problem), problem.in_channels
     elements = max(min(ROOM // (n * wide * problem.compute_dtype.itemsize), ELEMENTS_AT_ONCE), wide)
-    parts = -(-channels * problem.three(problem.kernel_size)[0] // elements)
-    width = max(-(-channels // (parts * piece)), -(-wide // piece)) * piece
-    while channels > width and 0 < channels % width < wide:
+    parts = -(-channels * problem.three(problem.kernel_size)[0] * folds // elements)
+    least = -(-wide // folds)
+    width = max(-(-channels // (parts * piece)), -(-least // piece)) * piece
+    while channels > width and 0 < channels % width < least:
         width += piece
     return width

@@ -87,15 +87,16 @@ WEIGHTS = 1.0
 """How long it takes to begin with a panel, in products of a tile with it."""
 
 
-def tiles_at_once(problem: ConvProblem, points: int, threads: int) -> int:
-    """Return how many Winograd tiles, of so many points, a task may have at most: all threads share `engine_limit`.
+def tiles_at_once(problem: ConvProblem, points: int, elements: int, threads: int) -> int:
+    """Return how many Winograd tiles, of so many points of so many elements, a task may have at most.
+
+    All threads share `engine_limit`.
 
     Packed weights share it, too, if they leave enough. Calls with larger ones pack them within their tasks.
     """
     least, most = TILES
     itemsize = problem.compute_dtype.itemsize
     room = engine_limit(problem)
-    elements = problem.in_channels * problem.three(problem.kernel_size)[0]
     packed = points * elements * (problem.out_channels + 32) * itemsize
     # A tile's pixels are half as many numbers as its points, or a bit more; its sums are those of a panel, kept thrice.
     size = points * (1.6 * elements * itemsize + 384)

@@ -160,6 +160,18 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
 
 
 @jit.inline
+def load_apart(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
+    """Copy pixels of a row, ``pitch`` numbers apart."""
+    if to_channel == 1 and channels >= lanes_of(slab):
+        for x in range(pixels):
+            copy_numbers(slab, i + x * pitch, numbers, at + x * to_pixel, channels)
+    else:
+        for c in range(channels):
+            for x in range(pixels):
+                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x * to_pixel)
+
+
+@jit.inline
 def _load_colours(slab, i, numbers, at, pixels, to_channel):  # type: ignore[no-untyped-def]
     """Copy pixels of a row that have three channels; a first layer has no others."""
     lanes = lanes_of(slab)

@@ -66,6 +66,9 @@ POINTS = {
 def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return Aᵀ, G and Bᵀ of a minimal filtering: those of its phases, side by side.
 
+    If residues are folded, those of the longest phase; G has columns for the taps of all, and every second one is for
+    the samples of one residue.
+
     Examples
     --------
     >>> a, g, b = filtering(Filtering(2, 3, 2))
@@ -73,6 +76,10 @@ def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     >>> a @ ((g @ kernel) * (b @ data))
     array([321., 543.])
     """
+    if axis.fold > 1:
+        most = max(phase.number for phase in axis.phases)
+        a, longest, b = toom_cook(axis.outputs, most, POINTS[axis.points])
+        return a, np.repeat(longest, axis.fold, axis=1)[:, : axis.taps], b
     a, g, b = (
         np.zeros(size) for size in ((axis.results, axis.points), (axis.points, axis.taps), (axis.points, axis.reach))
     )
@@ -161,6 +168,8 @@ def _code(lines: Matrix, columns: Matrix, back: bool) -> Any:
                     results = _products(builder, tile, columns, [vectors[at] for vectors in half], back)
                     for column, result in enumerate(results):
                         pointer = line(0, i, down, across, first + at, column)[part]
+                        if result is None:  # a row of zeros
+                            result = ir.Constant(pointer.type.pointee, None)
                         total = result if bias is None else builder.fadd(result, bias)
                         builder.store(total, pointer, align=align)
             first += len(group)
@@ -189,7 +198,7 @@ def _groups(matrix: Matrix) -> list[Matrix]:
 
 
 def _products(builder: Any, tile: Tile, matrix: Matrix, vectors: list[Any], back: bool) -> list[Any]:
-    """Return the matrix times the vectors. Zeros cost nothing, and what points ±p have in common is shared.
+    """Return the matrix times the vectors, None for zeros. These cost nothing; what points ±p have in common is shared.
 
     Their rows, in the transforms to points, differ in the sign of every other column: the sums of the even columns and
     of the odd ones are those of both. In a transform ``back`` it is their columns, whose sum and difference go into all
@@ -222,6 +231,8 @@ def _products(builder: Any, tile: Tile, matrix: Matrix, vectors: list[Any], back
                 for row in matrix:
                     row[k], row[k + 1] = (row[k], 0.0) if row[k] == row[k + 1] else (0.0, row[k])
         return [combined(row, vectors) for row in matrix]
+    if all(vector is None for vector in vectors):
+        return [None for _ in matrix]
     results: list[Any] = []
     for group in _groups(matrix):
         kept = _mirrored(*group) if len(group) == 2 and sum(number != 0 for number in group[0]) > 2 else None

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering: kernels of 2 to 5 elements at stride 1 or 2 with 1.4 to 4 times fewer products.
+"""Winograd's minimal filtering: kernels of 2 to 8 elements at stride 1 or 2 with 1.4 to 4 times fewer products.
 
 A tile of m × m results needs n² products, n = m + r - 1, instead of m² r²: F(2×2, 3×3) 16 instead of 36, F(4×4, 3×3) 36
 instead of 144, F(2×2, 5×5) 36 instead of 100. The input tile and the filter are each transformed to n² *points*,
@@ -8,7 +8,8 @@ multiplied point by point, summed over the channels, and transformed back,
 
 Height and width are filtered each in its own way (`npconv.kernels.filtering`): F(4, 3) at stride 2 takes 9 products
 instead of 12, and an axis with one tap none, so that signals are filtered along their only axis. Along the depth the
-sum is direct: planes are so many times more channels.
+sum is direct: planes are so many times more channels. So are, for long kernels at stride 2, the pixels of each residue,
+that is even and odd ones (`npconv.kernels.numba.folding`).
 
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
 task is a rectangle of tiles, whose points stay in the core's caches, and some panels of filters; it goes from the input
@@ -30,9 +31,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.filtering import Filtering, axes
+from npconv.kernels.filtering import Filtering, axes, elements_of
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.folding import filter_to_points, loaded
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import filtering, transform, transform_and_add
@@ -81,20 +83,20 @@ def name_of(axes: tuple[Filtering, Filtering]) -> str:
 def filters_to_points(axes: tuple[Filtering, Filtering]) -> Any:
     """Return the transform of filters: G g Gᵀ, a vector of filters at a time."""
     down, across = axes
-    to_points = transform(filtering(down)[1], filtering(across)[1])
-    lines, columns, points = down.taps, across.taps, across.points
+    to_points = filter_to_points(axes)
+    lines, columns, points, folds = down.taps, across.taps, across.points, down.fold * across.fold
 
     def fill(packed, at, channels, pitch, taps, count, planes):  # type: ignore[no-untyped-def]
         """Write the points, ``pitch`` elements each, of some channels of a panel, whose taps `load_filters` left.
 
-        Elements are ``planes`` times so many channels.
+        Elements are so many channels, for each residue that is folded, and for each of the planes.
         """
         wide = width_of(packed)
         first = np.int64(0)
         for c in range(count):
             for plane in range(planes):
-                element = (at + plane * channels + c) * wide
-                to_points(packed, element, points * pitch * wide, pitch * wide, taps, first, columns * wide, wide)
+                element = (at + plane * folds * channels + c) * wide
+                to_points(packed, element, channels * wide, points * pitch * wide, pitch * wide, taps, first, wide)
                 first += lines * columns * wide
 
     return jit.specialised(fill, *down, *across)
@@ -103,13 +105,13 @@ def filters_to_points(axes: tuple[Filtering, Filtering]) -> Any:
 @cache
 def _packing(axes: tuple[Filtering, Filtering]) -> Any:
     """Return the kernel that packs filters."""
-    points = axes[0].points * axes[1].points
+    points, folds = axes[0].points * axes[1].points, axes[0].fold * axes[1].fold
     to_points = filters_to_points(axes)
 
     def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
         """Transform some channels of a panel."""
         channels, planes = sizes[2], sizes[12]
-        pitch = apart(channels * planes)
+        pitch = apart(channels * planes * folds)
         panel, first, last = product.pieces_of(task, sizes)
         for piece in range(first, last):
             channel, count = product.load_filters(panel, piece, memory, weight, sizes)
@@ -126,10 +128,13 @@ def tile_to_points(axes: tuple[Filtering, Filtering]) -> Any:
     to_points, columns = transform(forward, forward_across), axes[1].points
 
     def points_of(points, at, step, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
-        """Transform a tile, a vector of channels at a time; the last ones may overlap."""
+        """Transform a tile, a vector of channels at a time; the last ones may overlap.
+
+        Of fewer, what comes behind is written, too, and must be written over.
+        """
         wide = width_of(piece)
         for c in range(0, channels, wide):
-            c = min(c, channels - wide)
+            c = max(min(c, channels - wide), 0)
             to_points(points, at + c, columns * step, step, piece, first + c, pitch * channels, channels)
 
     return jit.specialised(points_of, *axes[0], *axes[1])
@@ -158,9 +163,10 @@ def results_of(axes: tuple[Filtering, Filtering]) -> Any:
 @cache
 def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
     """Return the kernel for packed filters."""
-    points_of, finish = tile_to_points(axes), results_of(axes)
+    load_pixels, points_of, finish = loaded(axes), tile_to_points(axes), results_of(axes)
     (down, across), n = [axis.results for axis in axes], axes[0].points * axes[1].points
     y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
+    y_fold, x_fold = (axis.fold for axis in axes)
 
     def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for some panels."""
@@ -178,30 +184,31 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             return
         tile_rows, tile_columns = -(-rows // down), -(-wanted // across)
         tiles = tile_rows * tile_columns
-        elements = planes * channels
+        folded = channels * y_fold * x_fold
+        elements = planes * folded
         wide = width_of(out)
         pitch = (tile_columns - 1) * x_pace + x_reach
         shape = (planes, (tile_rows - 1) * y_pace + y_reach, pitch)
         # One array behind the other; each begins with a line of the cache.
         line = jit.LINE // x.itemsize
-        plane = shape[1] * shape[2] * channels
+        plane = shape[1] * shape[2] * folded
         second = (planes * plane + line) // line * line
-        step = apart(-(-tiles * elements // line)) * line
+        step = apart(-(-(tiles * elements + max(wide - folded, 0)) // line)) * line
         third = second + n * step + -(-LEAST_ROWS * elements // line) * line
         fourth = (third + (n * tiles + SPARE) * wide + line) // line * line
         piece, points, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
         origin = (
-            before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * y_step + lower,
-            before[2] + horizontal * share[2] * x_pace * x_step + right,
+            before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * y_fold * y_step + lower,
+            before[2] + horizontal * share[2] * x_pace * x_fold * x_step + right,
         )  # fmt: skip
-        slab.load(
+        load_pixels(
             piece, np.int64(0), x, x_layout, image * x_layout[0], channels, origin, (z_step, y_step, x_step), shape
         )
         for tile in range(tiles):
             i, j = divmod(tile, tile_columns)
             for k in range(planes):
-                first = k * plane + (i * y_pace * pitch + j * x_pace) * channels
-                points_of(points, tile * elements + k * channels, step, piece, first, pitch, channels)
+                first = k * plane + (i * y_pace * pitch + j * x_pace) * folded
+                points_of(points, tile * elements + k * folded, step, piece, first, pitch, folded)
         chains = -(-elements // CHAIN)
         for panel in range(part * share[0], min((part + 1) * share[0], -(-filters // wide))):
             for point in range(n):
@@ -241,7 +248,7 @@ class Winograd:
         """Return filters (K, C, kd, kh, kw) as panels of their points, flat."""
         cut = product.packing(problem, weight)
         filterings = axes(problem, self._m)
-        elements = apart.py_func(problem.in_channels * problem.kernel_size[0])
+        elements = apart.py_func(elements_of(problem, filterings))
         packed = product.packed_like(problem, filterings[0].points * filterings[1].points * elements)
         _packing(filterings).run(
             cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch
@@ -257,10 +264,10 @@ class Winograd:
         n = down.points * across.points
         depth, height, width = problem.output_size
         planes, (_, y_step, x_step) = problem.kernel_size[0], problem.dilation
-        elements = problem.in_channels * planes
+        elements = elements_of(problem, filterings)
         panels = -(-problem.out_channels // wide)
         others = problem.batch * depth * y_step * x_step
-        most = blocking.tiles_at_once(problem, n, threads)
+        most = blocking.tiles_at_once(problem, n, elements, threads)
         tile_rows, tile_columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
         block = blocking.tiled(tile_rows, tile_columns, most, others, panels, threads, LOAD)
         grid = (problem.batch, -(-panels // block.panels), depth, -(-tile_rows // block.rows),
@@ -273,7 +280,8 @@ class Winograd:
         tiles = block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
         scratch = (pixels + n * tiles + LEAST_ROWS) * elements
-        scratch += 2 * n * jit.LINE // problem.compute_dtype.itemsize  # between points
+        between = 2 * jit.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0)  # points
+        scratch += n * between
         scratch += (n * tiles + SPARE + tiles * down.results * across.results) * wide + 6 * jit.LINE
         return Plan(
             int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes

@@ -18,6 +18,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes
 from npconv.kernels.numba import bands, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.folding import loaded
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
 from npconv.kernels.numba.winograd import CHAIN, apart, filters_to_points, name_of, results_of, tile_to_points
 from npconv.problem import ConvProblem
@@ -52,8 +53,9 @@ class Plan(NamedTuple):
 @cache
 def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
     """Return the kernel that transforms the input."""
-    points_of, n = tile_to_points(axes), axes[0].points * axes[1].points
+    load_pixels, points_of, n = loaded(axes), tile_to_points(axes), axes[0].points * axes[1].points
     y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
+    y_fold, x_fold = (axis.fold for axis in axes)
 
     def block(task, piece, x, points, numbers):  # type: ignore[no-untyped-def]
         """Transform some lines of some channels."""
@@ -63,6 +65,7 @@ def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         group, part = divmod(task, -(-channels // width))
         begin = part * width
         count = min(width, channels - begin)
+        folded = count * y_fold * x_fold
         line = first_line + group * together
         end = min(line + together, end_line)
         while line < end:
@@ -74,18 +77,18 @@ def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             image, z = divmod(other, depth)
             shape = (planes, (some - 1) * y_pace + y_reach, (tile_columns - 1) * x_pace + x_reach)
             origin = (
-                before[0] + z * z_stride, before[1] + row * y_pace * steps[1] + lower,
-                before[2] + segment * tile_columns * x_pace * steps[2] + right,
+                before[0] + z * z_stride, before[1] + row * y_pace * y_fold * steps[1] + lower,
+                before[2] + segment * tile_columns * x_pace * x_fold * steps[2] + right,
             )  # fmt: skip
             start = image * x_layout[0] + begin * x_layout[1]
-            slab.load(piece, np.int64(0), x, x_layout, start, count, origin, (steps[0], steps[1], steps[2]), shape)
+            load_pixels(piece, np.int64(0), x, x_layout, start, count, origin, (steps[0], steps[1], steps[2]), shape)
             for i in range(some):
                 for j in range(tile_columns):
                     for k in range(planes):
                         tile = (line - first_line + i) * tile_columns + j
-                        at = ((k * shape[1] + i * y_pace) * shape[2] + j * x_pace) * count
-                        to = part * n * step + tile * planes * width + k * count
-                        points_of(points, to, step, piece, at, shape[2], count)
+                        at = ((k * shape[1] + i * y_pace) * shape[2] + j * x_pace) * folded
+                        to = part * n * step + tile * planes * width * y_fold * x_fold + k * folded
+                        points_of(points, to, step, piece, at, shape[2], folded)
             line += some
 
     block.__name__ = block.__qualname__ = f"_to_points{name_of(axes)}"
@@ -97,6 +100,7 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
     """Return the kernel that packs filters, multiplies, and transforms back."""
     to_points, to_results = filters_to_points(axes), results_of(axes)
     (down, across), n = [axis.results for axis in axes], axes[0].points * axes[1].points
+    folds = axes[0].fold * axes[1].fold
 
     def block(task, memory, points, numbers, weights, bias, epilogue, out, out_layout, packing, sizes):  # type: ignore[no-untyped-def]
         """Compute a panel of filters for some lines."""
@@ -106,7 +110,7 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         first = first_line + section * share
         last = min(first + share, end_line)
         tiles = (last - first) * tile_columns
-        elements, wide = width * planes, width_of(out)
+        elements, wide = width * planes * folds, width_of(out)
         pitch = apart(elements)
         room = tiles + SPARE  # what tiles spill over may be added to
         line = jit.LINE // points.itemsize
@@ -122,11 +126,12 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
                 channel, some = product.load_filters(panel, piece, taps, weights, packing)
                 to_points(packed, channel - begin, count, pitch, taps, some, planes)
-            chains = -(-count * planes // CHAIN)
+            count *= planes * folds
+            chains = -(-count // CHAIN)
             for point in range(n):
                 start, w = (part * n + point) * step + (first - first_line) * tile_columns * elements, point * pitch
                 for chain in range(chains):
-                    begin, end = count * planes * chain // chains, count * planes * (chain + 1) // chains
+                    begin, end = count * chain // chains, count * (chain + 1) // chains
                     multiply_rows(
                         products, point * room, points, start + begin, elements, np.int64(1), tiles, packed,
                         (w + begin) * wide, end - begin, part + chain == 0,
@@ -181,7 +186,8 @@ class Plain:
         tile_columns = found.tile_columns
         tile_rows = -(-problem.output_size[1] // (problem.dilation[1] * down.results))
         line = jit.LINE // itemsize
-        step = apart.py_func(-(-found.band * tile_columns * found.width * planes // line)) * line
+        width = found.width * planes * down.fold * across.fold
+        step = apart.py_func(-(-found.band * tile_columns * width // line)) * line
         before = [-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True)]
         parts = -(-channels // found.width)
         panels = -(-problem.out_channels // wide)
@@ -203,7 +209,7 @@ class Plain:
             )
         scratch = bands.scratch(problem, filterings, found.share * tile_columns, tile_columns, wide)
         return Plan(
-            filterings, all_bands, parts * n * step + LEAST_ROWS * found.width * planes,
+            filterings, all_bands, parts * n * step + LEAST_ROWS * width,
             problem.flops // 80 // len(all_bands), (found.loaded, scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (problem.out_channels, *problem.dilation[1:])]),
