@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
+from npconv import loading
 from npconv.kernels import filtering
 from npconv.kernels.numba import bands
 from npconv.kernels.numba.blocking import engine_limit, tiles_at_once
 from npconv.problem import ConvProblem
+
+
+@cache
+def vector_bytes() -> int:
+    """Return the width of this machine's vectors; of the widest if Numba is not there to ask."""
+    try:
+        return int(loading.module("npconv.kernels.numba.tile").VECTOR_BYTES)
+    except ImportError:
+        return 64
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Rate:
 class Effort:
     """Rough speed of an engine, by what it does: products, copies of input and result, weights packed and streamed.
 
-    ``products`` a second and thread in float32; ``panel`` bytes of filters that are computed together, ``tile`` results
+    ``products`` a second and thread in float32; ``panel`` vectors of filters that are computed together, ``tile`` results
     of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds, and a
     quarter more for each that becomes of it, which calls that bring packed weights do not pay.
     """
@@ -81,6 +92,9 @@ class Effort:
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
+    FROM_POINTS = 108
+    """Copies that take as long as to transform the sums of pieces to the results of an image and a filter."""
+
     BEGIN = 3
     """Products of points that take as long as to begin with a tile of them, and to store it."""
 
@@ -100,7 +114,7 @@ class Effort:
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
         rate = self.products * 4 / itemsize
         if self.panel:
-            filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
+            filters = -(-filters // self._wide(problem)) * self._wide(problem)
         else:
             rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
         if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
@@ -111,7 +125,7 @@ class Effort:
         plane = math.prod(-(-n // tile) * tile for n, tile in zip((height, width), outputs, strict=True))
         products = problem.products
         if self.dots:
-            lanes = 64 // itemsize
+            lanes = vector_bytes() // itemsize
             products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
             plane = -(-plane // 9) * 9
         elif not self.panel:
@@ -127,6 +141,8 @@ class Effort:
             copied += tiles * (elements + filters) / 2
             rate *= elements / (elements + self.BEGIN)
         copied += pixels * filters * (2 if turned else 1)
+        if self.pieces:
+            copied += problem.batch * filters * self.FROM_POINTS
         if turned and self.tile == 1 and not self.pieces:
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
@@ -141,12 +157,16 @@ class Effort:
         streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY
         return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
 
+    def _wide(self, problem: ConvProblem) -> int:
+        """Return the filters of a panel, 0 without panels."""
+        return self.panel * vector_bytes() // problem.compute_dtype.itemsize
+
     def _in_slivers(self, problem: ConvProblem) -> tuple[int, int]:
         """Return the pixels that are computed, some in vain, and the numbers that are copied.
 
         Planes that meet one tap each are cut as they are, others from a slab; their rows are as long as the input's.
         """
-        wide = 128 // problem.compute_dtype.itemsize
+        wide = 2 * vector_bytes() // problem.compute_dtype.itemsize
         *depth, height, width = (1, *problem.output_size)
         planes, channels = problem.batch * math.prod(depth), problem.in_channels
         pointwise = self._pointwise(problem)
@@ -168,7 +188,7 @@ class Effort:
         they are, or as fast.
         """
         itemsize = problem.compute_dtype.itemsize
-        filters, wide = problem.out_channels // problem.groups, self.panel // itemsize
+        filters, wide = problem.out_channels // problem.groups, self._wide(problem)
         depth, height, width = problem.three(problem.kernel_size)
         block = min(height * width * (problem.in_channels // problem.groups if depth == 1 else 1), 512)
         results = problem.batch * problem.out_channels * problem.positions
@@ -218,7 +238,7 @@ class Effort:
 
     def _cut(self, problem: ConvProblem, threads: int) -> bands.Cut:
         """Return how the tiles are cut where filters are packed within the tasks."""
-        return bands.cut(problem, self.tile, threads, self.panel // problem.compute_dtype.itemsize)
+        return bands.cut(problem, self.tile, threads, self._wide(problem))
 
     def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether a call packs filters within its tasks, because all packed ones would take too much memory.
@@ -233,7 +253,7 @@ class Effort:
     def may_take_plain(self, problem: ConvProblem) -> bool:
         """Whether filters can be packed within the tasks: the points that these share are whole vectors of channels."""
         channels = problem.in_channels * math.prod(axis.fold for axis in self._axes(problem))
-        return self.plain > 0 and channels >= self.panel // problem.compute_dtype.itemsize
+        return self.plain > 0 and channels >= self._wide(problem)
 
     def _most(self, problem: ConvProblem, threads: int) -> int:
         """Return how many Winograd tiles a task may have."""
@@ -254,7 +274,7 @@ class Effort:
         if self.pieces or self.outer:
             return 0  # they are taken as they are
         itemsize = problem.compute_dtype.itemsize
-        panel = max(self.panel, 1) // itemsize or 1
+        panel = max(self._wide(problem), 1)
         filters = -(-filters // problem.groups // panel) * panel * problem.groups
         return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
 
@@ -268,7 +288,8 @@ class Effort:
             results = problem.batch * problem.out_channels * problem.positions
             loaded = 0 if self._pointwise(problem) and set(problem.stride) == {1} else problem.padded_elements
             slab = min(2**20, (loaded + results) * itemsize)
-            slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), problem.products * 128)
+            slivers = problem.products * 2 * vector_bytes()
+            slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), slivers)
         if self.outer:  # a part of the kernel, too, and sums
             results = problem.batch * problem.out_channels * problem.positions
             slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
@@ -281,7 +302,7 @@ class Effort:
                 (n - 1) * axis.pace + axis.reach for n, axis in zip(tiles, self._axes(problem), strict=True)
             )
             points = self._points(problem) * math.prod(tiles)
-            wide, elements = self.panel // itemsize, filtering.elements_of(problem, self._axes(problem))
+            wide, elements = self._wide(problem), filtering.elements_of(problem, self._axes(problem))
             slab = (pixels * elements + points * (elements + wide) + 2 * points * wide) * itemsize
         return slab
 

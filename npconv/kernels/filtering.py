@@ -23,6 +23,10 @@ MOST_POINTS = 6
 """Points of a filtering, at most. With 7, F(4×4, 4×4) was off by up to 70 eps, and with 8, F(6×6, 3×3) by 130, where
 few samples and taps are not zero: more than the 64 that ``precision="default"`` promises. Those of 6 are within 20."""
 
+MOST_TOGETHER = 10
+"""Points of several filterings that are taken together. With 11 × 11 for 5 × 5 and 7 × 7 elements at stride 2, gradients
+took up to twice as long as with 7 × 7 and 9 × 9: their transforms have more numbers than there are registers."""
+
 UNFOLDED = 4
 """Taps up to which residues of a stride are filterings of their own."""
 
@@ -119,7 +123,10 @@ def _longest(outputs: int, taps: int, stride: int, up: int, lead: int) -> Filter
     """Return the filtering of so many results, or of as many as there are points for."""
     found = Filtering(outputs if taps > 1 else 1, taps, stride, up, lead)
     most = max(phase.number for phase in found.phases)
-    return found._replace(outputs=max(min(found.outputs, MOST_POINTS + 1 - most), 1))
+    found = found._replace(outputs=max(min(found.outputs, MOST_POINTS + 1 - most), 1))
+    while found.points > MOST_TOGETHER and found.outputs > 1:
+        found = found._replace(outputs=found.outputs - 1)
+    return found
 
 
 def elements_of(problem: ConvProblem, axes: tuple[Filtering, Filtering]) -> int:
