@@ -58,9 +58,9 @@ class Rate:
 class Effort:
     """Rough speed of an engine, by what it does: products, copies of input and result, weights packed and streamed.
 
-    ``products`` a second and thread in float32; ``panel`` vectors of filters that are computed together, ``tile`` results
-    of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds, and a
-    quarter more for each that becomes of it, which calls that bring packed weights do not pay.
+    ``products`` a second and thread in float32; ``panel`` vectors of filters that are computed together, ``tile``
+    results of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds,
+    and a quarter more for each that becomes of it, which calls that bring packed weights do not pay.
     """
 
     call: float

@@ -24,8 +24,8 @@ MOST_POINTS = 6
 few samples and taps are not zero: more than the 64 that ``precision="default"`` promises. Those of 6 are within 20."""
 
 MOST_TOGETHER = 10
-"""Points of several filterings that are taken together. With 11 × 11 for 5 × 5 and 7 × 7 elements at stride 2, gradients
-took up to twice as long as with 7 × 7 and 9 × 9: their transforms have more numbers than there are registers."""
+"""Points of several filterings that are taken together. With 11 × 11 for 5 × 5 and 7 × 7 elements at stride 2,
+gradients took up to twice as long as with 7 × 7 and 9 × 9: transforms have more numbers than there are registers."""
 
 UNFOLDED = 4
 """Taps up to which residues of a stride are filterings of their own."""

@@ -64,19 +64,33 @@ def even(size: int, most: int) -> int:
     return -(-size // pieces)
 
 
-def blocks(height: int, width: int, pixels: int, others: int, panels: int, threads: int, load: float = 0.1) -> Blocks:
-    """Return rectangles of about ``pixels`` of height × width, and how many panels a task should have.
+def blocks(
+    height: int, width: int, pixels: int, others: int, panels: int, threads: int, load: float = 0.1, together: int = 1
+) -> Blocks:
+    """Return rectangles of at most ``pixels`` of height × width, and how many panels a task should have.
 
     ``others`` is the number of images, planes and groups, each of which is cut so. Each task loads its input, which
-    takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better.
+    takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better. Two threads so get 4
+    rectangles rather than 3, all panels of each: 256 → 64 channels at 56² took 10 % longer with 3 in two halves.
+    So many pixels are computed ``together``, even if there are less.
     """
     columns = even(width, pixels if width > pixels else width)
     rows = even(height, pixels // columns)
-    rectangles = others * -(-height // rows) * -(-width // columns)
     shares = {-(-panels // parts) for parts in range(1, (panels if threads > 1 else 1) + 1)}
-    times = {share: -(-rectangles * -(-panels // share) // threads) * (share + load) for share in shares}
+    times = {}
+    for more in range(threads):
+        block = (rows, _fewer(width, columns, more)) if rows == 1 else (_fewer(height, rows, more), columns)
+        rectangles = others * -(-height // block[0]) * -(-width // block[1])
+        for share in shares:
+            rounds = -(-rectangles * -(-panels // share) // threads)
+            times[Blocks(*block, share)] = rounds * (share + load) * -(-block[0] * block[1] // together)
     best = TOLERANCE * min(times.values())
-    return Blocks(rows, columns, min(share for share, time in times.items() if time <= best))
+    return min((block for block, time in times.items() if time <= best), key=lambda block: block.panels)
+
+
+def _fewer(size: int, most: int, more: int) -> int:
+    """Return the largest share of ``size`` in so many ``more`` pieces than shares of at most ``most`` make."""
+    return -(-size // min(-(-size // most) + more, max(size, 1)))
 
 
 TILES = 16, 64

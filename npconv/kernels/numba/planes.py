@@ -178,9 +178,10 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     slivers = max(SLIVERS // (sliver * itemsize), 1) if many else 0
     pixels = PIXELS
     load = (CUT + SLAB / problem.taps) / unit if many else LOAD / problem.taps
+    wide = COLUMNS * lanes if many else 1
     while True:
         panels = max(filters // unit, 1) if together == 1 else 1
-        block = blocking.blocks(height, width, pixels, others, panels, threads, load)
+        block = blocking.blocks(height, width, pixels, others, panels, threads, load, wide)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
         results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
@@ -195,7 +196,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         pixels = pixels * 3 // 4
     if many:
         fitting = _fitting(height, block.rows, columns, block.columns, COLUMNS * lanes)
-        block = blocking.blocks(height, width, fitting * block.columns, others, panels, threads, load)
+        block = blocking.blocks(height, width, fitting * block.columns, others, panels, threads, load, wide)
     rows = block.rows + beyond[0]
     parts = max(filters // (block.panels * unit), 1) if together == 1 else 1
     share = -(-filters // parts)
