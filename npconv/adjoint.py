@@ -159,7 +159,8 @@ def _transposed(
     spread = in_one_pass(problem, found, choice) if reached else None
     if spread is not None and spread.run(problem, filters, grad_output, bias, out, choice.threads):
         return
-    for together in _rows_of(found):
+    fours = reached and are_four(problem, found)
+    for together in [found] if fours else _rows_of(found):
         if not _merged(together, choice, filters, grad_output, bias, out, workspace):
             for step in together:
                 choose(step.forward, choice).run(
@@ -172,6 +173,13 @@ def _is_even(problem: ConvProblem, found: list[Step]) -> bool:
     places = [(places.start, places.step) for step in found for places in step.elements[1:]]
     even = problem.stride == (1, 2, 2) and problem.taps == 1 and not problem.activation
     return even and places == [(0, 1), (0, 2), (0, 2)]
+
+
+def are_four(problem: ConvProblem, found: list[Step]) -> bool:
+    """Whether there are as many even as odd rows, whose pixels meet one tap each, and the same rows."""
+    rows = sorted(step.elements[2].start for step in found if step.elements[2].step == 2)
+    same = len({step.forward.padding[1] for step in found}) == 1
+    return problem.kernel_size == (1, 2, 2) and rows == [0, 0, 1, 1] and same and problem.input_size[1] % 2 == 0
 
 
 def _rows_of(steps: list[Step]) -> list[list[Step]]:
@@ -189,32 +197,51 @@ def _merged(
     workspace: host.Workspace | None,
     all_rows: int = 0,
 ) -> bool:
-    """Compute the phases of the even and of the odd elements of some rows in one pass, if that is what they are.
-
-    If ``all_rows`` are told, there is one phase, and odd elements, and odd ones of so many rows, meet no tap.
-    """
-    steps = sorted(steps, key=lambda step: step.elements[-1].start)
+    """Compute phases in one pass, if `merging` finds one for them and these arrays."""
     dtype = steps[0].forward.compute_dtype
-    if not all_rows and [(step.elements[-1].start, step.elements[-1].step) for step in steps] != [(0, 2), (1, 2)]:
-        return False
-    if any(choose(step.forward, choice).algorithm.name not in _MERGED[choice.algorithm == "auto"] for step in steps):
-        return False
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
     if all_rows and out.strides[-1] != dtype.itemsize:
         return False
+    found = merging(steps, choice, packed.in_line(grad_output), all_rows)
+    return found is not None and found(grad_output, found.packed(weight, bias, workspace), out)
+
+
+class Merging(NamedTuple):
+    """Some phases that are computed in one pass."""
+
+    steps: list[Step]
+    run: packed.Merged
+
+    def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> Any:
+        """Return weight and bias in the order of the kernel; a workspace keeps them."""
+
+        def pack() -> Any:
+            return self.run.pack([step.taps_of(weight) for step in self.steps], bias)
+
+        key = "merged", self.steps[0].forward.compute_dtype, self.steps[0].begins
+        return pack() if workspace is None else workspace.packed(key, pack)
+
+    def __call__(self, grad_output: np.ndarray, numbers: Any, out: np.ndarray) -> bool:
+        """Fill the rows of ``out`` that the phases belong to; False if it takes copies to do so."""
+        return self.run(grad_output, numbers, out[(*self.steps[0].elements[:-1], slice(None))])
+
+
+def merging(steps: list[Step], choice: Choice, in_line: bool, all_rows: int = 0) -> Merging | None:
+    """Return how phases of the even and of the odd elements of some rows are computed in one pass, if that is faster.
+
+    Of four, two are of the even rows, and two of the odd ones. If ``all_rows`` are told, there is one phase, and odd
+    elements, and odd ones of so many rows, meet no tap. If ``in_line``, a row of the gradient goes on with the next.
+    """
+    steps = sorted(steps, key=lambda step: [part.start for part in step.elements[-2:]])
+    places = [(step.elements[-1].start, step.elements[-1].step) for step in steps]
+    if not all_rows and places not in ([(0, 2), (1, 2)], 2 * [(0, 2), (1, 2)]):
+        return None
+    if any(choose(step.forward, choice).algorithm.name not in _MERGED[choice.algorithm == "auto"] for step in steps):
+        return None
     planes = loading.module("npconv.kernels.numba.planes")
     forwards = tuple(choose(step.forward, choice).computed for step in steps)
-    if not planes.takes_all(forwards):
-        return False
-    run = _merging(forwards, choice.threads, packed.in_line(grad_output), all_rows)
-
-    def pack() -> Any:
-        return run.pack([step.taps_of(weight) for step in steps], bias)
-
-    key = "merged", dtype, steps[0].begins
-    numbers = pack() if workspace is None else workspace.packed(key, pack)
-    return run(grad_output, numbers, out[(*steps[0].elements[:-1], slice(None))])
+    return Merging(steps, _run(forwards, choice.threads, in_line, all_rows)) if planes.takes_all(forwards) else None
 
 
 _MERGED = {False: ("planes",), True: ("planes", "direct")}
@@ -222,7 +249,7 @@ _MERGED = {False: ("planes",), True: ("planes", "direct")}
 
 
 @lru_cache(maxsize=1024)
-def _merging(forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int) -> packed.Merged:
+def _run(forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int) -> packed.Merged:
     return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads, in_line, all_rows)
 
 

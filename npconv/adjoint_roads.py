@@ -35,6 +35,9 @@ def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
 
 def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any], np.ndarray] | None:
     """Return a function of input, weight and bias of a transposed convolution that runs as one, or None."""
+    four = _four(problem, choice)
+    if four is not None:
+        return lambda input, weight, bias: four(input, weight, bias, None)
     step = _only_step(problem, choice)
     road = None if step is None else choose(step.forward, choice).road
     if step is None or road is None:
@@ -52,6 +55,9 @@ def transposed_layer(
     problem: ConvProblem, choice: Choice, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return a function of the input of such a layer, or None."""
+    four = _four(problem, choice)
+    if four is not None:
+        return lambda input: four(input, weight, bias, workspace)
     step = _only_step(problem, choice)
     plan = None if step is None else choose(step.forward, choice)
     quick = None if plan is None else plan.quick
@@ -61,6 +67,27 @@ def transposed_layer(
     taps = step.taps_of(adjoint.swapped(problem.canonical_form(), problem.canonical_weight(weight)))
     packed = plan.pack(taps, bias, workspace, step.begins)
     return lambda input: quick(input.reshape(size), packed).reshape(shape)
+
+
+def _four(problem: ConvProblem, choice: Choice) -> Callable[..., np.ndarray] | None:
+    """Return a function of input, weight, bias and workspace if four phases are computed in one pass, or None."""
+    form, dtype = problem.canonical_form(), problem.compute_dtype
+    if problem.padding_mode != "zeros" or problem.data_format != "channels_first" or problem.dtype != dtype.name:
+        return None
+    steps, reached = adjoint.steps(form, choice)
+    if not reached or not adjoint.are_four(form, steps):
+        return None
+    run = adjoint.merging(steps, choice, in_line=True)
+    if run is None:
+        return None
+
+    def compute(input: np.ndarray, weight: np.ndarray, bias: Any, workspace: host.Workspace | None) -> np.ndarray:
+        taps = adjoint.swapped(form, problem.canonical_weight(weight))
+        out = np.empty(form.input_shape, dtype)
+        run(input.reshape(form.result_shape), run.packed(taps, bias, workspace), out)
+        return out.reshape(problem.input_shape)
+
+    return compute
 
 
 def _only_step(problem: ConvProblem, choice: Choice) -> adjoint.Step | None:

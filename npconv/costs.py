@@ -117,6 +117,8 @@ class Effort:
             filters = -(-filters // self._wide(problem)) * self._wide(problem)
         else:
             rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
+            if self.slivers and problem.taps > problem.positions:
+                rate *= 0.3  # for a few results at a time, elements that fill no cache
         if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
             rate *= 0.6  # for a few results at a time, filters that fill no cache
         filters *= problem.groups
@@ -125,7 +127,7 @@ class Effort:
         plane = math.prod(-(-n // tile) * tile for n, tile in zip((height, width), outputs, strict=True))
         products = problem.products
         if self.dots:
-            lanes = vector_bytes() // itemsize
+            lanes = 64 // itemsize
             products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
             plane = -(-plane // 9) * 9
         elif not self.panel:

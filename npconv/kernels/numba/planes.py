@@ -15,8 +15,8 @@ filters lie side by side, as the swapped ones of a 1 × 1 kernel's gradient do, 
 numbers lie apart are put in order (`npconv.kernels.numba.rows`).
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
-convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. Those
-of a 1 × 1 kernel are merged with pixels, and rows, that meet no tap.
+convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written; so are
+four, those of even rows and of odd ones. Those of a 1 × 1 kernel are merged with pixels, and rows, that meet no tap.
 
 A task is a rectangle of one plane of the result, for some groups, or some filters of one group.
 
@@ -148,8 +148,9 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
 def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False, all_rows: int = 0) -> Plan:
     """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged.
 
-    With ``all_rows``, one is merged with pixels that meet no tap, and its rows with such rows, which makes so many.
-    The input's pixels are ``in_line`` if they, of several rows too, all lie at one distance from each other.
+    Of four, the last two are merged to rows between the others'. With ``all_rows``, one is merged with pixels that meet
+    no tap, and its rows with such rows, which makes so many. The input's pixels are ``in_line`` if they, of several
+    rows too, all lie at one distance from each other.
     """
     problem = problems[0]
     itemsize = problem.compute_dtype.itemsize
@@ -344,9 +345,17 @@ def _turn_nothing(turned, filters, first, to_element, count, elements):  # type:
 
 
 @jit.inline
-def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
-    """Write phases, merged with each other or, if ``apart``, with pixels that meet no tap, and ``blank`` such rows."""
+def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart, phases):  # type: ignore[no-untyped-def]
+    """Write phases, merged with each other or, if ``apart``, with pixels that meet no tap, and ``blank`` such rows.
+
+    The third and the fourth phase are of the rows half way to the next ones.
+    """
     odd = filters * pitch
+    if phases == 4:
+        lower = start + layout[3] // 2
+        unload_merged(
+            out, layout, lower, filters, rows, columns, column, result[2 * odd :], pitch, width, odd, np.int64(0)
+        )  # fmt: skip
     if apart:
         fill_rows(result, odd, 2 * columns, bias, k, filters)
         count = min(2 * columns, layout[7] - 2 * column)
@@ -357,7 +366,9 @@ def _merge(out, layout, start, filters, rows, blank, columns, column, result, pi
 
 
 @jit.inline
-def _merge_nothing(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
+def _merge_nothing(  # type: ignore[no-untyped-def]
+    out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart, phases
+):
     """Stand where no phases are merged."""
 
 
@@ -380,7 +391,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
         first_filter = part * filters // grid[2]
         count = (part + 1) * filters // grid[2] - first_filter  # of each group
         sums = sizes[8:]
-        merged = 2 if all_rows else len(sums)
+        merged = 2 if all_rows or len(sums) > 1 else 1
         row, column = vertical * block[1], horizontal * block[2]
         rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
         phases = offsets[len(offsets) - down - across :]
@@ -445,7 +456,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
                 blank = min(rows, all_rows // 2 - row)
                 merge(
                     out, out_layout, at, count, rows, blank, columns, column, result, pitch, window[2], bias,
-                    begin * filters + first_filter, all_rows,
+                    begin * filters + first_filter, all_rows, len(sums),
                 )  # fmt: skip
             elif not straight and not by_rows:
                 unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
