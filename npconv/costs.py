@@ -86,6 +86,9 @@ class Effort:
     PACK = 15e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
 
+    group: float = 0
+    """Seconds that it takes to begin with a group."""
+
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
@@ -130,6 +133,7 @@ class Effort:
             lanes = 64 // itemsize
             products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
             plane = -(-plane // 9) * 9
+            rate *= 0.25 if problem.taps < problem.positions else 1  # sums of short rows are many sums of lanes
         elif not self.panel:
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
         pixels = problem.batch * math.prod(depth) * plane
@@ -150,6 +154,7 @@ class Effort:
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
+        work += self.group * problem.groups * problem.batch
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
             packing = (self.plain * times if plain else self.pack) * (1 + points / 4)

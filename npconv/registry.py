@@ -156,7 +156,7 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        Effort(8e-6, 47e9, 0, slivers=12, alone=0.45),
+        Effort(8e-6, 47e9, 0, slivers=12, alone=0.45, group=4e-7),
         refuse=refusals.direct,
         dtypes="float",
         engine="planes",

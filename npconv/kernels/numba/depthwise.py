@@ -88,7 +88,7 @@ pack_bias = planes.pack_bias
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks, for both memory orders."""
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
-    return Plan(problem.flops // 20, down, _along(problem, threads) if first_channels(problem) else None)
+    return Plan(problem.flops // 8, down, _along(problem, threads) if first_channels(problem) else None)
 
 
 def _is_small(problem: ConvProblem) -> bool:
