@@ -14,6 +14,7 @@ times 5 products instead of 16.
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
@@ -90,8 +91,7 @@ class Filtering(NamedTuple):
     @property
     def points(self) -> int:
         """Points of a tile, in each channel that it has then."""
-        points = [self.outputs + phase.number - 1 for phase in self.phases]
-        return max(points) if self.fold > 1 else sum(points)
+        return _points(self)
 
     @property
     def results(self) -> int:
@@ -106,7 +106,18 @@ class Filtering(NamedTuple):
     @property
     def reach(self) -> int:
         """Samples that a tile meets, of a residue if they are folded."""
-        return self.points if self.fold > 1 else int(max(phase.samples.stop for phase in self.phases))
+        return _reach(self)
+
+
+@cache
+def _points(axis: Filtering) -> int:
+    points = [axis.outputs + phase.number - 1 for phase in axis.phases]
+    return max(points) if axis.fold > 1 else sum(points)
+
+
+@cache
+def _reach(axis: Filtering) -> int:
+    return axis.points if axis.fold > 1 else int(max(phase.samples.stop for phase in axis.phases))
 
 
 def axes(problem: ConvProblem, outputs: int) -> tuple[Filtering, Filtering]:
@@ -119,6 +130,7 @@ def axes(problem: ConvProblem, outputs: int) -> tuple[Filtering, Filtering]:
     return down, across
 
 
+@lru_cache(maxsize=1024)
 def _longest(outputs: int, taps: int, stride: int, up: int, lead: int) -> Filtering:
     """Return the filtering of so many results, or of as many as there are points for."""
     found = Filtering(outputs if taps > 1 else 1, taps, stride, up, lead)
