@@ -46,7 +46,7 @@ def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any]
 
     def compute(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         taps = step.taps_of(adjoint.swapped(form, problem.canonical_weight(weight)))
-        return road(input.reshape(size), taps, bias).reshape(shape)
+        return road(input.reshape(size), taps, bias, None).reshape(shape)
 
     return compute
 
@@ -66,7 +66,7 @@ def transposed_layer(
     shape, size = problem.input_shape, step.forward.input_shape
     taps = step.taps_of(adjoint.swapped(problem.canonical_form(), problem.canonical_weight(weight)))
     packed = plan.pack(taps, bias, workspace, step.begins)
-    return lambda input: quick(input.reshape(size), packed).reshape(shape)
+    return lambda input: quick(input.reshape(size), packed, None).reshape(shape)
 
 
 def _four(problem: ConvProblem, choice: Choice) -> Callable[..., np.ndarray] | None:

@@ -32,7 +32,7 @@ class _Layer:
         self._packed = {name: contiguous(array, compute_dtype(self._dtype.name)) for name, array in self._arrays()}
         self._problems: dict[Any, ConvProblem] = {}
         self._workspace = Workspace()
-        self._roads: dict[Any, Callable[[np.ndarray], np.ndarray]] = {}
+        self._roads: dict[Any, Callable[[np.ndarray, Any], np.ndarray]] = {}
         if call.choice(*choice, {}).backend != "auto":
             backends.require(choice[1])
         self._problem_of(self._fitting_shape(), self._dtype)  # whatever is wrong, is said now
@@ -57,10 +57,10 @@ class _Layer:
         ValueError, TypeError, MemoryError
             As for the function.
         """
-        key = recall.key(input) if out is None else None
+        key = recall.key(input, out) if out is None or not self.transposed else None
         road = self._roads.get(key)
-        if road is not None:
-            return road(input)
+        if road is not None and recall.apart(out, input):
+            return road(input, out)
         named = call.arrays(input=input) | dict(self._arrays())
         call.on_host(type(self).__name__, named)
         dtype = call.dtype(named)
@@ -73,21 +73,21 @@ class _Layer:
             adjoint.input_gradient(problem, weight, named["input"], bias, out, choice, self._workspace)
         else:
             choose(problem, choice).run(named["input"], weight, bias, out, self._workspace)
-        if key is not None and key[-1] == dtype:
+        if key is not None and input.dtype == dtype:
             self._remember(key, problem, choice, weight, bias)
         return out
 
     def _remember(self, key: Any, problem: ConvProblem, choice: Choice, weight: Any, bias: Any) -> None:
-        """Keep the road that a call took, if it is one to be kept."""
+        """Keep the road that a call took, if it is one to be kept: of the input, and of the result to fill or None."""
         if self.transposed:
-            shape, dtype = problem.input_shape, key[-1]
+            short = adjoint_roads.transposed_layer(problem, choice, weight, bias, self._workspace)
 
-            def whole(input: np.ndarray) -> np.ndarray:
-                out = np.empty(shape, dtype)
-                adjoint.input_gradient(problem, weight, input, bias, out, choice, self._workspace)
-                return out
-
-            road = adjoint_roads.transposed_layer(problem, choice, weight, bias, self._workspace) or whole
+            def road(input: np.ndarray, out: Any) -> np.ndarray:
+                if short is not None:
+                    return short(input)
+                result = np.empty(problem.input_shape, problem.dtype)
+                adjoint.input_gradient(problem, weight, input, bias, result, choice, self._workspace)
+                return result
 
         else:
             plan = choose(problem, choice)
@@ -96,8 +96,8 @@ class _Layer:
                 return
             packed = plan.pack(weight, bias, self._workspace)
 
-            def road(input: np.ndarray) -> np.ndarray:
-                return quick(input, packed)
+            def road(input: np.ndarray, out: Any) -> np.ndarray:
+                return quick(input, packed, out)
 
         if len(self._roads) >= recall.KEPT:
             self._roads.clear()

@@ -95,8 +95,11 @@ class Plan:
         return workspace.packed(key, lambda: self._packing(weight, bias))
 
     @property
-    def quick(self) -> Callable[[np.ndarray, Any], np.ndarray] | None:
-        """A function of a C-contiguous input of the problem's dtype and of what `pack` returned, or None."""
+    def quick(self) -> Callable[[np.ndarray, Any, np.ndarray | None], np.ndarray] | None:
+        """A function of a C-contiguous input of the problem's dtype, of what `pack` returned and of ``out``; or None.
+
+        The result to fill is C-contiguous and of the same dtype, or None for a new one.
+        """
         return None if self.algorithm.engine is None else self._run.quick
 
     def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Any, np.ndarray], None] | None:
@@ -111,13 +114,13 @@ class Plan:
         return None if fill is None else lambda x, weight, out: fill(x, pack(weight, None), out)
 
     @property
-    def road(self) -> Callable[[Any, Any, Any], np.ndarray] | None:
-        """A function of C-contiguous input and bias and aligned weight of the problem's dtype, or None."""
+    def road(self) -> Callable[[Any, Any, Any, Any], np.ndarray] | None:
+        """A function of C-contiguous input, bias and ``out`` and aligned weight of the problem's dtype, or None."""
         if self.algorithm.engine is None:
             return None
         packing, run = self._of_call
         quick, pack = run.quick, packing.quick
-        return None if quick is None else lambda input, weight, bias: quick(input, pack(weight, bias))
+        return None if quick is None else lambda input, weight, bias, out: quick(input, pack(weight, bias), out)
 
     @once
     def computed(self) -> ConvProblem:

@@ -45,6 +45,13 @@ def key(*arrays: Any) -> tuple[Hashable, ...] | None:
     return tuple(found)
 
 
+def apart(out: Any, *arrays: Any) -> bool:
+    """Whether an array to be filled, of those that `key` knows, can be, and has no memory of others; or is None."""
+    if out is None:
+        return True
+    return out.flags.writeable and not any(np.may_share_memory(out, array) for array in arrays if array is not None)
+
+
 def plain(options: tuple[Any, ...]) -> bool:
     """Whether options are numbers and names, or tuples of them, of Python's own types."""
     for option in options:

@@ -219,20 +219,23 @@ def test_types_that_will_not_do(bad):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_out_that_will_not_do(bad, backend):
     kind, make, said = OUTS[bad]
-    x = np.ones((2, 3, 5, 6), np.float32)
-    out = make(x)
-    with pytest.raises(kind) as caught:
-        npconv.conv2d(x, np.ones((4, 3, 3, 3), np.float32), out=out, backend=backend)
-    assert type(caught.value) is kind
-    message = str(caught.value)
-    assert all(word in message for word in said), message
-    assert (x == 1).all()
+    x, weight = np.ones((2, 3, 5, 6), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    layer = npconv.Conv2d(weight, backend=backend)
+    for compute in (lambda out: npconv.conv2d(x, weight, out=out, backend=backend), lambda out: layer(x, out=out)):
+        compute(np.empty((2, 4, 3, 4), np.float32))  # is remembered
+        with pytest.raises(kind) as caught:
+            compute(make(x))
+        assert type(caught.value) is kind
+        message = str(caught.value)
+        assert all(word in message for word in said), message
+        assert (x == 1).all()
 
 
 @pytest.mark.parametrize("which", ["weight", "bias"])
 def test_out_may_not_be_another_input_either(which):
     memory = zeros(4, 3, 3, 3)
     arguments = good(weight=memory) if which == "weight" else good(bias=memory.reshape(-1)[:4])
+    npconv.conv2d(**arguments, out=np.empty((2, 4, 3, 4), np.float32))
     with pytest.raises(ValueError, match=f"out shares memory with {which}"):
         npconv.conv2d(**arguments, out=memory.reshape(-1)[:96].reshape(2, 4, 3, 4))
 

@@ -143,16 +143,20 @@ class Run:
         return fill
 
     @once
-    def quick(self) -> Callable[[np.ndarray, Packed], np.ndarray] | None:
-        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None."""
+    def quick(self) -> Callable[[np.ndarray, Packed, np.ndarray | None], np.ndarray] | None:
+        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None.
+
+        It takes a result to fill, which must be so, too, or None for a new one.
+        """
         problem = self._problem
         shape, dtype = problem.result_shape, np.dtype(problem.dtype)
         fill = self.fixed(*(problem.canonical(np.empty(size, dtype)) for size in (problem.input_shape, shape)))
         if fill is None:
             return None
 
-        def call(x: np.ndarray, packed: Packed) -> np.ndarray:
-            out = np.empty(shape, dtype)
+        def call(x: np.ndarray, packed: Packed, out: np.ndarray | None) -> np.ndarray:
+            if out is None:
+                out = np.empty(shape, dtype)
             fill(host.writeable(x).reshape(-1), packed, out.reshape(-1))
             return out
 
