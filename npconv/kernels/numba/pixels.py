@@ -86,6 +86,50 @@ def _tile(rows, columns, cut):  # type: ignore[no-untyped-def]
     return jit.specialised(multiply, rows, columns, cut, within=True)
 
 
+def _cutting(rows):  # type: ignore[no-untyped-def]
+    """Return the product for slivers that are not cut yet: what it loads from whole planes, it copies to them.
+
+    A channel's pixels are a page of memory for themselves, and the time that it takes to get at them passes with
+    products: 256 → 64 channels at 56² take 0.60 ms instead of 0.64. (To ask for them ahead gained nothing.)
+    """
+
+    def multiply(  # type: ignore[no-untyped-def]
+        result, at, pitch, filters, first, slivers, places, x, start, pixels, to_channel, sizes, bias, k, epilogue,
+    ):  # fmt: skip
+        chain, elements, to_filter, to_element = sizes
+        wide = width_of(result)
+        rows_at = starts_from(first, to_filter, rows)
+        pairs = elements // 2 * 2
+        for n in range(len(places)):
+            target, source, i = places[n, 0], start + pixels[n], np.int64(0)
+            tile = zeros(result, rows, COLUMNS)
+            total, end = tile, chain
+            for element in range(0, pairs, 2):
+                if element == end:
+                    total = add(total, tile)
+                    tile = zeros(result, rows, COLUMNS)
+                    end += chain
+                copy(slivers, target, x, source)
+                tile = multiply_add(tile, filters, rows_at, i, slivers, target)
+                copy(slivers, target + wide, x, source + to_channel)
+                tile = multiply_add(tile, filters, rows_at, i + to_element, slivers, target + wide)
+                target += 2 * wide
+                source += 2 * to_channel
+                i += 2 * to_element
+            if pairs < elements:
+                copy(slivers, target, x, source)
+                tile = multiply_add(tile, filters, rows_at, i, slivers, target)
+            total = add(total, tile)
+            total = add_column(total, bias, k)
+            if epilogue[0] != 0:
+                total = activated(total, epilogue)
+            store(total, result, at + places[n, 1], pitch)
+
+    return jit.specialised(multiply, rows, within=True)
+
+
+_cutting_six = _cutting(ROWS)
+
 _one, _two, _three, _four = (_tile(rows, columns, False) for rows, columns in IN_PLANES.items())
 _cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, True) for rows in range(LEAST_ROWS, ROWS + 1))
 
@@ -127,11 +171,37 @@ def multiply_planes(  # type: ignore[no-untyped-def]
 
 
 @jit.inline
-def multiply_slivers(result, at, pitch, filters, first, count, slivers, places, turned, sizes, bias, k, epilogue):  # type: ignore[no-untyped-def]
+def can_cut(count):  # type: ignore[no-untyped-def]
+    """Whether the first of the tiles of so many filters can cut the slivers: if it is one of six."""
+    tiles = -(-count // ROWS)
+    return -(-count // tiles) == ROWS
+
+
+@jit.inline
+def multiply_slivers(  # type: ignore[no-untyped-def]
+    result,
+    at,
+    pitch,
+    filters,
+    first,
+    count,
+    slivers,
+    places,
+    turned,
+    sizes,
+    bias,
+    k,
+    epilogue,
+    x,
+    start,
+    pixels,
+    to_channel,
+):
     """Do the same with slivers, for at least `FEWEST` filters, ``sizes`` being the chain and the elements of a filter.
 
     ``places`` are where each sliver begins and where its results belong, behind ``at``. The filters are as
-    `turn_filters` has copied them if ``turned``, else one behind the other.
+    `turn_filters` has copied them if ``turned``, else one behind the other. If there is a distance ``to_channel``,
+    slivers are cut first, from ``x[start + pixel:]`` for each of their first ``pixels``.
     """
     chain, elements = sizes
     tiles = -(-count // ROWS)
@@ -139,7 +209,12 @@ def multiply_slivers(result, at, pitch, filters, first, count, slivers, places, 
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
         all_sizes = (chain, elements, np.int64(1), rows) if turned else (chain, elements, elements, np.int64(1))
-        if rows == 6:
+        if tile == 0 and to_channel > 0:
+            _cutting_six(
+                result, at, pitch, filters, first, slivers, places, x, start, pixels, to_channel, all_sizes, bias, k,
+                epilogue,
+            )  # fmt: skip
+        elif rows == 6:
             _cut_six(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue)
         elif rows == 5:
             _cut_five(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue)

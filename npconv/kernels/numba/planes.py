@@ -36,6 +36,7 @@ from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
     FEWEST,
     WIDEST,
+    can_cut,
     cut_planes,
     cut_slab,
     multiply_planes,
@@ -315,17 +316,21 @@ def _slivers(whole: bool) -> Any:
             weight = first_offset = np.int64(0)  # where the filters of a convolution begin, and its offsets
             for phase in range(len(sums)):
                 elements, chain, cut_before = sums[phase]
+                to_channel = np.int64(0)
                 if not cut_before:
                     for sliver in range(len(some)):
                         some[sliver, 0] = sliver * elements * wide
-                    cut(
-                        fill, some, pixels[first : first + len(some)], elements, piece, begin, offsets[first_offset:],
-                        x, start, x_layout, positions,
-                    )  # fmt: skip
+                    if whole and x_layout[4] == 1 and positions >= wide and can_cut(count):
+                        to_channel = x_layout[1]
+                    else:
+                        cut(
+                            fill, some, pixels[first : first + len(some)], elements, piece, begin,
+                            offsets[first_offset:], x, start, x_layout, positions,
+                        )  # fmt: skip
                 begin_with = np.int64(0) if turned else weight + k * elements
                 multiply_slivers(
                     result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
-                    (chain, elements), bias, k, epilogue,
+                    (chain, elements), bias, k, epilogue, x, start, pixels[first : first + len(some)], to_channel,
                 )  # fmt: skip
                 weight += len(bias) * elements
                 first_offset += elements
