@@ -15,7 +15,7 @@ import npconv
 from bench import conftest as bench
 from npconv.kernels.numba import peak
 from npconv.threads import max_threads
-from peers.race import Contestant, LeftOut, check, others_seconds, pause, race
+from peers.race import Contestant, LeftOut, check, keep_memory, others_seconds, pause, race
 from peers.work import Work
 
 PEERS = ("torch", "onnxruntime", "ncnn")
@@ -34,10 +34,17 @@ def pytest_addoption(parser):
         "--peers-threads", default=str(min(2, MOST_THREADS)), metavar="N[,N]",
         help="threads of every contestant; of several numbers, one after the other (default: %(default)s)",
     )  # fmt: skip
+    group.addoption(
+        "--peers-keep-memory",
+        action="store_true",
+        help="keep freed memory, which the C library may give back otherwise",
+    )
 
 
 def pytest_configure(config):
     config.stash[PEAKS] = {}
+    if config.getoption("--peers-keep-memory"):
+        keep_memory()
 
 
 def pytest_report_header():

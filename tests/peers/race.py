@@ -8,7 +8,9 @@ threads that woke up on one core to be parted (in turns of 20 ms many were not, 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +81,20 @@ def _take_turn(contestant: Contestant) -> float:
         least = min(least, end - start)
     contestant.times.append(least)
     return end - begin
+
+
+def keep_memory() -> None:
+    """Let the C library keep the memory that is freed, as it does for a program that has run for a while.
+
+    Results of some megabytes, and what contestants work in, may otherwise be given back to the system and fetched anew
+    in each call, for all rounds or none, as memory happens to lie. That is what users wait for as a rule, too, so that
+    it must be asked for: ncnn then takes 0.58 ms instead of 0.92 for 64 channels at 56², torch 21 instead of 31 for
+    VGG-16's conv1_2, and npconv 1.5 instead of 1.8 for an input gradient.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3
+        libc.mallopt(mmap_threshold, 2**30)
+        libc.mallopt(trim_threshold, 2**30)
 
 
 def pause() -> None:
