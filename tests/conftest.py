@@ -16,8 +16,22 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "npconv")
 SAMPLES = pytest.StashKey[dict[tuple[str, str], dict[str, tuple[int, int]]]]()
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", action="store_true", help="also run tests that take minutes, and seldom find what others do not"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="runs with --long"))
+
+
 def pytest_configure(config):
     """Give this run, and the processes that it starts, a folder of its own for what `npconv.tune` keeps."""
+    config.addinivalue_line("markers", "long: takes minutes, and is left out without --long")
     config.stash[SAMPLES] = {}
     os.environ.pop("PYTEST_XDIST_WORKER", None)  # lest the pytest that a test starts takes itself for a worker
     folder = tempfile.TemporaryDirectory(prefix="npconv-")

@@ -151,7 +151,6 @@ SHAPES = (
     "mb2ic3oc17ih23iw30kh7sh2ph3+bias",
     "ic33oc20ih19iw16kh7sh2ph0:3pw2+reflect",
     "mb2ic16oc9ih9iw40kh7kw3sh2ph3pw1",
-    "mb2ic20oc16iw41kw7sw2pw3:1+bias",
     "ic18oc9id5ih13iw17kd3kh7sd2sh2pd1ph3",
     # Kernels larger than their results.
     *PIECES,

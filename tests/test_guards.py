@@ -26,7 +26,9 @@ def test_guards_guard(place):
         program(f"guarded.trespass({place!r})")
 
 
-@pytest.mark.parametrize(("place", "poison"), [("end", "nan"), ("begin", "large"), ("end", "small")])
+@pytest.mark.parametrize(
+    ("place", "poison"), [("end", "nan"), ("begin", "large"), pytest.param("end", "small", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd4 within"])
 def test_no_engine_trespasses(algorithm, place, poison):
     said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, 'float32', 'float64')")
