@@ -160,6 +160,20 @@ def results_of(axes: tuple[Filtering, Filtering]) -> Any:
     return jit.specialised(finish, *axes[0], *axes[1])
 
 
+@jit.inline
+def unload(out, layout, place, residues, steps, first, filters, rows, columns, result, pitch):  # type: ignore[no-untyped-def]
+    """Write a rectangle of results where it belongs.
+
+    It is of an image, a panel's first filter and a plane, and there of the pixels of some residues modulo the dilation,
+    of whose rows and columns those of ``first`` are its first.
+    """
+    (image, k, z), (lower, right), (y_step, x_step), (row, column) = place, residues, steps, first
+    at = image * layout[0] + k * layout[1] + z * layout[2]
+    at += (lower + row * y_step) * layout[3] + (right + column * x_step) * layout[4]
+    count = min(width_of(out), filters - k)
+    slab.unload(out, at, layout[1], y_step * layout[3], x_step * layout[4], count, rows, columns, result, 0, pitch)
+
+
 @cache
 def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
     """Return the kernel for packed filters."""
@@ -226,12 +240,9 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
                 i, j = divmod(tile, tile_columns)
                 first = (i * down * tile_columns + j) * across
                 finish(result, first, tile_columns * across, products, tiles, tile, bias, panel * wide, epilogue)
-            k = panel * wide
-            at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-            at += (lower + row * y_step) * out_layout[3] + (right + column * x_step) * out_layout[4]
-            slab.unload(
-                out, at, out_layout[1], y_step * out_layout[3], x_step * out_layout[4], min(wide, filters - k), rows,
-                wanted, result, 0, tile_columns * across,
+            unload(
+                out, out_layout, (image, panel * wide, z), (lower, right), (y_step, x_step), (row, column), filters,
+                rows, wanted, result, tile_columns * across,
             )  # fmt: skip
 
     block.__name__ = block.__qualname__ = f"_block{name_of(axes)}"

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes
-from npconv.kernels.numba import bands, jit, product, slab
+from npconv.kernels.numba import bands, jit, product
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.folding import loaded
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.winograd import CHAIN, apart, filters_to_points, name_of, results_of, tile_to_points
+from npconv.kernels.numba.winograd import CHAIN, apart, filters_to_points, name_of, results_of, tile_to_points, unload
 from npconv.problem import ConvProblem
 
 
@@ -151,11 +151,9 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             for j in range(-(-wanted // across)):
                 tile = (at_line - first) * tile_columns + j
                 to_results(result, j * across, tile_columns * across, products, room, tile, bias, k, epilogue)
-            at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-            at += (lower + row * y_step) * out_layout[3] + (right + column * x_step) * out_layout[4]
-            slab.unload(
-                out, at, out_layout[1], y_step * out_layout[3], x_step * out_layout[4], min(wide, filters - k), rows,
-                wanted, result, 0, tile_columns * across,
+            unload(
+                out, out_layout, (image, k, z), (lower, right), (y_step, x_step), (row, column), filters, rows, wanted,
+                result, tile_columns * across,
             )  # fmt: skip
 
     block.__name__ = block.__qualname__ = f"_products{name_of(axes)}"
