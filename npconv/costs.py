@@ -66,6 +66,9 @@ class Effort:
     outer: bool = False
     """Whether it is images and filters that are multiplied, for one element of the kernel after the other."""
 
+    quarters: bool = False
+    """Whether matrices are cut into quarters, and sums of these multiplied, by Strassen's algorithm."""
+
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
@@ -77,6 +80,9 @@ class Effort:
 
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
+
+    SUMS = 7 / 4
+    """Sums that are made of each number of the input."""
 
     COPY = 0.15e-9
     """Seconds to load or store a number."""
@@ -97,7 +103,8 @@ class Effort:
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
         rate = self.products * 4 / itemsize
         if self.panel:
-            filters = -(-filters // (self.panel // itemsize)) * (self.panel // itemsize)
+            wide = self.panel // itemsize * (2 if self.quarters else 1)  # panels in pairs
+            filters = -(-filters // wide) * wide
         else:
             rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
         if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
@@ -121,6 +128,9 @@ class Effort:
         if self.tile > 1:  # a point takes half as long as a number that is copied
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             copied += tiles * (problem.in_channels * problem.three(problem.kernel_size)[0] + filters) / 2
+        if self.quarters:
+            pixels += pixels % 2
+            copied += problem.batch * problem.positions * problem.in_channels * self.SUMS
         copied += pixels * filters * (2 if turned else 1)
         if turned and self.tile == 1 and not self.pieces:
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
@@ -188,6 +198,8 @@ class Effort:
         if self.pieces:
             results = problem.output_size[-1]
             return ((results * (7 - results) / 6) ** 2 if results < 6 else 1.0), 1.0
+        if self.quarters:
+            return 8 / 7, 7 / 4
         if self.tile == 1:
             return 1.0, 1.0
         axes = self._axes(problem)
@@ -261,6 +273,9 @@ class Effort:
         if self.outer:  # a part of the kernel, too, and sums
             results = problem.batch * problem.out_channels * problem.positions
             slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
+        if self.quarters:
+            pixels = min(problem.positions, 100)
+            slab = pixels * (7 * problem.in_channels // 4 + 128 + 6 * self.panel // itemsize) * itemsize + 2**14
         if self.pieces:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4

@@ -58,6 +58,20 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
     return refuse
 
 
+def strassen(problem: ConvProblem) -> str | None:
+    """Refuse all but products of matrices whose halves fill vectors and panels of any width."""
+    if problem.taps != 1:
+        return "it is for kernels of one element"
+    if problem.groups != 1:
+        return "it takes one group only"
+    refused, least = direct(problem), 256 // problem.compute_dtype.itemsize
+    if refused is None and min(problem.in_channels, problem.out_channels) < least:
+        return f"it needs {least} input channels and filters or more"
+    if refused is None and problem.in_channels % 2:
+        return f"it needs an even number of input channels, and there are {problem.in_channels}"
+    return refused
+
+
 def depthwise(problem: ConvProblem) -> str | None:
     """Refuse groups of several channels, and chains of sums that would be too long."""
     if problem.in_channels != problem.groups:

@@ -28,7 +28,6 @@ form.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -41,10 +40,11 @@ from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.vector import activated, add, add_row, load, multiply_add_rows, starts_from, store, zeros
 from npconv.problem import ConvProblem
 
-CHAIN = int(os.environ.get("CHAIN", "128"))
-PIXELS = int(os.environ.get("PIXELS", "64"))
-ROOM = float(os.environ.get("ROOM", "1.5"))
+CHAIN = 64
+PIXELS = 100
+ROOM = 2**21
 LOAD = 0.8
+BEGIN = 5.0
 
 
 class Weights(NamedTuple):
@@ -76,7 +76,7 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> Weights:
         largest = np.abs(matrix).max(axis=0)
         exponents = np.where(np.isfinite(largest), np.frexp(largest)[1] - 1, 0)
         matrix = np.ldexp(matrix, -exponents)
-        scale = np.ldexp(np.ones(1, weight.dtype), exponents)
+        scale = np.ldexp((largest != 0).astype(weight.dtype), exponents)
         # Of an odd number of panels, the one in the middle is in both halves.
         first, second = matrix[: pairs * wide], matrix[(panels - pairs) * wide :]
         b11, b21, b12, b22 = first[:, :half], first[:, half:], second[:, :half], second[:, half:]
@@ -100,9 +100,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     half = channels // 2
     depth, height, width = problem.output_size
     pairs = -(-(-(-filters // wide)) // 2)
-    pixels = min(PIXELS, int(ROOM * blocking.LARGE_CACHE / (1.75 * channels * dtype.itemsize)))
-    pixels = max(pixels, 24)
-    block = blocking.blocks(height, width, pixels, problem.batch * depth, pairs, threads, LOAD)
+    pixels = min(PIXELS, max(ROOM // (7 * half * dtype.itemsize // 2), 1))
+    block = blocking.lined(height, width, pixels, problem.batch * depth, pairs, threads, LOAD, BEGIN)
     grid = (problem.batch, -(-pairs // block.panels), depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
     parts = -(-half // CHAIN)
