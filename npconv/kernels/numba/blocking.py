@@ -6,6 +6,8 @@ from heapq import heapreplace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from npconv.problem import ConvProblem
 
 
@@ -62,6 +64,21 @@ def even(size: int, most: int) -> int:
     """Return the largest share when ``size`` is cut into as few pieces of at most ``most`` as there can be."""
     pieces = -(-size // max(most, 1))
     return -(-size // pieces)
+
+
+def apart(count: int, threads: int) -> np.ndarray:
+    """Return the order in which to compute ``count`` rectangles, so that those of the threads at a time are far apart.
+
+    Side by side they share lines of the cache in their results, at the end of each row: 256 to 512 channels at stride 2
+    of 56² so took 1.18 ms instead of 1.13.
+
+    Examples
+    --------
+    >>> apart(5, 2)
+    array([0, 3, 1, 4, 2])
+    """
+    share = -(-count // threads)
+    return np.array([n for first in range(share) for n in range(first, count, share)])
 
 
 def blocks(height: int, width: int, pixels: int, others: int, panels: int, threads: int, load: float = 0.1) -> Blocks:

@@ -61,6 +61,7 @@ class Plan(NamedTuple):
     work: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
+    order: np.ndarray
     sizes: np.ndarray
 
 
@@ -102,7 +103,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     pairs = -(-(-(-filters // wide)) // 2)
     pixels = min(PIXELS, max(ROOM // (7 * half * dtype.itemsize // 2), 1))
     block = blocking.lined(height, width, pixels, problem.batch * depth, pairs, threads, LOAD, BEGIN)
-    grid = (problem.batch, -(-pairs // block.panels), depth, -(-height // block.rows), -(-width // block.columns))
+    down, across = -(-height // block.rows), -(-width // block.columns)
+    grid = (problem.batch, -(-pairs // block.panels), depth, down * across, across)
     before = tuple(-pad for pad, _ in problem.padding)
     parts = -(-half // CHAIN)
     sizes = np.array([problem.stride, before, (block.panels, *block[:2]), (channels, filters, parts)])
@@ -110,7 +112,10 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     share = -(-half // parts)
     scratch = 4 * pixels * share + 7 * pixels * half + LEAST_ROWS * share + (11 * pixels + SPARE) * wide
     scratch += 3 * jit.LINE // dtype.itemsize
-    return Plan(int(np.prod(grid)), problem.flops // 40, (scratch, dtype), np.array(grid), sizes)
+    return Plan(
+        int(np.prod(grid[:4])), problem.flops // 40, (scratch, dtype), np.array(grid),
+        blocking.apart(down * across, threads), sizes,
+    )  # fmt: skip
 
 
 def conv(
@@ -118,8 +123,8 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _block.run(plan.tasks, plan.work, x, x_layout, *weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-               scratch=plan.scratch)  # fmt: skip
+    _block.run(plan.tasks, plan.work, x, x_layout, *weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
+               plan.sizes, scratch=plan.scratch)  # fmt: skip
 
 
 @jit.inline
@@ -178,10 +183,10 @@ def _combine(result, products, half, bias, first, second, epilogue):  # type: ig
 
 
 @jit.scratch_kernel
-def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_layout, grid, order, sizes):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some pairs of panels."""
-    task, horizontal = divmod(task, grid[4])
-    task, vertical = divmod(task, grid[3])
+    task, place = divmod(task, grid[3])
+    vertical, horizontal = divmod(order[place], grid[4])
     task, z = divmod(task, grid[2])
     image, part = divmod(task, grid[1])
     stride, before, block, (channels, filters, parts) = sizes
