@@ -180,9 +180,7 @@ def _tasks(block: Blocks, height: int, width: int, panels: int) -> int:
     return -(-height // block.rows) * -(-width // block.columns) * -(-panels // block.panels)
 
 
-def _time(
-    products: list[float], loads: list[float], others: int, panels: int, share: int, threads: int
-) -> float:
+def _time(products: list[float], loads: list[float], others: int, panels: int, share: int, threads: int) -> float:
     """Return how long all tasks take, in products of a tile with a panel, if threads take them in order."""
     parts = -(-panels // share)
     total = others * (sum(products) * panels + sum(loads) * parts)

@@ -107,7 +107,10 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     grid = (problem.batch, -(-pairs // block.panels), depth, down * across, across)
     before = tuple(-pad for pad, _ in problem.padding)
     parts = -(-half // CHAIN)
-    sizes = np.array([problem.stride, before, (block.panels, *block[:2]), (channels, filters, parts)])
+    sizes = np.array(
+        [problem.stride, before, (block.panels, *block[:2]), (channels, filters, parts),
+         (not any(map(any, problem.padding)), 0, 0)]
+    )  # fmt: skip
     pixels = -(-block.rows * block.columns // 2)
     share = -(-half // parts)
     scratch = 4 * pixels * share + 7 * pixels * half + LEAST_ROWS * share + (11 * pixels + SPARE) * wide
@@ -128,25 +131,26 @@ def conv(
 
 
 @jit.inline
-def _sum_up(sums, at, piece, half, share, scale, c, to_second):  # type: ignore[no-untyped-def]
+def _sum_up(sums, at, numbers, starts, size, begin, other, half, share, scale, c, to_second):  # type: ignore[no-untyped-def]
     """Make what is multiplied of some channels of both halves, scaled: A11, A12, S2, S3, A22, S1 and S4.
 
-    The first channel is ``c``, or ``to_second`` more in the second half. Products with a power of two are exact.
+    The first channel is ``c``, or ``to_second`` more in the second half. A pixel's are ``begin`` behind ``size`` times
+    its start, and in the second half ``other`` more. Products with a power of two are exact.
     """
     wide = width_of(sums)
     step, line, negative = half * share, starts_from(np.int64(0), 0, 1), 2 * to_second
     for pixel in range(half):
+        upper, lower = begin + starts[pixel] * size, begin + starts[pixel + half] * size
         for k in range(0, share, wide):
             k = min(k, share - wide)
-            from_, to = pixel * share + k, at + pixel * share + k
-            left, right = c + k, c + k + to_second
-            a11 = multiply_add_rows(zeros(sums, 1, COLUMNS), piece, line, from_, scale, left)
-            a12 = multiply_add_rows(zeros(sums, 1, COLUMNS), piece, line, from_ + 2 * step, scale, right)
-            a22 = multiply_add_rows(zeros(sums, 1, COLUMNS), piece, line, from_ + 3 * step, scale, right)
-            s1 = multiply_add_rows(a22, piece, line, from_ + step, scale, left)
-            s2 = multiply_add_rows(s1, piece, line, from_, scale, left + negative)
-            s3 = multiply_add_rows(a11, piece, line, from_ + step, scale, left + negative)
-            s4 = multiply_add_rows(add(a12, s3), piece, line, from_ + 3 * step, scale, right + negative)
+            left, right, to = c + k, c + k + to_second, at + pixel * share + k
+            a11 = multiply_add_rows(zeros(sums, 1, COLUMNS), numbers, line, upper + k, scale, left)
+            a12 = multiply_add_rows(zeros(sums, 1, COLUMNS), numbers, line, upper + other + k, scale, right)
+            a22 = multiply_add_rows(zeros(sums, 1, COLUMNS), numbers, line, lower + other + k, scale, right)
+            s1 = multiply_add_rows(a22, numbers, line, lower + k, scale, left)
+            s2 = multiply_add_rows(s1, numbers, line, upper + k, scale, left + negative)
+            s3 = multiply_add_rows(a11, numbers, line, lower + k, scale, left + negative)
+            s4 = multiply_add_rows(add(a12, s3), numbers, line, lower + other + k, scale, right + negative)
             store(a11, sums, to, wide)
             store(a12, sums, to + step, wide)
             store(s2, sums, to + 2 * step, wide)
@@ -166,20 +170,25 @@ def _finish(tile, result, at, bias, b, epilogue):  # type: ignore[no-untyped-def
 
 
 @jit.inline
-def _combine(result, products, half, bias, first, second, epilogue):  # type: ignore[no-untyped-def]
-    """Add up products to the quarters C11, C21, C12 and C22 of a result, and finish them."""
+def _combine(result, first, second, pitch, last, products, half, bias, b, other, epilogue):  # type: ignore[no-untyped-def]
+    """Add up products to two panels of a result, from ``result[first]`` and ``result[second]`` on, and finish them.
+
+    Pixels are ``pitch`` apart, and the ``last`` one is written in the place of those beyond it. The panels' biases
+    begin at ``bias[b]`` and ``bias[other]``.
+    """
     wide = width_of(result)
     step = half * wide
-    for at in range(0, step, wide):
+    for pixel in range(half):
+        at, upper, lower = pixel * wide, pixel * pitch, min(pixel + half, last) * pitch
         one = load(products, at, 1, COLUMNS)
-        _finish(add(one, load(products, at + step, 1, COLUMNS)), result, at, bias, first, epilogue)
+        _finish(add(one, load(products, at + step, 1, COLUMNS)), result, first + upper, bias, b, epilogue)
         u = add(one, load(products, at + 2 * step, 1, COLUMNS))
         v = add(u, load(products, at + 3 * step, 1, COLUMNS))
-        _finish(add(v, load(products, at + 4 * step, 1, COLUMNS)), result, at + step, bias, first, epilogue)
+        _finish(add(v, load(products, at + 4 * step, 1, COLUMNS)), result, first + lower, bias, b, epilogue)
         five = load(products, at + 5 * step, 1, COLUMNS)
-        last = add(add(u, five), load(products, at + 6 * step, 1, COLUMNS))
-        _finish(last, result, at + 2 * step, bias, second, epilogue)
-        _finish(add(v, five), result, at + 3 * step, bias, second, epilogue)
+        total = add(add(u, five), load(products, at + 6 * step, 1, COLUMNS))
+        _finish(total, result, second + upper, bias, other, epilogue)
+        _finish(add(v, five), result, second + lower, bias, other, epilogue)
 
 
 @jit.scratch_kernel
@@ -189,7 +198,7 @@ def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_l
     vertical, horizontal = divmod(order[place], grid[4])
     task, z = divmod(task, grid[2])
     image, part = divmod(task, grid[1])
-    stride, before, block, (channels, filters, parts) = sizes
+    stride, before, block, (channels, filters, parts), (whole, _, _) = sizes
     row, column = vertical * block[1], horizontal * block[2]
     rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
     origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
@@ -201,16 +210,27 @@ def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_l
     third = second + (7 * half * to_second + LEAST_ROWS * share + line - 1) // line * line
     fourth = third + (7 * half + SPARE) * wide
     piece, sums, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
+    # Pixels without padding, their channels side by side, are read where they are. The last one may be there twice.
+    in_place = whole > 0 and x_layout[1] == 1
+    starts = np.empty(2 * half, np.int64)
+    for pixel in range(2 * half):
+        i, j = divmod(min(pixel, pixels - 1), columns)
+        starts[pixel] = i * stride[1] * x_layout[3] + j * stride[2] * x_layout[4] if in_place else i * columns + j
     for chain in range(parts):
         first = to_second * chain // parts
         count = to_second * (chain + 1) // parts - first
+        start = image * x_layout[0] + first * x_layout[1]
+        if in_place:
+            start += origin[0] * x_layout[2] + origin[1] * x_layout[3] + origin[2] * x_layout[4]
+            _sum_up(sums, 7 * half * first, x, starts, 1, start, to_second, half, count, scale, first, to_second)
+            continue
         for side in range(2):
-            start = image * x_layout[0] + (first + side * to_second) * x_layout[1]
-            to = side * 2 * half * count
-            slab.load(piece, to, x, x_layout, start, count, origin, stride, (1, rows, columns))
-            if pixels < 2 * half:  # the last pixel is there twice
-                slab.copy_numbers(piece, to + pixels * count, piece, to + (pixels - 1) * count, count)
-        _sum_up(sums, 7 * half * first, piece, half, count, scale, first, to_second)
+            start += side * to_second * x_layout[1]
+            slab.load(piece, side * pixels * count, x, x_layout, start, count, origin, stride, (1, rows, columns))
+        other = pixels * count
+        _sum_up(sums, 7 * half * first, piece, starts, count, 0, other, half, count, scale, first, to_second)
+    # Filters that lie side by side, of pixels that do, are written where they belong.
+    straight = out_layout[1] == 1 and (rows == 1 or out_layout[3] == columns * out_layout[4])
     panels = -(-filters // wide)
     pairs = (panels + 1) // 2
     for pair in range(part * block[0], min((part + 1) * block[0], pairs)):
@@ -224,15 +244,16 @@ def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_l
                     ((pair * 7 + n) * to_second + first) * wide, count, chain == 0,
                 )  # fmt: skip
         other = panels - pairs + pair
-        _combine(result, products, half, bias, pair * wide, other * wide, epilogue)
-        for side in range(2):
-            panel = pair if side == 0 else other
-            if side == 1 and panel < pairs:
-                continue  # the panel in the middle, which is another pair's, too
-            k = panel * wide
-            at = image * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-            at += row * out_layout[3] + column * out_layout[4]
+        alone = other < pairs  # the second one is the panel in the middle, another pair's first
+        at = image * out_layout[0] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
+        k, m = pair * wide, other * wide
+        if straight and not alone and m + wide <= filters:
+            _combine(out, at + k, at + m, out_layout[4], pixels - 1, products, half, bias, k, m, epilogue)
+            continue
+        second = 2 * half * wide
+        _combine(result, np.int64(0), second, wide, 2 * half - 1, products, half, bias, k, m, epilogue)
+        for side in range(1 if alone else 2):
             slab.unload(
-                out, at, out_layout[1], out_layout[3], out_layout[4], min(wide, filters - k), rows, columns, result,
-                side * 2 * half * wide, columns,
+                out, at + (m if side else k) * out_layout[1], out_layout[1], out_layout[3], out_layout[4],
+                min(wide, filters - (m if side else k)), rows, columns, result, side * second, columns,
             )  # fmt: skip
