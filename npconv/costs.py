@@ -81,8 +81,9 @@ class Effort:
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
-    SUMS = 7 / 4
-    """Sums that are made of each number of the input."""
+    SUMS, LONG = 7 / 4, 4096
+    """Numbers that are made of each of the input where quarters are summed up; bytes of a pixel's channels from which on
+    these come from beyond the second-level cache."""
 
     COPY = 0.15e-9
     """Seconds to load or store a number."""
@@ -120,6 +121,8 @@ class Effort:
             plane = -(-plane // 9) * 9
         elif not self.panel:
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
+        if self.quarters:
+            plane += plane % 2
         pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
@@ -129,10 +132,10 @@ class Effort:
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             copied += tiles * (problem.in_channels * problem.three(problem.kernel_size)[0] + filters) / 2
         if self.quarters:
-            pixels += pixels % 2
-            copied += problem.batch * problem.positions * problem.in_channels * self.SUMS
+            copied = problem.batch * problem.positions * problem.in_channels * self.SUMS + (copied if turned else 0)
+            rate *= 0.95 if problem.in_channels * itemsize >= self.LONG else 1
         copied += pixels * filters * (2 if turned else 1)
-        if turned and self.tile == 1 and not self.pieces:
+        if turned and self.tile == 1 and not (self.pieces or self.quarters):
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)

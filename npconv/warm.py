@@ -122,7 +122,7 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
     filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides and
     for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dots, outer and
-    pieces are for large kernels.
+    pieces are for large kernels, and strassen is for those of one element.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
