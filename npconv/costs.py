@@ -82,8 +82,8 @@ class Effort:
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
     SUMS, LONG = 7 / 4, 4096
-    """Numbers that are made of each of the input where quarters are summed up; bytes of a pixel's channels from which on
-    these come from beyond the second-level cache."""
+    """Numbers that are made of each of the input where quarters are summed up; bytes of a pixel's channels from which
+    on these come from beyond the second-level cache."""
 
     COPY = 0.15e-9
     """Seconds to load or store a number."""

@@ -69,8 +69,8 @@ def even(size: int, most: int) -> int:
 def apart(count: int, threads: int) -> np.ndarray:
     """Return the order in which to compute ``count`` rectangles, so that those of the threads at a time are far apart.
 
-    Side by side they share lines of the cache in their results, at the end of each row: 256 to 512 channels at stride 2
-    of 56² so took 1.18 ms instead of 1.13.
+    Side by side they share lines of the cache in their results, at the end of each row: 64 to 256 channels at 56² took
+    730 to 790 µs by `direct`, and take 690.
 
     Examples
     --------
