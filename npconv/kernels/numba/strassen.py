@@ -23,8 +23,8 @@ channels of all sizes, and sums that lose what each addition can. It is no proof
 (Higham, §23.2.2): where hundreds of channels, each copied by one filter, have partners that other filters add up, and
 which are zero in this image, 66 eps were met. Images are never mixed: no task has pixels of two.
 
-Two levels, 49 products of 64, would gain less than they cost: the sums would be four times as many as channels, and
-chains of tiles half as high.
+Two levels, 49 products of 64, would cost what they save: three sums of each number instead of two, and half as many
+pixels to each weight that streams in, which alone takes 5 %.
 
 Strassen, *Gaussian elimination is not optimal* (1969); Huang et al., *Strassen's algorithm reloaded* (2016), for making
 the sums while packing and finishing, not in passes of their own; Ballard et al., *Improving the numerical stability of
