@@ -11,8 +11,7 @@ quarters, A and B, by halves of the pixels of a task, of the channels, and of th
 
 which is Winograd's form, of 15 additions. The sums of the filters are packed as panels, once. A task loads its slab
 some channels at a time, makes the sums of the pixels, and for each pair of panels adds up seven products, which stay in
-the first-level cache until they are combined. Layers of 512 channels so take 5 to 13 % less
-than by direct sums.
+the first-level cache until they are combined. Layers of 512 channels so take 5 to 13 % less than by direct sums.
 
 *How far it is off.* Strassen mixes channel c with c + C/2, and so multiplies numbers that never meet in the direct sum.
 A large weight of the one channel and a large number of the other would leave the error of their product in results that
@@ -49,9 +48,9 @@ from npconv.kernels.numba.vector import activated, add, add_row, load, multiply_
 from npconv.problem import ConvProblem
 
 CHAIN = 64
-"""Channels that are summed up in one chain, and loaded at a time. Chains of 128 took as long and lost twice as much where
-each addition loses what it can. Chains of 32 that go on in a tile's registers, as those of direct sums do, lost half as
-much and took 1 % longer for 1024 channels and 5 % for 256."""
+"""Channels that are summed up in one chain, and loaded at a time. Chains of 128 took as long and lost twice as much
+where each addition loses what it can. Chains of 32 that go on in a tile's registers, as those of direct sums do, lost
+half as much and took 1 % longer for 1024 channels and 5 % for 256."""
 
 PIXELS = 100
 """Pixels of a task, at most: enough for the weights to stream in well, and few enough for products of a pair of panels
