@@ -149,7 +149,8 @@ def conv2d(
     within max(64, 8 + √n) · eps · max Σ|input · weight|. Integers are exact modulo 2**bits. NaN and infinity go
     through as IEEE arithmetic takes them; zeros of the padding are multiplied like any others. Algorithms that
     transform their data, ``"winograd2"``, ``"winograd4"`` and ``"pieces"``, spoil all results of a tile, up to 5 × 5 of
-    them, that meets one NaN, infinity, or number whose multiples overflow.
+    them, that meets one NaN, infinity, or number whose multiples overflow; ``"strassen"`` those of one more pixel of
+    the image, or of one more filter.
 
     The textbook's algorithms are those of Chellapilla, Puri and Simard, *High Performance Convolutional Neural
     Networks for Document Processing* (2006), §2 (loops) and §3.1 (unrolling into a matrix product); the others name

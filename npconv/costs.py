@@ -77,6 +77,9 @@ class Effort:
     outer: bool = False
     """Whether it is images and filters that are multiplied, for one element of the kernel after the other."""
 
+    quarters: bool = False
+    """Whether matrices are cut into quarters, and sums of these multiplied, by Strassen's algorithm."""
+
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
@@ -91,6 +94,10 @@ class Effort:
 
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
+
+    SUMS, LONG = 7 / 4, 4096
+    """Numbers that are made of each of the input where quarters are summed up; bytes of a pixel's channels from which
+    on these come from beyond the second-level cache."""
 
     COPY = 0.15e-9
     """Seconds to load or store a number."""
@@ -117,7 +124,8 @@ class Effort:
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
         rate = self.products * 4 / itemsize
         if self.panel:
-            filters = -(-filters // self._wide(problem)) * self._wide(problem)
+            wide = self._wide(problem) * (2 if self.quarters else 1)  # panels in pairs
+            filters = -(-filters // wide) * wide
         else:
             rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
             if self.slivers and problem.taps > problem.positions:
@@ -136,6 +144,8 @@ class Effort:
             rate *= 0.25 if problem.taps < problem.positions else 1  # sums of short rows are many sums of lanes
         elif not self.panel:
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
+        if self.quarters:
+            plane += plane % 2
         pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
@@ -146,10 +156,13 @@ class Effort:
             elements = filtering.elements_of(problem, self._axes(problem))
             copied += tiles * (elements + filters) / 2
             rate *= elements / (elements + self.BEGIN)
+        if self.quarters:
+            copied = problem.batch * problem.positions * problem.in_channels * self.SUMS + (copied if turned else 0)
+            rate *= 0.95 if problem.in_channels * itemsize >= self.LONG else 1
         copied += pixels * filters * (2 if turned else 1)
         if self.pieces:
             copied += problem.batch * filters * self.FROM_POINTS
-        if turned and self.tile == 1 and not self.pieces:
+        if turned and self.tile == 1 and not (self.pieces or self.quarters):
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
@@ -220,6 +233,8 @@ class Effort:
         if self.pieces:
             results = problem.output_size[-1]
             return ((results * (7 - results) / 6) ** 2 if results < 6 else 1.0), 1.0
+        if self.quarters:
+            return 8 / 7, 7 / 4
         if self.tile == 1:
             return 1.0, 1.0
         axes = self._axes(problem)
@@ -300,6 +315,9 @@ class Effort:
         if self.outer:  # a part of the kernel, too, and sums
             results = problem.batch * problem.out_channels * problem.positions
             slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
+        if self.quarters:
+            pixels = min(problem.positions, 100)
+            slab = pixels * (7 * problem.in_channels // 4 + 128 + 6 * self._wide(problem)) * itemsize + 2**14
         if self.pieces:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4

@@ -19,8 +19,9 @@ class set_default_precision:  # a function that can also be used in a ``with`` s
     precision : {"default", "strict"}
         ``"strict"`` lets ``algorithm="auto"`` take only algorithms that add the products up directly, within
         (8 + √n) · eps · Σ|input · weight| of the exact result for every element. ``"default"`` lets it take any within
-        max(64, 8 + √n) · eps · max Σ|input · weight|, the maximum being over the whole result; a number that meets
-        only zeros of the weight counts as if it met the others.
+        max(64, 8 + √n) · eps · max Σ|input · weight|, the maximum being over the whole result. Numbers that such an
+        algorithm mixes count as if they met: those of a Winograd tile, with all taps, and two channels in Strassen's
+        algorithm. That matters where the largest numbers meet zeros only.
 
     Raises
     ------

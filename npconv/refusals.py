@@ -8,6 +8,10 @@ from collections.abc import Callable
 from npconv.kernels import filtering
 from npconv.problem import ConvProblem
 
+QUARTERED = 1024
+"""Channels up to which Strassen's errors stay near the bound even for data that is made to miss it: with 2048, half of
+them dead and summed up by filters that copies of the others know nothing of, 96 eps were met, and 64 are promised."""
+
 FOLDED = 3
 """Channels from which on Winograd's filtering pays where residues of a stride are folded: 12 sums for each point."""
 
@@ -62,6 +66,22 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
         return refused
 
     return refuse
+
+
+def strassen(problem: ConvProblem) -> str | None:
+    """Refuse all but products of matrices whose halves fill vectors and panels of any width."""
+    if problem.taps != 1:
+        return "it is for kernels of one element"
+    if problem.groups != 1:
+        return "it takes one group only"
+    refused, least = direct(problem), 256 // problem.compute_dtype.itemsize
+    if refused is None and min(problem.in_channels, problem.out_channels) < least:
+        return f"it needs {least} input channels and filters or more"
+    if refused is None and problem.in_channels % 2:
+        return f"it needs an even number of input channels, and there are {problem.in_channels}"
+    if refused is None and problem.in_channels > QUARTERED:
+        return f"its errors grow with the channels, of which it takes {QUARTERED}, and there are {problem.in_channels}"
+    return refused
 
 
 def depthwise(problem: ConvProblem) -> str | None:

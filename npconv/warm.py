@@ -122,7 +122,7 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
     filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides and
     for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dots, outer and
-    pieces are for large kernels.
+    pieces are for large kernels, and strassen is for those of one element.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -145,6 +145,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}
         calls = [_Call((1, 64, 99, 99), weight, {**grouped, "stride": stride}) for stride in (1, 2)]
         calls += [_Call((1, 99, 99, 64), weight, {**last, "stride": stride}) for stride in (1, 2)]
+    elif algorithm == "strassen":
+        calls = [_Call((1, 64, 30, 30), (64, 64, 1, 1), options)]
     elif algorithm == "pieces":
         calls = [_Call((64, 1, 30, 30), (64, 1, 31 - results, 31 - results), options) for results in (3, 5)]
     elif algorithm == "outer":

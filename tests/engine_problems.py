@@ -19,7 +19,12 @@ from npconv.kernels.numba import blocking
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd4", "pieces")
-EXACT = (*DIRECT, "depthwise", "dots", "outer")
+TERMWISE = (*DIRECT, "depthwise", "dots", "outer")
+"""Those that add up products as they are, so that NaN and infinity stay where they belong."""
+
+EXACT = (*TERMWISE, "strassen")
+"""Those whose results of small whole numbers are exact."""
+
 FAST = (*EXACT, *WINOGRAD)
 """The fast engines of the Numba backend; test_frame shows that none is missing here."""
 
@@ -38,6 +43,25 @@ PIECES = (
     "mb40ic2oc32ih30iw33kh28kw31+bias",
     "mb32oc65ih9iw12kh7kw12ph1pw2+bias",
     "mb34ic2oc37id2ih17iw15kd1kh9kw7sd2sh2+reflect",
+)
+"""Problems for the engine of this name."""
+
+STRASSEN = (
+    # One pixel, odd numbers of them, several tasks; panels cut short, in odd numbers; chains of unequal lengths.
+    "ic64oc64ih1+bias",
+    "ic66oc70iw3",
+    "mb2ic64oc129ih5iw7+bias",
+    "ic130oc97ih23iw19",
+    "ic258oc65ih3iw37+bias",
+    "ic390oc161ih2iw4",
+    "ic64oc330ih15iw17",
+    # Strides, rows that are cut, three axes, paddings.
+    "mb2ic128oc80ih9iw11sh2sw1+bias",
+    "ic70oc64ih3iw233sh2",
+    "mb2ic64oc66id3ih4iw5+bias",
+    "ic68oc100id4ih9iw7sd2sh3",
+    "ic64oc90ih6iw4ph1:2pw0:3+bias",
+    "ic66oc66id2ih4iw3ph1pd1+reflect",
 )
 """Problems for the engine of this name."""
 
@@ -154,6 +178,8 @@ SHAPES = (
     "ic18oc9id5ih13iw17kd3kh7sd2sh2pd1ph3",
     # Kernels larger than their results.
     *PIECES,
+    # Products of matrices.
+    *STRASSEN,
     *OUTER,
     "mb2g3ic3oc6ih33iw37kh31kw35+bias",
     "g5ic10oc5ih20iw23kh18kw17ph1+bias",
@@ -194,6 +220,8 @@ def ordinary(algorithm: str) -> str:
         return "mb40ic3oc40ih6iw7kh4kw5+bias"
     if algorithm == "outer":
         return "mb9ic5oc40ih6iw7kh4kw5ph0:1+bias"
+    if algorithm == "strassen":
+        return "mb2ic70oc65ih5iw6sh2ph1+bias"
     return f"g{40 if algorithm in ('depthwise', 'dots') else 1}ic40oc40ih5iw6kh3ph1+bias"
 
 

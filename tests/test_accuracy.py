@@ -285,6 +285,84 @@ def test_bound_where_residues_are_folded(taps, dtype):
             assert_within(got, want, np.broadcast_to(bound, want.shape), f"{make.__name__} and {other.__name__}")
 
 
+def offset(rng, shape, dtype):
+    """Small differences of large numbers."""
+    return 100 + rng.standard_normal(shape)
+
+
+def channels_apart(rng, shape, dtype):
+    """Channels of sizes that differ by many decades, at random."""
+    sizes = np.exp(2 * rng.standard_normal((1, shape[1], *(1 for _ in shape[2:]))))
+    return rng.standard_normal(shape) * sizes
+
+
+def a_spike(rng, shape, dtype):
+    """One number larger than all others together."""
+    values = rng.standard_normal(shape)
+    values.flat[rng.integers(values.size)] = 1e4
+    return values
+
+
+def sparse(rng, shape, dtype):
+    """Few numbers, and channels that have none."""
+    return rng.standard_normal(shape) * (rng.uniform(size=shape) < 0.02)
+
+
+KINDS = [constants, thirds, a_constant, positive, normal, alternating, dust, offset, channels_apart, a_spike, sparse]
+
+
+@pytest.mark.parametrize("channels", [64, 130, 1024])
+@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bound_of_quarters(channels, make, dtype):
+    """Strassen's largest error is within the bound of the default precision, whatever the sizes of channels.
+
+    Within half of it, where not each single addition is made to lose what it can.
+    """
+    dtype = np.dtype(dtype)
+    rng = np.random.default_rng(seed_of(f"strassen {channels} {make.__name__} {dtype}"))
+    x = make(rng, (1, channels, 5, 9), dtype).astype(dtype)
+    for other in KINDS:
+        w = other(rng, (70, channels, 1, 1), dtype).astype(dtype)
+        got = npconv.conv2d(x, w, algorithm="strassen", backend="numba")
+        assert_close(got, x, w, f"{make.__name__} {other.__name__}", 1 if dust in (make, other) else 0.5)
+
+
+def assert_close(got, x, w, about, part):
+    """Check a 1 × 1 convolution against a part of the bound of the default precision."""
+    matrices = (w[:, :, 0, 0].astype(np.longdouble), x[0].reshape(x.shape[1], -1).astype(np.longdouble))
+    want, largest = np.dot(*matrices), float(np.dot(*map(np.abs, matrices)).max())
+    bound = part * max(64, 8 + math.sqrt(x.shape[1])) * np.finfo(x.dtype).eps * largest
+    assert_within(got[0].reshape(want.shape), want, np.broadcast_to(bound, want.shape), about)
+
+
+@pytest.mark.parametrize("channels", [64, 256, 512])
+def test_strassen_where_channels_are_dead(channels):
+    """Errors of sums that belong to no result are left in results that are single numbers: within the bound still."""
+    half = channels // 2
+    for seed, kind in enumerate((positive, normal, thirds)):
+        rng = np.random.default_rng(seed)
+        x, w = rng.uniform(0, 1, (1, channels, 7, 7)).astype("f4"), np.zeros((channels, channels, 1, 1), "f4")
+        x[:, half:] = 0
+        w[np.arange(half), np.arange(half)] = 1
+        w[half:, half:] = kind(rng, (half, half, 1, 1), None)
+        assert_close(npconv.conv2d(x, w, algorithm="strassen"), x, w, kind.__name__, 1)
+    x, w = np.ones((1, 1026, 5, 5), "f4"), np.ones((64, 1026, 1, 1), "f4")
+    with pytest.raises(ValueError, match="errors grow with the channels"):
+        npconv.conv2d(x, w, algorithm="strassen")
+
+
+def test_strassen_balances_channels():
+    """Channels whose large numbers never meet are mixed, but not before they are scaled to weights alike."""
+    rng = np.random.default_rng(8)
+    x, w = rng.standard_normal((1, 64, 3, 8)).astype("f4"), rng.standard_normal((64, 64, 1, 1)).astype("f4")
+    x[:, 5] *= 1e6
+    w[:, 5 + 32] *= 1e6
+    assert_close(npconv.conv2d(x, w, algorithm="strassen"), x, w, "balanced", 0.5)
+    x[:, 7], w[:, 7] = 1e6, 0  # meets no weight at all
+    assert_close(npconv.conv2d(x, w, algorithm="strassen"), x, w, "no weight", 0.5)
+
+
 @pytest.mark.parametrize("algorithm", ["winograd4", "winograd2"])
 @pytest.mark.parametrize("make", [constants, thirds])
 def test_bound_of_transforms_of_volumes(algorithm, make):

@@ -16,10 +16,11 @@ from corpus import Case, format_case, parse, replace
 from engine_problems import (
     COUNTS,
     DIRECT,
-    EXACT,
     FAST,
     PIECES,
     SHAPES,
+    STRASSEN,
+    TERMWISE,
     WINOGRAD,
     arrays_for,
     call,
@@ -52,7 +53,8 @@ def test_table(algorithm, dtype):
     for n in THREADS:
         with npconv.threads(n):
             number = problems.check(SHAPES, dtype, algorithm)
-    assert number >= (2 * len(SHAPES) if algorithm in DIRECT else 2 * len(PIECES) if algorithm == "pieces" else 40)
+    least = {"pieces": 2 * len(PIECES), "strassen": 2 * len(STRASSEN), **dict.fromkeys(DIRECT, 2 * len(SHAPES))}
+    assert number >= least.get(algorithm, 40)
 
 
 WINDOWS = {
@@ -87,6 +89,9 @@ def engine_cases(draw, algorithm, dtype):
         kernel, stride = (draw(st.integers(1, 3)), *last)[-rank:], (draw(st.integers(1, 2)), *pace)[-rank:]
         dilation = tuple(d if s == 1 else 1 for d, s in zip(dilation, stride, strict=True))
         channels, filters = draw(st.integers(32, 70)), draw(st.sampled_from((*COUNTS, 2, 40)))
+    elif algorithm == "strassen":
+        kernel, stride = (1,) * rank, per_axis(st.integers(1, 3))
+        channels, filters = 2 * draw(st.integers(32, 140)), draw(st.integers(64, 140))
     else:
         kernel, stride = per_axis(st.integers(1, 5)), per_axis(st.integers(1, 4))
         groups, channels, filters = draw(
@@ -288,7 +293,7 @@ def test_activations_into_a_subclass(algorithm, activation):
     assert_same(out.view(np.ndarray), want, algorithm)
 
 
-@pytest.mark.parametrize("algorithm", EXACT)
+@pytest.mark.parametrize("algorithm", TERMWISE)
 def test_activations_of_nan_and_infinity(algorithm):
     values = np.array([-np.inf, -3, -0.0, 0, 1, 7, np.inf, np.nan] * 5, np.float32)
     for activation in ACTIVATIONS:
@@ -464,7 +469,7 @@ def test_denormal_numbers_are_numbers(algorithm, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("algorithm", EXACT)
+@pytest.mark.parametrize("algorithm", TERMWISE)
 def test_nan_and_infinity_are_where_they_belong(algorithm, dtype):
     rng = np.random.default_rng(9)
     for text, case in taken(EDGES, dtype, algorithm):
@@ -572,6 +577,26 @@ def test_pieces_keep_nan_to_its_image():
         assert np.isnan(got[spoiled]).all()
         got[spoiled] = plain[spoiled]
         assert_same(got, plain, "pieces")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_strassen_keeps_nan_to_its_image(value):
+    """Or to its filter: it reaches one other pixel of the image, or one other filter, at most."""
+    rng = np.random.default_rng(2)
+    x, weight = rng.standard_normal((3, 64, 5, 9), "f4"), rng.standard_normal((300, 64, 1, 1), "f4")
+    plain = npconv.conv2d(x, weight, algorithm="strassen")
+    for array, place, axes in ((x, (1, 2, 3, 4), (1,)), (weight, (7, 9, 0, 0), (0, 2, 3))):
+        changed = array.copy()
+        changed[place] = value
+        got = npconv.conv2d(*(changed if array is old else old for old in (x, weight)), algorithm="strassen")
+        spoiled = ~np.isfinite(got)
+        assert spoiled[1, :, 3, 4].all() if array is x else spoiled[:, 7].all()
+        assert np.count_nonzero(spoiled.any(axis=axes)) <= 2
+        if array is x:
+            assert not spoiled[::2].any()
+            assert_same(got[~spoiled], plain[~spoiled], "strassen")
+        else:  # the channel is scaled in another way
+            np.testing.assert_allclose(got[~spoiled], plain[~spoiled], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])

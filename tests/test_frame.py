@@ -74,6 +74,7 @@ def test_explanation_of_a_layer():
         ("numba", "dots"): "it is for kernels of many elements and few channels",
         ("numba", "outer"): "it is for kernels that are larger than their results",
         ("numba", "pieces"): "it is for results of 3 × 3 or 5 × 5",
+        ("numba", "strassen"): "it is for kernels of one element",
     }
     assert found.threads == npconv.get_num_threads()
     assert 1e-5 < found.seconds < 10

@@ -37,6 +37,7 @@ class Plan(NamedTuple):
     work: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
+    order: np.ndarray
     sizes: np.ndarray
     runs: np.ndarray
 
@@ -79,8 +80,9 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
         if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= blocking.LARGE_CACHE:
             break
         pixels = pixels * 3 // 4
-    grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, -(-height // block.rows),
-            -(-width // block.columns))  # fmt: skip
+    down, across = -(-height // block.rows), -(-width // block.columns)
+    grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, down * across, across)
+    order = blocking.apart(down * across, threads)
     before = tuple(-pad for pad, _ in problem.padding)
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     parts = 2 * channels * itemsize // WAY if pointwise and channels * itemsize % WAY == 0 else 1
@@ -96,10 +98,10 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
         share = channels // parts
         each = [(part * kernel[0] * rows * columns * share, share) for part in range(parts)]
         runs = np.concatenate([np.array(each), runs])  # of the slab, and of pixels that are read where they are
-    tasks = int(np.prod(grid))
+    tasks = int(np.prod(grid[:5]))
     pixels = images * block.rows * block.columns
     scratch = images * kernel[0] * rows * columns * channels + (pixels + SPARE) * product.width(problem.compute_dtype)
-    return Plan(tasks, problem.flops // 40, (scratch, problem.compute_dtype), np.array(grid), sizes, runs)
+    return Plan(tasks, problem.flops // 40, (scratch, problem.compute_dtype), np.array(grid), order, sizes, runs)
 
 
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:
@@ -121,15 +123,15 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-               plan.runs, scratch=plan.scratch)  # fmt: skip
+    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
+               plan.sizes, plan.runs, scratch=plan.scratch)  # fmt: skip
 
 
 @jit.scratch_kernel
-def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, runs):  # type: ignore[no-untyped-def]
+def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, order, sizes, runs):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some panels."""
-    task, horizontal = divmod(task, grid[5])
-    task, vertical = divmod(task, grid[4])
+    task, place = divmod(task, grid[4])
+    vertical, horizontal = divmod(order[place], grid[5])
     task, z = divmod(task, grid[3])
     task, part = divmod(task, grid[2])
     n, g = divmod(task, grid[1])

@@ -25,6 +25,16 @@ def transpose(typing: Any, out: Any, i: Any, step: Any, numbers: Any, j: Any, pa
     Three rounds exchange squares of 1, 2 and 4 elements between the rows (Eklundh, *A fast computer method for matrix
     transposing*, 1972).
     """
+    return _transposing(out, i, numbers, apart=1)
+
+
+@intrinsic
+def transpose_even(typing: Any, out: Any, i: Any, step: Any, numbers: Any, j: Any, pace: Any) -> Any:
+    """Do the same with every second number: write ``numbers[j + column * pace + 2 * row]``."""
+    return _transposing(out, i, numbers, apart=2)
+
+
+def _transposing(out: Any, i: Any, numbers: Any, apart: int) -> Any:
     kind = Tile(out.dtype, 1, 1)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -37,7 +47,18 @@ def transpose(typing: Any, out: Any, i: Any, step: Any, numbers: Any, j: Any, pa
         def line(pointer: Any, step: Any, row: int) -> Any:
             return builder.bitcast(builder.gep(pointer, [builder.mul(step, step.type(row))]), vector.as_pointer())
 
-        rows = [builder.load(line(source, pace, row), align=bytes_) for row in range(BLOCK)]
+        def loaded(row: int) -> Any:
+            pointer = line(source, pace, row)
+            first = builder.load(pointer, align=bytes_)
+            if apart == 1:
+                return first
+            # The second vector begins one number early, so as to end with the last one that is wanted.
+            numbers = builder.bitcast(pointer, vector.element.as_pointer())
+            end = builder.bitcast(builder.gep(numbers, [pace.type(BLOCK - 1)]), vector.as_pointer())
+            wanted = [2 * k if 2 * k < BLOCK else 2 * k + 1 for k in range(BLOCK)]
+            return builder.shuffle_vector(first, builder.load(end, align=bytes_), order_of(wanted))
+
+        rows = [loaded(row) for row in range(BLOCK)]
         for half in (1, 2, 4):
             low, high = [
                 ir.Constant(

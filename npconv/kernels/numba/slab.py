@@ -26,6 +26,7 @@ from npconv.kernels.numba.moves import (
     merge_pairs,
     move,
     transpose,
+    transpose_even,
 )
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS
@@ -151,6 +152,12 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
             for x in range(0, pixels, BLOCK):
                 x = min(x, pixels - BLOCK)
                 transpose(slab, i + x * channels + c, channels, numbers, at + c * to_channel + x, to_channel)
+    elif to_pixel == 2 and pixels >= BLOCK and channels >= BLOCK:  # at stride 2: 128 channels at 112² so take 10 % less
+        for c in range(0, channels, BLOCK):
+            c = min(c, channels - BLOCK)
+            for x in range(0, pixels, BLOCK):
+                x = min(x, pixels - BLOCK)
+                transpose_even(slab, i + x * channels + c, channels, numbers, at + c * to_channel + 2 * x, to_channel)
     elif to_pixel == 1 and channels == 3:
         _load_colours(slab, i, numbers, at, pixels, to_channel)
     else:
