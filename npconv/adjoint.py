@@ -224,7 +224,11 @@ class Merging(NamedTuple):
 
     def __call__(self, grad_output: np.ndarray, numbers: Any, out: np.ndarray) -> bool:
         """Fill the rows of ``out`` that the phases belong to; False if it takes copies to do so."""
-        return self.run(grad_output, numbers, out[(*self.steps[0].elements[:-1], slice(None))])
+        filled = out[(*self.steps[0].elements[:-1], slice(None))]
+        if not self.run(grad_output, numbers, filled):
+            return False
+        self.run.finish(out if len(self.steps) == 4 else filled)
+        return True
 
 
 def merging(steps: list[Step], choice: Choice, in_line: bool, all_rows: int = 0) -> Merging | None:

@@ -256,3 +256,26 @@ def test_an_error_comes_before_out_is_filled():
         with pytest.raises((ValueError, TypeError)):
             npconv.conv_transpose2d(**GOOD | changes, out=out)
     assert (out == 7).all()
+
+
+@pytest.mark.parametrize("activation", [None, "relu", ("clip", -20.0, 50.0), "hardswish"])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("more", [(0, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_four_phases_in_one_pass(activation, groups, more, data_format):
+    """Even and odd rows and columns, each with one tap, by function, layer and into an array, the second time too."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(-4, 5, (2, 6 * groups, 3, 17)).astype("f4")
+    weight, bias = (
+        rng.integers(-4, 5, (6 * groups, 13, 2, 2)).astype("f4"),
+        rng.integers(-4, 5, 13 * groups).astype("f4"),
+    )
+    options = {"stride": 2, "output_padding": more, "groups": groups, "activation": activation}
+    want = npconv.conv_transpose2d(x, weight, bias, **options, backend="numpy")
+    if data_format == "channels_last":
+        x, want = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (x, want))
+    options |= {"data_format": data_format, "algorithm": "planes"}
+    layer, out = npconv.ConvTranspose2d(weight, bias, **options), np.empty_like(want)
+    for _ in range(2):
+        for got in (npconv.conv_transpose2d(x, weight, bias, **options), layer(x), layer(x, out=out)):
+            np.testing.assert_allclose(got, want, rtol=1e-6)

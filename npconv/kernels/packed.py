@@ -182,7 +182,7 @@ class Merged:
         return numbers, self._engine.pack_bias(self.problems[0], bias)
 
     def __call__(self, x: np.ndarray, packed: Any, out: np.ndarray) -> bool:
-        """Fill ``out``, whose rows have the pixels of both; False if it takes copies to do so.
+        """Fill ``out``, whose rows have the pixels of both, but for `finish`; False if it takes copies to do so.
 
         If `in_line` was said of the input, it must be so.
         """
@@ -191,10 +191,13 @@ class Merged:
         if numbers is None or result is None:
             return False
         self._engine.conv(self._plan, *numbers, *packed, self._epilogue, *result)
+        return True
+
+    def finish(self, out: np.ndarray) -> None:
+        """Apply the activation to all that was filled, if the kernel did not."""
         if self.problems[0].activation and self._epilogue[0] == 0:
             with np.errstate(all="ignore"):
                 activation.apply(out, self.problems[0].activation)
-        return True
 
 
 def in_line(array: np.ndarray) -> bool:
