@@ -274,8 +274,9 @@ class Effort:
 
     def may_take_plain(self, problem: ConvProblem) -> bool:
         """Whether filters can be packed within the tasks: the points that these share are whole vectors of channels."""
-        channels = problem.in_channels * math.prod(axis.fold for axis in self._axes(problem))
-        return self.plain > 0 and channels >= self._wide(problem)
+        if self.plain == 0:
+            return False
+        return problem.in_channels * math.prod(axis.fold for axis in self._axes(problem)) >= self._wide(problem)
 
     def _most(self, problem: ConvProblem, threads: int) -> int:
         """Return how many Winograd tiles a task may have."""

@@ -64,9 +64,11 @@ class Filtering(NamedTuple):
     def phases(self) -> list[Phase]:
         """The filterings at stride 1, one for each residue that has taps."""
         found = []
-        for residue in range(self.stride):
+        # Strides may be of any length, and most of their residues have no taps.
+        results = sorted((self.lead - tap) % self.up for tap in range(min(self.up, self.taps)))
+        for residue in range(min(self.stride, self.taps)):
             number = len(range(residue, self.taps, self.stride))
-            for result in range(self.up):
+            for result in results:
                 first = (self.lead - result) % self.up
                 if self.up > 1:
                     number = len(range(first, self.taps, self.up))
