@@ -412,8 +412,8 @@ def _conv(
     where = rank, stride, padding, dilation, groups, padding_mode, data_format
     options = (*where, activation, algorithm, backend, precision)
     key = recall.key(input, weight, bias, out) if recall.plain(options) else None
-    road = _roads.get((key, options)) if key is not None and recall.apart(out, input, weight, bias) else None
-    if road is not None:
+    road = _roads.get((key, options)) if key is not None else None
+    if road is not None and (out is None or recall.apart(out, input, weight, bias)):
         return road(input, weight, bias, out)
     named = call.arrays(input=input, weight=weight, bias=bias)
     dtype = call.dtype(named)

@@ -59,7 +59,7 @@ class _Layer:
         """
         key = recall.key(input, out) if out is None or not self.transposed else None
         road = self._roads.get(key)
-        if road is not None and recall.apart(out, input):
+        if road is not None and (out is None or recall.apart(out, input)):
             return road(input, out)
         named = call.arrays(input=input) | dict(self._arrays())
         call.on_host(type(self).__name__, named)

@@ -46,9 +46,7 @@ def key(*arrays: Any) -> tuple[Hashable, ...] | None:
 
 
 def apart(out: Any, *arrays: Any) -> bool:
-    """Whether an array to be filled, of those that `key` knows, can be, and has no memory of others; or is None."""
-    if out is None:
-        return True
+    """Whether an array to be filled, of those that `key` knows, can be, and has no memory of others."""
     return out.flags.writeable and not any(np.may_share_memory(out, array) for array in arrays if array is not None)
 
 
