@@ -13,7 +13,8 @@ QUARTERED = 1024
 them dead and summed up by filters that copies of the others know nothing of, 96 eps were met, and 64 are promised."""
 
 FOLDED = 3
-"""Channels from which on Winograd's filtering pays where residues of a stride are folded: 12 sums for each point."""
+"""Channels from which on Winograd's filtering takes kernels whose stride is folded: those of a colour image, 12 sums
+for each point of a kernel at stride 2. Fewer were not measured."""
 
 
 def takes_all(problem: ConvProblem) -> str | None:
