@@ -122,7 +122,8 @@ WEIGHTS = 1.0
 def tiles_at_once(problem: ConvProblem, points: int, elements: int, threads: int) -> int:
     """Return how many Winograd tiles, of so many points of so many elements, a task may have at most.
 
-    All threads share `engine_limit`. Packed weights share it, too, if they leave enough. Calls with larger ones pack them within their tasks.
+    All threads share `engine_limit`. Packed weights share it, too, if they leave enough. Calls with larger ones pack
+    them within their tasks.
     """
     least, most = TILES
     itemsize = problem.compute_dtype.itemsize
