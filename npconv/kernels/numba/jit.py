@@ -29,8 +29,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import config, event
+from numba.core import event
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.np.ufunc import parallel as numba_threads
@@ -47,53 +49,66 @@ _OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 SMALL_WORK = 50_000
 """Products under which one thread is as fast as several."""
 
-_INLINE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, **_OPTIONS}
+
+class _Part(JITCodeLibrary):
+    """The code of a function that becomes part of kernels, as it was written: it is optimised there, and runs there.
+
+    Numba would optimise each by itself, too, and make machine code of it: a first call of a small convolution takes 5.0
+    s instead of 6.2, and kernels are as fast, depthwise ones up to 10 % faster. (Optimised as far as can be, parts took
+    2.2 s more.)
+    """
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Say that there is none."""
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> _Part:
+        """Take the place of what has the memory of machine code."""
+        return self
+
+    def set_env(self, name: str, environment: object) -> None:
+        """Leave out what only functions with a way in from Python use."""
+
+
+class _Compiler(Compiler):
+    """Numba's compiler, for parts."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state.library = _Part(self.state.targetctx.codegen(), "part")
+
+
+_TASK = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
+"""Tasks are called by address: they need no way in from Python or C."""
+
+_INLINE = {"pipeline_class": _Compiler, "_nrt": False, **_TASK}
 
 
 def inline(function: Callable[..., Any]) -> Any:
-    """Decorate a function that becomes part of the kernels which call it; it needs no way in from Python or C.
+    """Decorate a function that becomes part of the kernels which call it.
 
     It makes no arrays, so that Numba need not count who uses the ones it is given, 80 cycles a call.
     """
-    _level.of_parts.add(function)
     return numba.njit(**_INLINE)(function)
-
-
-class _Level(event.Listener):
-    """Lets LLVM spend less on what is `inline`, which is optimised again as a part of each kernel.
-
-    At the second level of optimisation, for these alone, a first call of a small convolution takes 5.9 s instead of
-    8.1, and kernels are as fast. For what is `specialised`, register tiles above all, it cost up to 20 %.
-    """
-
-    LEVEL = 2
-
-    def __init__(self) -> None:
-        self.of_parts: set[Callable[..., Any]] = set()
-        self._before: list[Any] = []
-
-    def on_start(self, event: Any) -> None:
-        """Take the level of what is compiled now; compilations nest, and one thread compiles at a time."""
-        self._before.append(config.OPT)
-        if event.data["dispatcher"].py_func in self.of_parts:
-            config.OPT = type(config.OPT)(min(int(config.OPT), self.LEVEL))
-        else:
-            config.OPT = self._before[0]
-
-    def on_end(self, event: Any) -> None:
-        """Return to the level before."""
-        config.OPT = self._before.pop()
-
-
-_level = _Level()
-event.register("numba:compile", _level)
 
 
 def specialised(function: Callable[..., Any], *values: object, within: bool = False) -> Any:
     """Decorate a function like `inline`, one of several that differ in the values they have from around them.
 
-    It is optimised as far as can be. Those ``within`` are copied into each place that calls them: for a register tile a
-    call costs 100 cycles, as each array is seven arguments, and all go through memory.
+    Those ``within`` are copied into each place that calls them: for a register tile a call costs 100 cycles, as each
+    array is seven arguments, and all go through memory.
 
     Compiled functions are named by place, types and a count of the process. Two versions of one function that were kept
     on disk by different processes can so bear one name, and a third process runs either for both, without a word.
@@ -316,9 +331,9 @@ class Kernel:
         """Compile, or load, what is not there for arguments of these types; and run."""
         parallel, dtype = threads > 1, arguments[0].dtype
         if self._compiled is None or not cached:
-            self._compiled = _compile(self._task, cached)
+            self._compiled = _compile(self._task, cached, **_TASK)
         if parallel not in _drivers or not cached:
-            _drivers[parallel] = _compile(_over_threads if parallel else _in_one, cached, parallel=parallel)
+            _drivers[parallel] = _compile(_over_threads if parallel else _in_one, cached, parallel=parallel, **_OPTIONS)
         rows = [row_of(numba.typeof(scratch))] if self._scratch else []
         kinds = (numba.int64, *rows, *map(numba.typeof, arguments))
         self._compiled.compile(kinds)
@@ -358,7 +373,7 @@ def _compile(task: Callable[..., Any], cached: bool, **options: Any) -> Any:
     function = types.FunctionType(task.__code__, task.__globals__, task.__name__, task.__defaults__, task.__closure__)
     function.__module__ = task.__module__
     function.__qualname__ = f"{task.__qualname__}-{_DIGEST}"
-    compiled = numba.njit(**_OPTIONS, **options)(function)
+    compiled = numba.njit(**options)(function)
     if cached:
         try:
             compiled._cache = _Kept(function)
