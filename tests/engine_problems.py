@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,6 +213,17 @@ SHAPES = (
     "g3ic3oc6ih11iw20kh2sh3sw1",
     "g3ic3oc3ih12iw37kh4kw2sh3sw2ph1:0pw0",
 )  # fmt: skip
+
+RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")
+"""Kernels and strides of most of which each is a kernel more to compile, two seconds of it."""
+
+COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER} or not RARE.search(text))
+"""The other problems: for vectors of other widths, those of float64 or of another machine."""
+
+
+def texts_for(dtype: str, everything: bool) -> tuple[str, ...]:
+    """The problems to be computed in a dtype, all of them, or as many as there is time for."""
+    return COMMON if dtype == "float64" and not everything else SHAPES
 
 
 def ordinary(algorithm: str) -> str:

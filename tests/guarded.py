@@ -184,21 +184,21 @@ def run_transposed(dtype: str, algorithm: str, guards: Guards) -> list[str]:
     return said
 
 
-def main(place: str, poison: str, algorithm: str, *dtypes: str) -> None:
-    """Run an engine on all problems that it takes; the last line printed before a crash says which one it was.
+def main(place: str, poison: str, algorithm: str, texts: dict[str, tuple[str, ...]]) -> None:
+    """Run an engine on the problems of each dtype; the last line printed before a crash says which one it was.
 
     Winograd's ``within`` pack filters within their tasks, in little memory.
     """
     algorithm, _, within = algorithm.partition(" ")
     if within:
         with problems.packing_within(2**17):
-            run_all(place, poison, algorithm, *dtypes)
+            run_all(place, poison, algorithm, texts)
     else:
-        run_all(place, poison, algorithm, *dtypes)
+        run_all(place, poison, algorithm, texts)
 
 
-def run_all(place: str, poison: str, algorithm: str, *dtypes: str) -> None:
-    """Run an engine on all problems that it takes."""
+def run_all(place: str, poison: str, algorithm: str, texts: dict[str, tuple[str, ...]]) -> None:
+    """Run an engine on the problems of each dtype."""
     guards = Guards(place == "end", POISONS[poison])
     install(guards)
     wrong: list[str] = []
@@ -206,8 +206,8 @@ def run_all(place: str, poison: str, algorithm: str, *dtypes: str) -> None:
         if threads > npconv.get_num_threads():
             break
         with npconv.threads(threads):
-            for dtype in dtypes:
-                for text, case in problems.taken(problems.SHAPES, dtype, algorithm):
+            for dtype in texts:
+                for text, case in problems.taken(texts[dtype], dtype, algorithm):
                     print(f"{algorithm} {dtype} {text} on {threads} threads, guard at the {place}", flush=True)
                     wrong += [said for said in run(text, case, dtype, algorithm, guards) if said is not None]
                 if algorithm in TRANSPOSED:

@@ -49,11 +49,12 @@ THREADS = tuple(range(1, min(max_threads(), 2) + 1))
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("algorithm", FAST)
-def test_table(algorithm, dtype):
+def test_table(algorithm, dtype, request):
+    texts = problems.texts_for(dtype, request.config.getoption("--long"))
     for n in THREADS:
         with npconv.threads(n):
-            number = problems.check(SHAPES, dtype, algorithm)
-    least = {"pieces": 2 * len(PIECES), "strassen": 2 * len(STRASSEN), **dict.fromkeys(DIRECT, 2 * len(SHAPES))}
+            number = problems.check(texts, dtype, algorithm)
+    least = {"pieces": 2 * len(PIECES), "strassen": 2 * len(STRASSEN), **dict.fromkeys(DIRECT, 2 * len(texts))}
     assert number >= least.get(algorithm, 40)
 
 
@@ -138,10 +139,11 @@ def test_any_problem(data):
 @pytest.mark.parametrize("limit", [None, 2**17, 2**18])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
-def test_filters_packed_within_tasks(algorithm, dtype, limit):
+def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
     """Winograd's engines pack filters within their tasks where packed ones take too much memory: in any bands."""
+    texts = problems.texts_for(dtype, request.config.getoption("--long"))
     with problems.packing_within(limit):
-        for text, case in taken(problems.SHAPES, dtype, algorithm):
+        for text, case in taken(texts, dtype, algorithm):
             for threads in THREADS:
                 with npconv.threads(threads):
                     got = call(case, arrays_for(text, dtype, algorithm), backend="numba", algorithm=algorithm)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine_problems import FAST, SHAPES, taken
+from engine_problems import FAST, taken, texts_for
 from processes import python
 
 import npconv
@@ -34,8 +34,10 @@ def test_guards_guard(place):
 @pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd4 within"])
 def test_no_engine_trespasses(algorithm, place, poison, request):
     """In float64 at one end of the arrays only, unless there is time: vectors of half as many numbers."""
-    dtypes = ("float32", "float64") if place == "end" or request.config.getoption("--long") else ("float32",)
-    said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, *{dtypes!r})")
+    everything = request.config.getoption("--long")
+    dtypes = ("float32", "float64") if place == "end" or everything else ("float32",)
+    texts = {dtype: texts_for(dtype, everything) for dtype in dtypes}
+    said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, {texts!r})")
     assert said[-1] == "untouched"
-    problems = sum(1 for dtype in dtypes for _ in taken(SHAPES, dtype, algorithm.partition(" ")[0]))
+    problems = sum(1 for dtype in dtypes for _ in taken(texts[dtype], dtype, algorithm.partition(" ")[0]))
     assert len(said) > problems * min(2, npconv.get_num_threads()) >= 10
