@@ -21,16 +21,16 @@ import os
 import platform
 import re
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from npconv import loading
 from npconv.errors import warn
 from npconv.problem import ConvProblem
+from npconv.turns import turn
 
 if TYPE_CHECKING:
     from npconv.plan import Choice
@@ -109,7 +109,7 @@ def keep(new: Mapping[str, Times]) -> None:
     try:
         path = file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):
+        with turn(path.parent / "tuned.lock", _PATIENCE):
             on_disk = _read(path)
             _write(path, {**on_disk, **new})
         _kept = {**_kept, **on_disk, **new}
@@ -283,32 +283,6 @@ def _write(path: Path, entries: Mapping[str, Times]) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Hold the lock of a folder within a ``with`` block; go without it where it cannot be had in time."""
-    with open(place / "tuned.lock", "a+b") as lock:  # closing it gives the lock back, and so does dying
-        end = time.monotonic() + _PATIENCE
-        while not _lock(lock) and time.monotonic() < end:
-            time.sleep(0.01)
-        yield
-
-
-def _lock(file: IO[bytes]) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _warn_once(what: str, message: str) -> None:

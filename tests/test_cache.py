@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
@@ -79,6 +80,34 @@ print("compiled" if clock.seconds else "loaded")
 def test_a_second_process_compiles_nothing(tmp_path):
     lines = [python(CALL + COMPILING, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
     assert lines == [["0", "compiled"], ["0", "loaded"]]
+
+
+COUNTING = """
+from collections import Counter
+from numba.core.event import Listener, register
+
+class Compiled(Listener):
+    names = Counter()
+    def on_start(self, event):
+        pass
+    def on_end(self, event):
+        function = event.data["dispatcher"]
+        if function.stats.cache_path is not None:
+            self.names[f"{function.py_func.__qualname__}{event.data['args']}".replace(" ", "")] += 1
+
+register("numba:compile", Compiled())
+print(wrong("direct", 5))
+print(*Compiled.names.elements())
+"""
+
+
+def test_processes_that_begin_together_compile_each_kernel_once(tmp_path):
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: python(CALL + COUNTING, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
+    assert [wrong for wrong, _ in runs] == ["0"] * 3
+    compiled = Counter(name for _, names in runs for name in names.split())
+    assert len(compiled) >= 3
+    assert set(compiled.values()) == {1}
 
 
 NOWHERE = """

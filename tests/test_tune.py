@@ -20,6 +20,7 @@ from processes import HERE, python
 import npconv
 from npconv import backends, cli, plan, recall, registry, tuning, winners
 from npconv.threads import max_threads
+from npconv.turns import turn
 
 SHAPES = (1, 3, 9, 9), (4, 3, 3, 3)
 QUICK = {"rounds": 1, "progress": False}
@@ -393,7 +394,7 @@ def test_threads_that_tune_at_once_lose_nothing():
 def test_a_lock_that_is_not_given_back_is_waited_for_in_vain(folder, monkeypatch):
     monkeypatch.setattr(winners, "_PATIENCE", 0.05)
     folder.mkdir()
-    with winners._locked(folder):
+    with turn(folder / "tuned.lock", 0):
         npconv.tune("conv2d", *SHAPES, **NUMPY)
     assert len(files(folder)) == 1
 

@@ -22,8 +22,9 @@ import pickle
 import threading
 import time
 import types
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from npconv.kernels.numba.calls import call, exchange_threads, fingerprint, fits
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import next_task
 from npconv.threads import get_num_threads, max_threads
+from npconv.turns import turn
 
 _OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
@@ -336,14 +338,16 @@ class Kernel:
             _drivers[parallel] = _compile(_over_threads if parallel else _in_one, cached, parallel=parallel, **_OPTIONS)
         rows = [row_of(numba.typeof(scratch))] if self._scratch else []
         kinds = (numba.int64, *rows, *map(numba.typeof, arguments))
-        self._compiled.compile(kinds)
+        _compile_once(self._compiled, kinds)
         found = self._compiled.overloads[kinds]
         address = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
         handle = np.array([address, fingerprint(kinds)])
         for handles in self._handles:
             if dtype in handles:
                 handles[dtype] = handle
-        if not _drivers[parallel](threads, _counter, tasks, handle, scratch, arguments):
+        given = threads, _counter, tasks, handle, scratch, arguments
+        _compile_once(_drivers[parallel], tuple(map(numba.typeof, given)))
+        if not _drivers[parallel](*given):
             raise AssertionError(f"{self._task.__qualname__} was compiled for other types than {kinds}")
         self._handles[parallel][dtype] = handle
 
@@ -382,6 +386,24 @@ def _compile(task: Callable[..., Any], cached: bool, **options: Any) -> Any:
                 raise
             _warn_uncached()
     return compiled
+
+
+_LOCKS, _PATIENCE = 64, 60.0
+"""Files that functions share as locks while they are compiled, and the seconds that a process waits for another."""
+
+
+def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
+    """Compile a function for types of arguments, or load it: another process that compiles it now is waited for.
+
+    Two workers of a test run, or of a server, that begin together would each compile most of what they need.
+    """
+    with ExitStack() as stack:
+        if folder := compiled.stats.cache_path:
+            lock = Path(folder) / f"compiling-{zlib.crc32(compiled.py_func.__qualname__.encode()) % _LOCKS}.lock"
+            with suppress(OSError):  # there is no place to keep anything, as Numba will find
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(turn(lock, _PATIENCE))
+        compiled.compile(kinds)
 
 
 _warned = False
