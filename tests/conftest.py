@@ -23,6 +23,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.name != "test_machines.py")  # minutes: no worker shall begin with it last
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):

@@ -17,7 +17,7 @@ import oracle
 from corpus import Case
 
 import npconv
-from npconv.kernels.numba import jit
+from npconv.kernels.numba import buffers
 from npconv.kernels.packed import Packed
 
 PAGE = mmap.PAGESIZE
@@ -79,8 +79,8 @@ def install(guards: Guards) -> None:
         pack(self, *arguments)
         self.bias = guards.copy(self.bias)
 
-    jit.aligned = guards.bytes
-    jit._Room.rows = rows  # type: ignore[method-assign]
+    buffers.aligned = guards.bytes
+    buffers.Room.rows = rows  # type: ignore[method-assign]
     Packed.__init__ = pack_and_guard  # type: ignore[method-assign]
 
 

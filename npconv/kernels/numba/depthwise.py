@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, planes
+from npconv.kernels.numba import blocking, buffers, jit, planes
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.scrolling import (
     Filters,
@@ -164,7 +164,7 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     plane = rows * columns
     at_once = max(LOADED // (each * plane * problem.compute_dtype.itemsize), 1)
     wide = sums.columns * many
-    line = jit.LINE // problem.compute_dtype.itemsize
+    line = buffers.LINE // problem.compute_dtype.itemsize
     room = -(-block.rows * wide * sums.chained // line) * line
     gap = before[2] % many if stride[2] == 1 else 0  # so that a row of the image begins with a line of the cache
     sizes = np.array(

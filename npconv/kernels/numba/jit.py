@@ -40,6 +40,7 @@ from numba.np.ufunc import parallel as numba_threads
 
 from npconv import loading
 from npconv.errors import warn
+from npconv.kernels.numba.buffers import LINE, aligned, rooms
 from npconv.kernels.numba.calls import call, exchange_threads, fingerprint, fits, row_of
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import next_task
@@ -160,118 +161,6 @@ def _in_one(_threads, _counter, tasks, task, scratch, arguments):  # type: ignor
     return True
 
 
-LINE = 64
-"""Bytes of a line of the cache: vectors that begin with one are loaded at once, others may take two lines."""
-
-
-def _new(size: int) -> np.ndarray:
-    """Return new memory, at the beginning of a line of the cache."""
-    buffer = np.empty(size + LINE, np.uint8)
-    start = -buffer.ctypes.data % LINE
-    return buffer[start : start + size]
-
-
-class _Pool:
-    """Memory for packed weights, kept from call to call: new memory is cleared by the system, page by page.
-
-    A megabyte so costs 80 to 400 µs; and what tasks allocate and free themselves, glibc gives back to the system each
-    time, which made depthwise kernels three times slower.
-    """
-
-    KEPT = 4
-    """Buffers kept, one for each Python thread that packs its weights at a time."""
-
-    LARGEST = 2**24
-    """Bytes of a buffer that is kept."""
-
-    def __init__(self) -> None:
-        self._free: dict[int, np.ndarray] = {}
-
-    def take(self, size: int) -> np.ndarray:
-        """Return at least ``size`` bytes, at the beginning of a line of the cache."""
-        enough = [buffer for buffer in tuple(self._free.values()) if len(buffer) >= size]
-        if enough and self._free.pop(id(best := min(enough, key=len)), None) is not None:
-            return best
-        return _new(size)
-
-    def give(self, buffer: np.ndarray) -> None:
-        """Take a buffer back, in the place of the smallest if there are enough."""
-        if len(buffer) <= self.LARGEST:
-            self._free[id(buffer)] = buffer
-            while len(self._free) > self.KEPT:
-                smallest = min(tuple(self._free.items()), key=lambda item: len(item[1]))
-                self._free.pop(smallest[0], None)
-
-
-_pool = _Pool()
-
-
-class _Room:
-    """Memory that the tasks of a call work in, with the arrays that were made of it."""
-
-    VIEWS = 64
-    """Arrays that are kept: to make one takes as long as a small task."""
-
-    def __init__(self) -> None:
-        self._buffer = np.empty(0, np.uint8)
-        self._views: dict[Any, np.ndarray] = {}
-
-    def rows(self, workers: int, numbers: int, dtype: np.dtype[Any]) -> np.ndarray:
-        """Return a row of at least so many numbers for each worker, each at the beginning of a line of the cache."""
-        found = self._views.get((workers, numbers, dtype))
-        if found is None:
-            size = -(-numbers * dtype.itemsize // LINE) * LINE
-            if len(self._buffer) < workers * size or len(self._views) >= self.VIEWS:
-                self._views.clear()
-            if len(self._buffer) < workers * size:
-                self._buffer = _new(workers * size)
-            found = np.ndarray((workers, size // dtype.itemsize), dtype, self._buffer)
-            self._views[workers, numbers, dtype] = found
-        return found
-
-    def __len__(self) -> int:
-        """Return how many bytes there are."""
-        return len(self._buffer)
-
-
-class _Rooms:
-    """Rooms kept from call to call, for the reason of `_Pool`: the last one used first, as the caches hold it."""
-
-    def __init__(self) -> None:
-        self._free: list[_Room] = []
-
-    def take(self) -> _Room:
-        """Return a room that nobody else is in."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            return _Room()
-
-    def give(self, room: _Room) -> None:
-        """Take a room back."""
-        if len(room) <= _Pool.LARGEST and len(self._free) < _Pool.KEPT:
-            self._free.append(room)
-
-
-_rooms = _Rooms()
-
-
-class _Lent:
-    """Memory of the pool, which gets it back when no array uses it any more."""
-
-    def __init__(self, size: int) -> None:
-        self._buffer = _pool.take(size)
-        self.__array_interface__ = {**self._buffer.__array_interface__, "shape": (size,)}
-
-    def __del__(self, give: Callable[[np.ndarray], None] = _pool.give) -> None:
-        give(self._buffer)
-
-
-def aligned(size: int) -> np.ndarray:
-    """Return ``size`` bytes, at the beginning of a line of the cache."""
-    return np.asarray(_Lent(size))
-
-
 _counter = aligned(LINE).view(np.int64)
 """What threads count their tasks with; only one caller has them at a time."""
 
@@ -305,11 +194,11 @@ class Kernel:
             if scratch is None:
                 self._drive(threads, tasks, _NOTHING, arguments)
                 return
-            room = _rooms.take()
+            room = rooms.take()
             try:
                 self._drive(threads, tasks, room.rows(min(threads, tasks), *scratch), arguments)
             finally:
-                _rooms.give(room)
+                rooms.give(room)
         finally:
             if threads > 1:
                 _threads.release()

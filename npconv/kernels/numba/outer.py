@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, product, slab
+from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.product import LEAST_ROWS, width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
@@ -129,7 +129,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
          problem.dilation if swapped else one]
     )  # fmt: skip
     number = cut.share * (1 if swapped else problem.positions)
-    numbers = cut.together * (cut.images * cut.rows * cut.columns * min(wide, lanes) + wide + jit.LINE)
+    numbers = cut.together * (cut.images * cut.rows * cut.columns * min(wide, lanes) + wide + buffers.LINE)
     numbers += cut.together * (number + SPARE) * wide * (2 if folded else 1)
     if copied:
         numbers += cut.images * cut.share * plane
@@ -140,7 +140,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
 
 def _apart(numbers: int, itemsize: int) -> int:
     """Return how far planes lie apart: an odd number of the cache's lines, so that they do not meet in its sets."""
-    line = jit.LINE // itemsize
+    line = buffers.LINE // itemsize
     return (-(-numbers // line) | 1) * line
 
 
@@ -315,7 +315,7 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue
         image, rest = divmod(element, block_rows * block_columns)
         j, m = divmod(rest, block_columns)
         places[element] = image * to_image + j * paces[1] * to_line + m * paces[2] * to_pixel
-    line = jit.LINE // x.itemsize
+    line = buffers.LINE // x.itemsize
     pitch = min(lanes, wide)
     size = (number + SPARE) * wide
     # One array behind the other; each begins with a line of the cache.

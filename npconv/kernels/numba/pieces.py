@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, product, rows, slab
+from npconv.kernels.numba import blocking, buffers, jit, product, rows, slab
 from npconv.kernels.numba.product import multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
@@ -76,7 +76,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     pieces = rows * columns * together
     numbers = POINT**2 * (share * wide + apart.py_func(pieces) * (share + wide))
     numbers += (rows * r + m - 1) * (columns * r + m - 1) * share + (rows * columns * r * r + share * m * m) * wide
-    scratch = numbers + 6 * jit.LINE, problem.compute_dtype
+    scratch = numbers + 6 * buffers.LINE, problem.compute_dtype
     return Plan(panels * -(-problem.batch // share), problem.flops // 80, scratch, m, np.array(layout), sizes)
 
 
@@ -132,7 +132,7 @@ def _kernel(m: int) -> jit.Kernel:
         shape = (1, rows * r + m - 1, columns * r + m - 1)
         kernel_shape = (1, rows * r, columns * r)
         room = apart(rows * columns * together)
-        line = jit.LINE // x.itemsize
+        line = buffers.LINE // x.itemsize
         # One array behind the other; each begins with a line of the cache.
         second = (shape[1] * shape[2] * channels + line) // line * line
         third = (second + kernel_shape[1] * kernel_shape[2] * wide + line) // line * line

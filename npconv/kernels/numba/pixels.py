@@ -42,22 +42,32 @@ HIGHEST = max(IN_PLANES)
 WIDEST = max(IN_PLANES.values())
 
 
-def _tile(rows, columns, cut):  # type: ignore[no-untyped-def]
+def _tile(rows, columns, kind):  # type: ignore[no-untyped-def]
     """Return the product of ``rows`` filters with all pixels, ``columns`` vectors of them at a time.
+
+    These are in ``"planes"``, in ``"slivers"``, or in slivers after ``"cutting"``: what this loads from whole planes of
+    an ``image``, it copies to them. A channel's pixels are a page of memory for themselves, and the time that it
+    takes to get at them passes with products: 256 → 64 channels at 56² take 0.60 ms instead of 0.64. (To ask for them
+    ahead gained nothing.)
 
     Elements are taken two at a time, and a chain of sums, of an even number of them, ends within the loop: with a loop
     for each chain, whose end the processor does not foretell, 64 products took 6 to 8 % longer. Nothing, or less, was
     gained with four elements at a time, sums of chains that go through memory (10 %), a bias that the first sum begins
     with (5 %), a stack that begins with a line of the cache, and results asked for ahead.
     """
+    in_planes, cutting = kind == "planes", kind == "cutting"
 
-    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue):  # type: ignore[no-untyped-def]
+    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue, image):  # type: ignore[no-untyped-def]
+        if cutting:
+            x, start, pixels, to_channel = image
         chain, elements, to_filter, to_element = sizes
         wide = columns * lanes_of(result)
         rows_at = starts_from(first, to_filter, rows)
         pairs = elements // 2 * 2
         for n in range(len(places)):
             source, i = places[n, 0], np.int64(0)
+            if cutting:
+                origin = start + pixels[n]
             tile = zeros(result, rows, columns)
             total, end = tile, chain
             for element in range(0, pairs, 2):
@@ -65,73 +75,34 @@ def _tile(rows, columns, cut):  # type: ignore[no-untyped-def]
                     total = add(total, tile)
                     tile = zeros(result, rows, columns)
                     end += chain
-                if cut:
-                    tile = multiply_add(tile, filters, rows_at, i, piece, source)
-                    tile = multiply_add(tile, filters, rows_at, i + to_element, piece, source + wide)
+                one, two = starts_at(offsets, element, 2) if in_planes else (np.int64(0), wide)
+                if cutting:
+                    copy(piece, source, x, origin)
+                tile = multiply_add(tile, filters, rows_at, i, piece, source + one)
+                if cutting:
+                    copy(piece, source + wide, x, origin + to_channel)
+                    origin += 2 * to_channel
+                tile = multiply_add(tile, filters, rows_at, i + to_element, piece, source + two)
+                if not in_planes:
                     source += 2 * wide
-                else:
-                    one, two = starts_at(offsets, element, 2)
-                    tile = multiply_add(tile, filters, rows_at, i, piece, source + one)
-                    tile = multiply_add(tile, filters, rows_at, i + to_element, piece, source + two)
                 i += 2 * to_element
             if pairs < elements:
-                at_last = source if cut else source + starts_at(offsets, pairs, 1)[0]
-                tile = multiply_add(tile, filters, rows_at, i, piece, at_last)
+                if cutting:
+                    copy(piece, source, x, origin)
+                last = starts_at(offsets, pairs, 1)[0] if in_planes else np.int64(0)
+                tile = multiply_add(tile, filters, rows_at, i, piece, source + last)
             total = add(total, tile)
             total = add_column(total, bias, k)
             if epilogue[0] != 0:
                 total = activated(total, epilogue)
             store(total, result, at + places[n, 1], pitch)
 
-    return jit.specialised(multiply, rows, columns, cut, within=True)
+    return jit.specialised(multiply, rows, columns, kind, within=True)
 
 
-def _cutting(rows):  # type: ignore[no-untyped-def]
-    """Return the product for slivers that are not cut yet: what it loads from whole planes, it copies to them.
-
-    A channel's pixels are a page of memory for themselves, and the time that it takes to get at them passes with
-    products: 256 → 64 channels at 56² take 0.60 ms instead of 0.64. (To ask for them ahead gained nothing.)
-    """
-
-    def multiply(  # type: ignore[no-untyped-def]
-        result, at, pitch, filters, first, slivers, places, x, start, pixels, to_channel, sizes, bias, k, epilogue,
-    ):  # fmt: skip
-        chain, elements, to_filter, to_element = sizes
-        wide = width_of(result)
-        rows_at = starts_from(first, to_filter, rows)
-        pairs = elements // 2 * 2
-        for n in range(len(places)):
-            target, source, i = places[n, 0], start + pixels[n], np.int64(0)
-            tile = zeros(result, rows, COLUMNS)
-            total, end = tile, chain
-            for element in range(0, pairs, 2):
-                if element == end:
-                    total = add(total, tile)
-                    tile = zeros(result, rows, COLUMNS)
-                    end += chain
-                copy(slivers, target, x, source)
-                tile = multiply_add(tile, filters, rows_at, i, slivers, target)
-                copy(slivers, target + wide, x, source + to_channel)
-                tile = multiply_add(tile, filters, rows_at, i + to_element, slivers, target + wide)
-                target += 2 * wide
-                source += 2 * to_channel
-                i += 2 * to_element
-            if pairs < elements:
-                copy(slivers, target, x, source)
-                tile = multiply_add(tile, filters, rows_at, i, slivers, target)
-            total = add(total, tile)
-            total = add_column(total, bias, k)
-            if epilogue[0] != 0:
-                total = activated(total, epilogue)
-            store(total, result, at + places[n, 1], pitch)
-
-    return jit.specialised(multiply, rows, within=True)
-
-
-_cutting_six = _cutting(ROWS)
-
-_one, _two, _three, _four = (_tile(rows, columns, False) for rows, columns in IN_PLANES.items())
-_cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, True) for rows in range(LEAST_ROWS, ROWS + 1))
+_one, _two, _three, _four = (_tile(rows, columns, "planes") for rows, columns in IN_PLANES.items())
+_cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, "slivers") for rows in range(LEAST_ROWS, ROWS + 1))
+_cutting_six = _tile(ROWS, COLUMNS, "cutting")
 
 
 @jit.specialised
@@ -158,13 +129,13 @@ def multiply_planes(  # type: ignore[no-untyped-def]
             places[n, 0], places[n, 1] = begin + pixel, pixel
         some = places[:number]
         if rows == 4:
-            _four(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+            _four(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
         elif rows == 3:
-            _three(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+            _three(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
         elif rows == 2:
-            _two(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+            _two(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
         else:
-            _one(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue)
+            _one(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
         at += rows * pitch
         first += rows * sizes[2]
         k += rows
@@ -179,29 +150,13 @@ def can_cut(count):  # type: ignore[no-untyped-def]
 
 @jit.inline
 def multiply_slivers(  # type: ignore[no-untyped-def]
-    result,
-    at,
-    pitch,
-    filters,
-    first,
-    count,
-    slivers,
-    places,
-    turned,
-    sizes,
-    bias,
-    k,
-    epilogue,
-    x,
-    start,
-    pixels,
-    to_channel,
-):
+    result, at, pitch, filters, first, count, slivers, places, turned, sizes, bias, k, epilogue, image,
+):  # fmt: skip
     """Do the same with slivers, for at least `FEWEST` filters, ``sizes`` being the chain and the elements of a filter.
 
     ``places`` are where each sliver begins and where its results belong, behind ``at``. The filters are as
-    `turn_filters` has copied them if ``turned``, else one behind the other. If there is a distance ``to_channel``,
-    slivers are cut first, from ``x[start + pixel:]`` for each of their first ``pixels``.
+    `turn_filters` has copied them if ``turned``, else one behind the other. The ``image`` is an array, where its pixels
+    begin in it, the first one of each sliver, and how far apart channels are: if they are, slivers are cut first.
     """
     chain, elements = sizes
     tiles = -(-count // ROWS)
@@ -209,17 +164,15 @@ def multiply_slivers(  # type: ignore[no-untyped-def]
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
         all_sizes = (chain, elements, np.int64(1), rows) if turned else (chain, elements, elements, np.int64(1))
-        if tile == 0 and to_channel > 0:
-            _cutting_six(
-                result, at, pitch, filters, first, slivers, places, x, start, pixels, to_channel, all_sizes, bias, k,
-                epilogue,
-            )  # fmt: skip
+        if tile == 0 and image[3] > 0:
+            _cutting_six(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue,
+                         image)  # fmt: skip
         elif rows == 6:
-            _cut_six(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue)
+            _cut_six(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue, ())
         elif rows == 5:
-            _cut_five(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue)
+            _cut_five(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue, ())
         else:
-            _cut_four(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue)
+            _cut_four(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue, ())
         at += rows * pitch
         first += rows * elements
         k += rows

@@ -330,7 +330,7 @@ def _slivers(whole: bool) -> Any:
                 begin_with = np.int64(0) if turned else weight + k * elements
                 multiply_slivers(
                     result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
-                    (chain, elements), bias, k, epilogue, x, start, pixels[first : first + len(some)], to_channel,
+                    (chain, elements), bias, k, epilogue, (x, start, pixels[first : first + len(some)], to_channel),
                 )  # fmt: skip
                 weight += len(bias) * elements
                 first_offset += elements

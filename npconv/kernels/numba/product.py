@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import jit
+from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.blocking import ELEMENTS
 from npconv.kernels.numba.moves import BLOCK, blank, copy, move, transpose
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
@@ -112,7 +112,7 @@ def packed_like(problem: ConvProblem, elements: int) -> np.ndarray:
     """Return room for the panels of a problem's weight, of so many elements each, flat."""
     wide = width(problem.compute_dtype)
     panels = problem.groups * -(-(problem.out_channels // problem.groups) // wide)
-    return jit.aligned(panels * elements * wide * problem.compute_dtype.itemsize).view(problem.compute_dtype)
+    return buffers.aligned(panels * elements * wide * problem.compute_dtype.itemsize).view(problem.compute_dtype)
 
 
 WORTH = 2

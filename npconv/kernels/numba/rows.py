@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npconv.kernels.numba import jit
+from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.problem import ConvProblem
 
@@ -27,7 +27,7 @@ def in_rows(weights: Sequence[np.ndarray]) -> np.ndarray:
     """Return filters (K, C, kd, kh, kw), of any strides, as one flat array, each of them in C order."""
     ends = np.cumsum([weight.size for weight in weights])
     dtype = weights[0].dtype
-    ordered = jit.aligned(max(int(ends[-1]), 1) * dtype.itemsize).view(dtype)
+    ordered = buffers.aligned(max(int(ends[-1]), 1) * dtype.itemsize).view(dtype)
     for weight, end in zip(weights, ends, strict=True):
         _copy(weight, ordered[end - weight.size : end])
     return ordered

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import jit
+from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.slab import inside
 from npconv.kernels.numba.taps import kept_lines, kept_numbers, kept_vectors, multiply_kept
 from npconv.kernels.numba.tile import VECTOR_BYTES
@@ -126,7 +126,7 @@ class Filters:
         problem, firsts = self._problem.canonical_form(), first_channels(self._problem)
         block, products = sums_of(problem, 2).columns * lanes(problem), problem.products
         weight = self.plain.reshape(-1, products)
-        packed = jit.aligned(len(firsts) * block * products * weight.itemsize).view(weight.dtype)
+        packed = buffers.aligned(len(firsts) * block * products * weight.itemsize).view(weight.dtype)
         blocks = packed.reshape(-1, products, block)
         straight = len(weight) // block
         blocks[:straight] = weight[: straight * block].reshape(straight, block, products).transpose(0, 2, 1)

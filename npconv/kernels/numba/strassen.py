@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, product, slab
+from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_near, width_of
 from npconv.kernels.numba.tile import COLUMNS
@@ -136,7 +136,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     pixels = -(-block.rows * block.columns // 2)
     share = -(-half // parts)
     scratch = 4 * pixels * share + 7 * pixels * half + LEAST_ROWS * share + (11 * pixels + SPARE) * wide
-    scratch += 3 * jit.LINE // dtype.itemsize
+    scratch += 3 * buffers.LINE // dtype.itemsize
     return Plan(
         int(np.prod(grid[:4])), problem.flops // 40, (scratch, dtype), np.array(grid),
         blocking.apart(down * across, threads), sizes,
@@ -227,7 +227,7 @@ def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_l
     wide, to_second, pixels = width_of(out), channels // 2, rows * columns
     half = (pixels + 1) // 2
     # One array behind the other; each begins with a line of the cache.
-    line, share = jit.LINE // x.itemsize, -(-to_second // parts)
+    line, share = buffers.LINE // x.itemsize, -(-to_second // parts)
     second = (4 * half * share + line - 1) // line * line
     third = second + (7 * half * to_second + LEAST_ROWS * share + line - 1) // line * line
     fourth = third + (7 * half + SPARE) * wide

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes, elements_of
-from npconv.kernels.numba import blocking, jit, product, slab
+from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.folding import filter_to_points, loaded
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
@@ -204,7 +204,7 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         pitch = (tile_columns - 1) * x_pace + x_reach
         shape = (planes, (tile_rows - 1) * y_pace + y_reach, pitch)
         # One array behind the other; each begins with a line of the cache.
-        line = jit.LINE // x.itemsize
+        line = buffers.LINE // x.itemsize
         plane = shape[1] * shape[2] * folded
         second = (planes * plane + line) // line * line
         step = apart(-(-(tiles * elements + max(wide - folded, 0)) // line)) * line
@@ -291,9 +291,9 @@ class Winograd:
         tiles = block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
         scratch = (pixels + n * tiles + LEAST_ROWS) * elements
-        between = 2 * jit.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0)  # points
+        between = 2 * buffers.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0)  # points
         scratch += n * between
-        scratch += (n * tiles + SPARE + tiles * down.results * across.results) * wide + 6 * jit.LINE
+        scratch += (n * tiles + SPARE + tiles * down.results * across.results) * wide + 6 * buffers.LINE
         return Plan(
             int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes
         )

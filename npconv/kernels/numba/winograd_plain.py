@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes
-from npconv.kernels.numba import bands, jit, product
+from npconv.kernels.numba import bands, buffers, jit, product
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.folding import loaded
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
@@ -113,7 +113,7 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         elements, wide = width * planes * folds, width_of(out)
         pitch = apart(elements)
         room = tiles + SPARE  # what tiles spill over may be added to
-        line = jit.LINE // points.itemsize
+        line = buffers.LINE // points.itemsize
         # One array behind the other; each begins with a line of the cache.
         second = ((n * room + SPARE) * wide + line) // line * line
         third = (second + down * tile_columns * across * wide + line) // line * line
@@ -183,7 +183,7 @@ class Plain:
         channels, planes = problem.in_channels, problem.kernel_size[0]
         tile_columns = found.tile_columns
         tile_rows = -(-problem.output_size[1] // (problem.dilation[1] * down.results))
-        line = jit.LINE // itemsize
+        line = buffers.LINE // itemsize
         width = found.width * planes * down.fold * across.fold
         step = apart.py_func(-(-found.band * tile_columns * width // line)) * line
         before = [-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True)]
@@ -219,7 +219,7 @@ class Plain:
     ) -> None:  # fmt: skip
         """Fill ``out``."""
         to_points, products = _to_points(plan.axes), _products(plan.axes)
-        points = jit.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
+        points = buffers.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
         for band in plan.bands:
             tasks, numbers = band.points
             numbers = np.concatenate([x_layout, numbers])
