@@ -12,15 +12,19 @@ from typing import IO
 
 @contextmanager
 def turn(lock: Path, patience: float) -> Iterator[None]:
-    """Hold a lock, a file, within a ``with`` block; go without it where it cannot be had in so many seconds."""
+    """Hold a lock, a file, within a ``with`` block.
+
+    Go without it where it cannot be had in so many seconds, and at once on a file system that has no locks.
+    """
     with open(lock, "a+b") as file:  # closing it gives the lock back, and so does dying
         end = time.monotonic() + patience
-        while not _taken(file) and time.monotonic() < end:
+        while _is_anothers(file) and time.monotonic() < end:
             time.sleep(0.01)
         yield
 
 
-def _taken(file: IO[bytes]) -> bool:
+def _is_anothers(file: IO[bytes]) -> bool:
+    """Take a lock if nobody has it; whether somebody has."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -31,6 +35,8 @@ def _taken(file: IO[bytes]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # there are no locks here
         return False
-    return True
+    return False
