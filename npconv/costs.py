@@ -13,7 +13,7 @@ from functools import cache
 from npconv import loading
 from npconv.kernels import filtering
 from npconv.kernels.numba import bands
-from npconv.kernels.numba.blocking import engine_limit, tiles_at_once
+from npconv.kernels.numba.blocking import QUARTERED, engine_limit, tiles_at_once
 from npconv.problem import ConvProblem
 
 
@@ -317,7 +317,7 @@ class Effort:
             results = problem.batch * problem.out_channels * problem.positions
             slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
         if self.quarters:
-            pixels = min(problem.positions, 100)
+            pixels = min(problem.positions, QUARTERED)
             slab = pixels * (7 * problem.in_channels // 4 + 128 + 6 * self._wide(problem)) * itemsize + 2**14
         if self.pieces:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))

@@ -53,11 +53,6 @@ CHAIN = 64
 where each addition loses what it can. Chains of 32 that go on in a tile's registers, as those of direct sums do, lost
 half as much and took 1 % longer for 1024 channels and 5 % for 256."""
 
-PIXELS = 100
-"""Pixels of a task, at most: enough for the weights to stream in well, and few enough for products of a pair of panels
-to stay in the first-level cache. 1024 to 256 channels at 14² take 0.55 ms with 98 and 0.58 with 49, though the sums of
-98 take more than the second-level cache."""
-
 ROOM = 2**21
 """Bytes of the sums of a task's pixels, at most."""
 
@@ -123,7 +118,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     depth, height, width = problem.output_size
     panels = -(-filters // wide)
     pairs = -(-panels // 2)
-    pixels = min(PIXELS, max(ROOM // (7 * half * dtype.itemsize // 2), 1))
+    pixels = min(blocking.QUARTERED, max(ROOM // (7 * half * dtype.itemsize // 2), 1))
     block = blocking.lined(height, width, pixels, problem.batch * depth, pairs, threads, LOAD, BEGIN)
     down, across = -(-height // block.rows), -(-width // block.columns)
     grid = (problem.batch, -(-pairs // block.panels), depth, down * across, across)
