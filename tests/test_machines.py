@@ -22,7 +22,7 @@ PROGRAM = """
 import sys; sys.path.insert(0, HERE)
 import engine_problems as problems, guarded, npconv
 from npconv.kernels.numba.tile import VECTOR_BYTES
-texts = (*problems.COMMON[::2], "g40ic80oc40ih16iw16kh14kw14+bias")
+texts = (*problems.COMMON[::STEP], "g40ic80oc40ih16iw16kh14kw14+bias")
 npconv.set_num_threads(1)
 for algorithm in ENGINES:
     guarded.main("end", "nan", algorithm, {"float32": texts})
@@ -40,7 +40,7 @@ ENGINES = FAST[::2], FAST[1::2]
 """Those of each program: half of what there is to compile."""
 
 
-def run(machine, engines, folder):
+def run(machine, engines, step, folder):
     cpu, features, _ = MACHINES[machine]
     settings = {
         "NUMBA_CACHE_DIR": str(folder),
@@ -48,7 +48,7 @@ def run(machine, engines, folder):
         "NUMBA_CPU_NAME": cpu,
         "NUMBA_CPU_FEATURES": ",".join(f"+{feature}" for feature in ("sse2", *features)),
     }
-    return python(f"HERE, ENGINES = {HERE!r}, {engines!r}\n{PROGRAM}", "-X", "faulthandler", **settings)
+    return python(f"HERE, ENGINES, STEP = {HERE!r}, {engines!r}, {step}\n{PROGRAM}", "-X", "faulthandler", **settings)
 
 
 def absent(machine):
@@ -61,8 +61,9 @@ def absent(machine):
 def test_engines(machine, engines, tmp_path, request):
     if absent(machine):
         pytest.skip(f"this CPU has no {', '.join(absent(machine))}")
-    if MACHINES[machine][2] == VECTOR_BYTES and not request.config.getoption("--long"):
+    everything = request.config.getoption("--long")
+    if MACHINES[machine][2] == VECTOR_BYTES and not everything:
         engines = engines[:1]  # on vectors of this width all other tests run them
-    said = run(machine, engines, tmp_path)
+    said = run(machine, engines, 1 if everything else 2, tmp_path)
     assert said.count("untouched") == len(engines)
     assert said[-1] == str(MACHINES[machine][2])

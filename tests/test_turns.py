@@ -42,8 +42,11 @@ def test_a_process_that_dies_gives_it_back(tmp_path):
 
 
 def test_patience_ends(tmp_path):
-    with turn(tmp_path / "lock", 0), turn(tmp_path / "lock", 0.05):
-        pass
+    with turn(tmp_path / "lock", 0):
+        start = time.monotonic()
+        with turn(tmp_path / "lock", 0.05):
+            waited = time.monotonic() - start
+    assert 0.05 <= waited < 30
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fcntl")
