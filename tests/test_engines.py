@@ -4,12 +4,14 @@ The direct sums of whole numbers are exact. Winograd's transforms are not, and a
 """
 
 import copy
+import itertools
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import engine_problems as problems
 import numpy as np
+import oracle
 import pytest
 from checks import FLOATS, assert_same, poison
 from corpus import Case, format_case, parse, replace
@@ -184,6 +186,23 @@ def test_arrays_of_any_making(algorithm, making, dtype):
             assert said is None, said
         for array, copied in zip(arrays, before, strict=True):
             assert array is None or np.array_equal(array, copied), f"{text}: an argument was changed"
+
+
+@pytest.mark.parametrize("text", ["mb2g40ic40oc40ih13iw17kh5ph2+bias", "g36ic36oc36ih9iw20kh4sh3sw1ph1:0pw0:2"])
+def test_depthwise_meets_any_memory_order_of_input_and_result(text):
+    """The channels lie side by side in one of them, in both, or in none."""
+    case = parse(text)
+    x, weight, bias = arrays_for(text, "float32", "depthwise")
+    blank = np.empty(oracle.output_shape(case), np.float32)
+    for made, out in itertools.product(*([array, channels_beside(array)] for array in (x, blank))):
+        for to in (out, out[..., ::-1]):
+            got = call(case, (made, weight, bias), out=to, algorithm="depthwise")
+            assert judge(got, text, "float32", "depthwise") is None, f"{made.strides} {to.strides}"
+
+
+def channels_beside(array):
+    """The same numbers with the channels, its second axis, side by side in memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
 
 
 @pytest.mark.parametrize("algorithm", FAST)

@@ -11,10 +11,9 @@ carried from step to step, took a fifth longer: registers were short.) Reading a
 before and after it, so that the first and the last plane of an array are copied to where there is room around them, and
 so are images whose pixels do not lie side by side.
 
-Where the channels lie side by side, in input and result, vectors are of channels and sums scroll along the rows; rows
-and pixels outside of the image are left out.
+Where the channels of the input lie side by side, vectors are of channels (`npconv.kernels.numba.channels`).
 
-A task is a rectangle of the result, for some channels, or for all where they are last.
+A task is a rectangle of the result for some channels.
 
 Zhang, Lo and Lu, *High performance depthwise and pointwise convolutions on mobile devices* (2020), §3, keep rows of the
 input in registers for the results that they reach; keeping the results instead needs no loads beyond the first.
@@ -22,26 +21,15 @@ input in registers for the results that they reach; keeping the results instead 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, buffers, jit, planes
+from npconv.kernels.numba import blocking, buffers, channels, jit, planes
+from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.scrolling import (
-    Filters,
-    Sums,
-    along_rows,
-    along_whole_rows,
-    elements_of,
-    first_channels,
-    full_ones,
-    lanes,
-    over_slab,
-    sums_of,
-)
+from npconv.kernels.numba.scrolling import Sums, elements_of, full_ones, over_slab, sums_of
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
 from npconv.kernels.numba.taps import addresses_of, kept_numbers, mask_of, products_of_rows, unfolded
 from npconv.kernels.numba.vector import activated, filled, lanes_of, store
@@ -53,20 +41,6 @@ as long or longer."""
 
 LOADED = 2**14
 """Bytes of small planes that are loaded at once: half of a first-level cache."""
-
-PIXELS = 16384
-"""Pixels of a task, if the cache has room for what they need."""
-
-
-class Way(NamedTuple):
-    """A problem's numbers in one memory order, as its kernel takes them."""
-
-    kernel: Callable[[], jit.Kernel]
-    tasks: int
-    scratch: tuple[int, np.dtype[Any]]
-    grid: np.ndarray
-    sizes: np.ndarray
-    offsets: np.ndarray
 
 
 class Plan(NamedTuple):
@@ -88,14 +62,14 @@ pack_bias = planes.pack_bias
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks, for both memory orders."""
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
-    return Plan(problem.flops // 8, down, _along(problem, threads) if first_channels(problem) else None)
+    return Plan(problem.flops // 8, down, channels.way(problem, threads) if first_channels(problem) else None)
 
 
 def _is_small(problem: ConvProblem) -> bool:
     """Whether the sums that scroll down read the image as it is."""
     return (
-        sums_of(problem, 1).elements > 0
-        and not sums_of(problem, 1).chained
+        sums_of(problem).elements > 0
+        and not sums_of(problem).chained
         and problem.kernel_size[0] == 1
         and problem.padding[0] == (0, 0)
         and problem.stride[2] <= 2
@@ -142,7 +116,7 @@ def _straight(problem: ConvProblem, threads: int) -> Way:
 
 
 def _down(problem: ConvProblem, threads: int) -> Way:
-    sums, many = sums_of(problem, 1), lanes(problem)
+    sums, many = sums_of(problem), lanes(problem)
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
     depth, height, width = problem.output_size
     multiplier = problem.out_channels // problem.in_channels
@@ -160,7 +134,7 @@ def _down(problem: ConvProblem, threads: int) -> Way:
         pixels = pixels * 3 // 4
     grid = (problem.batch, parts, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
-    elements = elements_of(problem, 1)
+    elements = elements_of(problem)
     plane = rows * columns
     at_once = max(LOADED // (each * plane * problem.compute_dtype.itemsize), 1)
     wide = sums.columns * many
@@ -169,7 +143,7 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     gap = before[2] % many if stride[2] == 1 else 0  # so that a row of the image begins with a line of the cache
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), before, (kernel[0], rows, columns),
-         (together, *block[:2]), (multiplier, problem.products, full_ones(problem, 1)),
+         (together, *block[:2]), (multiplier, problem.products, full_ones(problem)),
          (dilation[1] if kernel[1] > 1 else 1, at_once, gap), (stride[1] * kernel[2], room, 0)]
     )  # fmt: skip
     offsets = [
@@ -186,35 +160,13 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     )  # fmt: skip
 
 
-def _along(problem: ConvProblem, threads: int) -> Way:
-    sums = sums_of(problem, 2)
-    kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
-    depth, height, width = problem.output_size
-    block = blocking.blocks(height, width, max(PIXELS // problem.in_channels, 16), problem.batch * depth, 1, threads)
-    grid = (problem.batch, depth, -(-height // block.rows), -(-width // block.columns))
-    before = tuple(-pad for pad, _ in problem.padding)
-    residues, wide = min(stride[2], kernel[2]), sums.columns * lanes(problem)
-    if residues > 2:
-        sums = sums._replace(full=0, elements=0)
-    room = wide + block.columns * wide * sums.chained
-    sizes = np.array(
-        [stride, (dilation[0], dilation[1], dilation[2] if kernel[2] > 1 else 1), before, kernel, (0, *block[:2]),
-         (problem.in_channels, problem.products, wide)]
-    )  # fmt: skip
-    form = (kernel[2], stride[2]) if sums.elements else (0, 0)
-    return Way(
-        lambda: _along_kernel(sums, residues, *form), int(np.prod(grid)), (room, problem.compute_dtype),
-        np.array(grid), sizes, np.zeros(0, np.int64),
-    )  # fmt: skip
-
-
 def conv(
     plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray, epilogue: np.ndarray,
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
     way, filters = plan.down, weights.plain
-    if plan.along is not None and x_layout[1] == out_layout[1] == 1:
+    if plan.along is not None and x_layout[1] == 1:
         way, filters = plan.along, weights.in_vectors
     way.kernel().run(
         way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
@@ -235,7 +187,7 @@ def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], den
         out, at, step, x, begin, line, blank, y, jump, height, count, columns, long, apart, left, span, width, masks,
         weights, w, bias, b, epilogue,
     ):  # fmt: skip
-        kept = kept_numbers(weights, w + taps - 1, -1, taps, 1)
+        kept = kept_numbers(weights, w + taps - 1, -1, taps)
         lanes = lanes_of(out)
         done = np.int64(0)
         while done < count:
@@ -423,56 +375,4 @@ def _down_kernel(sums: Sums) -> jit.Kernel:
                           pitch, width)  # fmt: skip
 
     block.__qualname__ = f"_down{'-'.join(map(str, sums))}"
-    return jit.scratch_kernel(block)
-
-
-@cache
-def _along_kernel(sums: Sums, residues: int, taps: int, pace: int) -> jit.Kernel:
-    """Return the kernel for channels that lie side by side."""
-    scroll = along_rows(sums, residues)
-    known = sums.elements > 0
-    whole = along_whole_rows(sums, residues, taps, pace) if known else scroll
-
-    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _):  # type: ignore[no-untyped-def]
-        """Compute a rectangle of the result for all channels."""
-        task, horizontal = divmod(task, grid[3])
-        task, vertical = divmod(task, grid[2])
-        n, z = divmod(task, grid[1])
-        stride, apart, before, kernel, share, (channels, products, wide) = sizes
-        dilation = apart[2]
-        row, column = vertical * share[1], horizontal * share[2]
-        rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
-        blank, room = scratch[:wide], scratch[wide:]
-        clear(blank, np.int64(0), wide)
-        lines = np.empty((kernel[0] * kernel[1], 2), np.int64)
-        nowhere = np.zeros((kernel[0] * kernel[1], 2), np.int64)
-        for y in range(row, row + rows):
-            met = 0
-            for i in range(kernel[0]):
-                plane = before[0] + z * stride[0] + i * apart[0]
-                for j in range(kernel[1]):
-                    line = before[1] + y * stride[1] + j * apart[1]
-                    there = 0 <= plane < x_layout[5] and 0 <= line < x_layout[6]
-                    lines[i * kernel[1] + j, 0] = n * x_layout[0] + plane * x_layout[2] + line * x_layout[3]
-                    lines[i * kernel[1] + j, 1] = there
-                    met += there
-            w = np.int64(0)
-            for c in range(0, channels, wide):
-                c = min(c, channels - wide)
-                for residue in range(min(dilation, columns)):
-                    at = n * out_layout[0] + c + z * out_layout[2]
-                    at += y * out_layout[3] + (column + residue) * out_layout[4]
-                    x0 = before[2] + (column + residue) * stride[2]
-                    count = -(-(columns - residue) // dilation)
-                    if known and met == len(lines):
-                        whole(out, at, dilation * out_layout[4], x, c, x_layout[4], blank, x0, stride[2] * dilation,
-                              x_layout[7], count, kernel[2], stride[2], lines, nowhere, weights, w, bias, c, epilogue,
-                              room)  # fmt: skip
-                    else:
-                        scroll(out, at, dilation * out_layout[4], x, c, x_layout[4], blank, x0, stride[2] * dilation,
-                               x_layout[7], count, kernel[2], stride[2], lines, nowhere, weights, w, bias, c, epilogue,
-                               room)  # fmt: skip
-                w += products * wide
-
-    block.__qualname__ = f"_along{'-'.join(map(str, sums))}-{residues}-{taps}-{pace}"
     return jit.scratch_kernel(block)

@@ -208,24 +208,29 @@ def unload(  # type: ignore[no-untyped-def]
     """
     wide = width_of(out)
     for row in range(rows):
-        at = start + row * to_line
         line = first + row * pitch * wide
-        if to_filter == 1 and filters == wide:
+        unload_line(out, start + row * to_line, to_filter, to_pixel, filters, columns, slab, line, wide)
+
+
+@jit.inline
+def unload_line(out, at, to_filter, to_pixel, filters, columns, slab, line, wide):  # type: ignore[no-untyped-def]
+    """Write the pixels of a row, ``wide`` numbers each from ``slab[line]`` on, into a result."""
+    if to_filter == 1 and filters == wide == width_of(out):
+        for x in range(columns):
+            copy(out, at + x * to_pixel, slab, line + x * wide)
+    elif to_filter == 1:
+        for x in range(columns):
+            copy_numbers(out, at + x * to_pixel, slab, line + x * wide, filters)
+    elif to_pixel == 1 and columns >= BLOCK and filters >= BLOCK:
+        for k in range(0, filters, BLOCK):
+            k = min(k, filters - BLOCK)
+            for x in range(0, columns, BLOCK):
+                x = min(x, columns - BLOCK)
+                transpose(out, at + k * to_filter + x, to_filter, slab, line + x * wide + k, wide)
+    else:
+        for k in range(filters):
             for x in range(columns):
-                copy(out, at + x * to_pixel, slab, line + x * wide)
-        elif to_filter == 1:
-            for x in range(columns):
-                copy_numbers(out, at + x * to_pixel, slab, line + x * wide, filters)
-        elif to_pixel == 1 and columns >= BLOCK and filters >= BLOCK:
-            for k in range(0, filters, BLOCK):
-                k = min(k, filters - BLOCK)
-                for x in range(0, columns, BLOCK):
-                    x = min(x, columns - BLOCK)
-                    transpose(out, at + k * to_filter + x, to_filter, slab, line + x * wide + k, wide)
-        else:
-            for k in range(filters):
-                for x in range(columns):
-                    move(out, at + k * to_filter + x * to_pixel, slab, line + x * wide + k)
+                move(out, at + k * to_filter + x * to_pixel, slab, line + x * wide + k)
 
 
 @jit.inline

@@ -140,7 +140,7 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
         lines, others = np.empty((number, 2), np.int64), np.empty((number, 2), np.int64)
         for c in range(group * together, min((group + 1) * together, channels)):
             plane = n * x_layout[0] + c * x_layout[1] + z * x_layout[2]
-            kept = kept_numbers(weights, c * taps + taps - 1, -1, taps, 1)
+            kept = kept_numbers(weights, c * taps + taps - 1, -1, taps)
             for band in range(part * share, min((part + 1) * share, -(-tall // stride))):
                 rows = min(stride, tall - band * stride)
                 at = n * out_layout[0] + c * out_layout[1] + z * out_layout[2] + band * stride * out_layout[3]

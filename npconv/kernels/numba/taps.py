@@ -278,68 +278,113 @@ def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int, mask
     return add_spread
 
 
-def kept_lines(lines: int, taps: int, first: int, stride: int, rows: int) -> Any:
-    """Return an intrinsic that adds the products of a few lines of an image with weights that are kept in registers.
+def products_of_pixels(taps: int, pace: int, masked: bool) -> Any:
+    """Return an intrinsic that adds to each row of a tile, some channels of a pixel, what a row of taps gives there.
 
-    ``add_lines(tile, kept, table, b, j)`` adds ``b[j + table[line, 0]:]`` times a row of the tile ``kept``, element by
-    element, to each of the last ``rows`` of a tile, line after line. Each line has ``taps`` rows of ``kept``, of which
-    the last row of the tile gets the ``first``, and each row before it that ``stride`` further on.
+    ``add_products(tile, weights, w, x, j, step, column, apart, width)`` adds ``x[j + (row * pace + m) * step:]`` times
+    the vectors from ``weights[w]`` on, tap m behind tap, element by element. Pixels are loaded one after the other, and
+    once. If ``masked``, those at ``column + n * apart`` are zeros where that is not within ``width``; the products are
+    written for both cases, as to choose between pixels took a register too many for rows of 7 taps, and a tenth longer.
     """
 
     @intrinsic
-    def add_lines(typing: Any, tile: Any, kept: Any, table: Any, b: Any, j: Any) -> Any:
+    def add_products(
+        typing: Any, tile: Any, weights: Any, w: Any, x: Any, j: Any, step: Any, column: Any, apart: Any, width: Any
+    ) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, kept, table, b, j = arguments
-            for line in range(lines):
-                offset = builder.load(pointer_to(context, builder, signature.args[2], table, ir.IntType(64)(2 * line)))
-                pointer = pointer_to(context, builder, signature.args[3], b, builder.add(j, offset))
-                loaded = [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
-                for place in range((tile.rows - rows) * tile.columns, tile.rows * tile.columns):
-                    row, column = divmod(place, tile.columns)
-                    at = (line * taps + first + (tile.rows - 1 - row) * stride) * tile.columns + column
-                    weight = builder.extract_value(kept, at)
-                    total = product_and_sum(builder, tile, loaded[column], weight, builder.extract_value(result, place))
-                    result = builder.insert_value(result, total, place)
+            result, weights, w, x, j, step, column, apart, width = arguments
+            index, columns = ir.IntType(64), tile.columns
+
+            def vectors(kind: Any, array: Any, at: Any) -> list[Any]:
+                pointer = pointer_to(context, builder, kind, array, at)
+                return [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
+
+            kept = []
+            for m in range(taps):
+                kept += vectors(signature.args[1], weights, builder.add(w, index(m * columns * tile.lanes)))
+            sums = [builder.extract_value(result, at) for at in range(tile.rows * columns)]
+            for n in range((tile.rows - 1) * pace + taps):
+                met = [(row, n - row * pace) for row in range(tile.rows) if 0 <= n - row * pace < taps]
+
+                def added(pixel: list[Any], met: list[tuple[int, int]] = met) -> list[Any]:
+                    return [
+                        product_and_sum(builder, tile, vector, kept[m * columns + at], sums[row * columns + at])
+                        for row, m in met for at, vector in enumerate(pixel)
+                    ]  # fmt: skip
+
+                if masked:
+                    place = builder.add(column, builder.mul(apart, index(n)))
+                    with builder.if_else(builder.icmp_unsigned("<", place, width)) as (within, beyond):
+                        with within:
+                            totals, there = added(vectors(signature.args[3], x, j)), builder.block
+                        with beyond:
+                            zero = ir.Constant(sums[0].type, None)
+                            others, elsewhere = added([zero] * columns), builder.block
+                    for at, other in enumerate(others):
+                        total = builder.phi(other.type)
+                        total.add_incoming(totals[at], there)
+                        total.add_incoming(other, elsewhere)
+                        totals[at] = total
+                else:
+                    totals = added(vectors(signature.args[3], x, j))
+                for at, (row, _) in enumerate(met):
+                    sums[row * columns : (row + 1) * columns] = totals[at * columns : (at + 1) * columns]
+                j = builder.add(j, step)  # not j + n * step, which LLVM computes early, and keeps in memory
+            for at, total in enumerate(sums):
+                result = builder.insert_value(result, total, at)
             return result
 
-        return tile(tile, kept, table, b, types.int64), code
+        integer = types.int64
+        return tile(tile, weights, integer, x, integer, integer, integer, integer, integer), code
 
-    return add_lines
+    return add_products
 
 
-def _backwards(spread: bool) -> Any:
-    """Return an intrinsic that loads weights to be kept in registers.
+@intrinsic
+def store_some(typing: Any, tile: Any, out: Any, i: Any, step: Any, count: Any) -> Any:
+    """Write the first ``count`` rows of a tile, or all it has, to ``out[i + row * step:]``."""
 
-    ``kept(array, i, step, rows, columns)`` returns a tile whose last row is ``array[i:]``, and each row before it that
-    ``step`` further on; if ``spread``, the number there in all lanes of one column. ``rows`` and ``columns`` are
-    literals.
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, out, i, step, count = arguments
+
+        def store(row: int) -> None:
+            at = builder.add(i, builder.mul(step, step.type(row)))
+            pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], out, at))
+            for column, pointer in enumerate(pointers):
+                vector = builder.extract_value(result, row * tile.columns + column)
+                builder.store(vector, pointer, align=tile.dtype.bitwidth // 8)
+
+        with builder.if_else(builder.icmp_signed(">=", count, count.type(tile.rows))) as (all_rows, some):
+            with all_rows:
+                for row in range(tile.rows):
+                    store(row)
+            with some:
+                for row in range(tile.rows - 1):
+                    with builder.if_then(builder.icmp_signed(">", count, count.type(row))):
+                        store(row)
+        return context.get_dummy_value()
+
+    return types.none(tile, out, types.int64, types.int64, types.int64), code
+
+
+@intrinsic(prefer_literal=True)
+def kept_numbers(typing: Any, array: Any, i: Any, step: Any, rows: Any) -> Any:
+    """Return weights to be kept in registers, in all lanes of a tile's row each; ``rows`` is a literal.
+
+    The last row is ``array[i]``, and each row before it that ``step`` further on.
     """
+    tile = Tile(array.dtype, rows.literal_value, 1)
 
-    @intrinsic(prefer_literal=True)
-    def kept(typing: Any, array: Any, i: Any, step: Any, rows: Any, columns: Any) -> Any:
-        tile = Tile(array.dtype, rows.literal_value, 1 if spread else columns.literal_value)
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers, i, step, _ = arguments
+        result = ir.Constant(context.get_value_type(tile), None)
+        for row in range(tile.rows):
+            at = builder.add(i, builder.mul(step, step.type(tile.rows - 1 - row)))
+            number = builder.load(pointer_to(context, builder, signature.args[0], numbers, at))
+            result = builder.insert_value(result, repeated(builder, number, tile.lanes), row)
+        return result
 
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            numbers, i, step, *_ = arguments
-            result = ir.Constant(context.get_value_type(tile), None)
-            for row in range(tile.rows):
-                at = builder.add(i, builder.mul(step, step.type(tile.rows - 1 - row)))
-                pointer = pointer_to(context, builder, signature.args[0], numbers, at)
-                vectors = (
-                    [repeated(builder, builder.load(pointer), tile.lanes)]
-                    if spread
-                    else [vector_at(builder, vector, tile) for vector in vectors_at(builder, tile, pointer)]
-                )
-                for column, vector in enumerate(vectors):
-                    result = builder.insert_value(result, vector, row * tile.columns + column)
-            return result
-
-        return tile(array, types.int64, types.int64, rows, columns), code
-
-    return kept
-
-
-kept_numbers, kept_vectors = _backwards(spread=True), _backwards(spread=False)
+    return tile(array, types.int64, types.int64, rows), code
 
 
 @intrinsic
@@ -353,7 +398,7 @@ def multiply_kept(typing: Any, tile: Any, kept: Any, b: Any, j: Any) -> Any:
         for row in range(kept.rows):
             for column, vector in enumerate(loaded):
                 at = (tile.rows - kept.rows + row) * tile.columns + column
-                weight = builder.extract_value(weights, row * kept.columns + min(column, kept.columns - 1))
+                weight = builder.extract_value(weights, row)
                 total = product_and_sum(builder, tile, weight, vector, builder.extract_value(result, at))
                 result = builder.insert_value(result, total, at)
         return result

@@ -26,6 +26,9 @@ def _vector_bytes() -> int:
 
 VECTOR_BYTES = _vector_bytes()
 
+REGISTERS = 32 if VECTOR_BYTES == 64 else 16
+"""Registers that hold a vector."""
+
 ROWS = 6
 """Rows of the largest tile: 6 × 2 accumulators, 2 vectors of a row and 1 broadcast fill the 16 registers of AVX2."""
 
