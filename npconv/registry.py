@@ -120,7 +120,7 @@ _TABLE = (
         "strassen",
         "numba",
         "1 × 1 with 7 products of matrices instead of 8, by sums of halves of pixels, channels and filters; for layers",
-        Effort(9e-6, 47e9, 40, panel=2, quarters=True),
+        Effort(9e-6, 47e9, 8, panel=2, quarters=True),
         refuse=refusals.strassen,
         direct=False,
         dtypes="float",

@@ -369,6 +369,10 @@ def test_strassen_balances_channels():
     assert_close(npconv.conv2d(x, w, algorithm="strassen"), x, w, "balanced", 0.5)
     x[:, 7], w[:, 7] = 1e6, 0  # meets no weight at all
     assert_close(npconv.conv2d(x, w, algorithm="strassen"), x, w, "no weight", 0.5)
+    x, w = (1e-3 * rng.standard_normal(array.shape).astype("f4") for array in (x, w))
+    x[:, 9] = 1e38 * rng.uniform(1, 2, x[:, 9].shape)
+    w[:, 9] = 1e-40 * rng.standard_normal(w[:, 9].shape)  # no number scales the smallest ones to 1 at once
+    assert_close(npconv.conv2d(x, w, algorithm="strassen"), x, w, "smallest", 0.5)
 
 
 @pytest.mark.parametrize("algorithm", ["winograd4", "winograd2"])

@@ -36,7 +36,6 @@ form.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +44,17 @@ from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_near, width_of
 from npconv.kernels.numba.tile import COLUMNS
-from npconv.kernels.numba.vector import activated, add, add_row, load, multiply_add_rows, starts_from, store, zeros
+from npconv.kernels.numba.vector import (
+    activated,
+    add,
+    add_row,
+    load,
+    multiply_add,
+    multiply_add_rows,
+    starts_from,
+    store,
+    zeros,
+)
 from npconv.problem import ConvProblem
 
 CHAIN = 64
@@ -83,28 +92,61 @@ class Plan(NamedTuple):
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> Weights:
     """Return filters (K, C, 1, 1, 1) as panels of their sums, seven for each pair of panels."""
-    wide = product.width(problem.compute_dtype)
+    dtype, wide = problem.compute_dtype, product.width(problem.compute_dtype)
     filters, channels = weight.shape[:2]
     half, panels = channels // 2, -(-filters // wide)
     pairs = -(-panels // 2)
-    matrix = np.zeros((panels * wide, channels), weight.dtype)
-    matrix[:filters] = weight[:, :, 0, 0, 0]
+    single = product.pack(problem, weight)
     with np.errstate(all="ignore"):  # NaN and infinities spread
-        largest = np.abs(matrix).max(axis=0)
+        largest = np.abs(single).reshape(panels, -1).max(axis=0).reshape(channels, wide).max(axis=1)
         exponents = np.where(np.isfinite(largest), np.frexp(largest)[1] - 1, 0)
-        matrix = np.ldexp(matrix, -exponents)
-        scale = np.ldexp((largest != 0).astype(weight.dtype), exponents)
-        # Of an odd number of panels, the one in the middle is in both halves.
-        first, second = matrix[: pairs * wide], matrix[(panels - pairs) * wide :]
-        b11, b21, b12, b22 = first[:, :half], first[:, half:], second[:, :half], second[:, half:]
-        t1 = b12 - b11
-        t2 = b22 - t1
-        sums = np.stack([b11, b21, t2, b22 - b12, b21 - t2, t1, b22]).reshape(7, pairs, wide, half)
-    stacked = np.ascontiguousarray(sums.swapaxes(0, 1)).reshape(-1, half, 1, 1, 1)
-    return Weights(
-        product.pack(replace(problem, in_channels=half, out_channels=len(stacked)), stacked),
-        np.concatenate([scale, -scale]),
+        scale = np.ldexp((largest != 0).astype(dtype), exponents)
+        factors = np.ldexp(np.ones(channels, dtype), -exponents)
+        if not np.isfinite(factors).all():  # the smallest numbers there are
+            single = product.pack(problem, np.ldexp(weight, -exponents.reshape(-1, 1, 1, 1)))
+            factors = np.ones(channels, dtype)
+    sums = buffers.aligned(pairs * 7 * half * wide * dtype.itemsize).view(dtype)
+    parts = -(-half // AT_ONCE)
+    sizes = np.array([channels, panels, pairs, parts])
+    _sum_filters.run(
+        pairs * parts, sums.size // product.WORTH, single, np.concatenate([factors, -factors]), sums, sizes
     )
+    return Weights(sums, np.concatenate([scale, -scale]))
+
+
+AT_ONCE = 64
+"""Channels of a task that packs."""
+
+
+@jit.Kernel
+def _sum_filters(task, panels, factors, sums, sizes):  # type: ignore[no-untyped-def]
+    """Make what is multiplied of some channels of a pair of panels, scaled: B11, B21, T2, T3, T4, T1 and B22.
+
+    Of an odd number of panels, the one in the middle is in both halves. Differences are sums with the negative factor:
+    products with a power of two are exact.
+    """
+    channels, number, pairs, parts = sizes
+    pair, part = divmod(task, parts)
+    half, wide = channels // 2, width_of(sums)
+    step, one = half * wide, starts_from(np.int64(0), 0, 1)
+    for c in range(part * AT_ONCE, min((part + 1) * AT_ONCE, half)):
+        left, right, to = pair * channels + c, (number - pairs + pair) * channels + c, (pair * 7 * half + c) * wide
+        upper, lower = c, c + half  # factors, and the negative ones behind all of them
+        b11 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, upper, panels, left * wide)
+        b21 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, lower, panels, (left + half) * wide)
+        b12 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, upper, panels, right * wide)
+        b22 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, lower, panels, (right + half) * wide)
+        t1 = multiply_add(b12, factors, one, channels + upper, panels, left * wide)
+        t3 = multiply_add(b22, factors, one, channels + upper, panels, right * wide)
+        t2 = add(b22, multiply_add(b11, factors, one, channels + upper, panels, right * wide))
+        t4 = add(b21, multiply_add(t1, factors, one, channels + lower, panels, (right + half) * wide))
+        store(b11, sums, to, wide)
+        store(b21, sums, to + step, wide)
+        store(t2, sums, to + 2 * step, wide)
+        store(t3, sums, to + 3 * step, wide)
+        store(t4, sums, to + 4 * step, wide)
+        store(t1, sums, to + 5 * step, wide)
+        store(b22, sums, to + 6 * step, wide)
 
 
 pack_bias = product.panel_bias
