@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
@@ -11,6 +12,7 @@ from processes import python
 
 import npconv.kernels.numba
 from npconv.kernels.numba.jit import Kernel
+from npconv.turns import turn
 
 CALL = """
 import sys, warnings
@@ -108,6 +110,46 @@ def test_processes_that_begin_together_compile_each_kernel_once(tmp_path):
     compiled = Counter(name for _, names in runs for name in names.split())
     assert len(compiled) >= 3
     assert set(compiled.values()) == {1}
+
+
+TIMED = """
+import time
+start = time.monotonic()
+print(wrong("loop", 5))
+print(time.monotonic() - start)
+"""
+
+
+def test_what_is_there_is_loaded_while_others_hold_the_locks(tmp_path):
+    """As a stopped process does."""
+    assert python(CALL + TIMED, NUMBA_CACHE_DIR=str(tmp_path))[0] == "0"
+    with ExitStack() as stack:
+        locks = list(tmp_path.rglob("compiling-*.lock"))
+        for lock in locks:
+            assert stack.enter_context(turn(lock, 0))
+        result, seconds = python(CALL + TIMED, NUMBA_CACHE_DIR=str(tmp_path))
+    assert locks
+    assert result == "0"
+    assert float(seconds) < 50
+
+
+GONE = """
+import os, pathlib, shutil
+print(wrong("loop", 5))
+place = pathlib.Path(os.environ["NUMBA_CACHE_DIR"])
+shutil.rmtree(place)
+place.write_text("no folder")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    print(wrong("flatten", 5), wrong("direct", 5))
+print(len(caught), caught[0].category.__name__)
+"""
+
+
+def test_a_place_that_has_gone(tmp_path):
+    """Kernels that can no longer be kept are compiled, with one warning."""
+    lines = python(CALL + GONE, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert lines == ["0", "0 0", "1 RuntimeWarning"]
 
 
 NOWHERE = """

@@ -31,7 +31,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
@@ -260,6 +260,13 @@ class _Kept(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple()
 
+    def has(self, kinds: tuple[Any, ...]) -> bool:
+        """Whether a function for types of arguments is on disk, as far as can be told."""
+        try:
+            return self._index_key(kinds, cpu_target.target_context.codegen()) in self._cache_file._load_index()
+        except (OSError, EOFError, pickle.UnpicklingError):
+            return False
+
 
 def _compile(task: Callable[..., Any], cached: bool, **options: Any) -> Any:
     """Return a function to be compiled for types, and kept on disk if possible."""
@@ -280,19 +287,36 @@ def _compile(task: Callable[..., Any], cached: bool, **options: Any) -> Any:
 _LOCKS, _PATIENCE = 64, 60.0
 """Files that functions share as locks while they are compiled, and the seconds that a process waits for another."""
 
+_in_vain: set[Path] = set()
+"""Locks that were waited for so long: a stopped process may have them for good."""
+
 
 def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
     """Compile a function for types of arguments, or load it: another process that compiles it now is waited for.
 
-    Two workers of a test run, or of a server, that begin together would each compile most of what they need.
+    Two workers of a test run, or of a server, that begin together would each compile most of what they need. What is
+    there already is loaded without a lock.
     """
+    if kinds in compiled.overloads:
+        return
+    # Numba does so once in a process, which takes 0.4 s: not while others wait.
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
     with ExitStack() as stack:
-        if folder := compiled.stats.cache_path:
+        folder = compiled.stats.cache_path
+        if folder and not compiled._cache.has(kinds):
             lock = Path(folder) / f"compiling-{zlib.crc32(compiled.py_func.__qualname__.encode()) % _LOCKS}.lock"
             with suppress(OSError):  # there is no place to keep anything, as Numba will find
                 lock.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(turn(lock, _PATIENCE))
-        compiled.compile(kinds)
+            if not stack.enter_context(turn(lock, 0 if lock in _in_vain else _PATIENCE)):
+                _in_vain.add(lock)
+        try:
+            compiled.compile(kinds)
+        except OSError:  # the place has gone, is full, or is no longer ours
+            _warn_uncached()
+            if kinds not in compiled.overloads:
+                compiled._cache = NullCache()
+                compiled.compile(kinds)
 
 
 _warned = False
