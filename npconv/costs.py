@@ -194,7 +194,7 @@ class Effort:
         rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.data_format == "channels_last":
-            spread = 2 * self.TURNED if max(problem.stride) > 1 else 1
+            spread = self.TURNED * (1 if pointwise else 2) if max(problem.stride) > 1 else 1
             copied += spread * problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
         if not pointwise or problem.data_format == "channels_last":
             copied += planes * rows * problem.out_channels
