@@ -4,15 +4,16 @@ import importlib
 import pkgutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from processes import python
 
 import npconv.kernels.numba
+from npconv.kernels.numba import jit
 from npconv.kernels.numba.jit import Kernel
-from npconv.turns import turn
 
 CALL = """
 import sys, warnings
@@ -112,25 +113,39 @@ def test_processes_that_begin_together_compile_each_kernel_once(tmp_path):
     assert set(compiled.values()) == {1}
 
 
-TIMED = """
-import time
-start = time.monotonic()
+LOCKLESS = """
+from npconv.kernels.numba import jit
+jit.turn = None
 print(wrong("loop", 5))
-print(time.monotonic() - start)
 """
 
 
-def test_what_is_there_is_loaded_while_others_hold_the_locks(tmp_path):
-    """As a stopped process does."""
-    assert python(CALL + TIMED, NUMBA_CACHE_DIR=str(tmp_path))[0] == "0"
-    with ExitStack() as stack:
-        locks = list(tmp_path.rglob("compiling-*.lock"))
-        for lock in locks:
-            assert stack.enter_context(turn(lock, 0))
-        result, seconds = python(CALL + TIMED, NUMBA_CACHE_DIR=str(tmp_path))
-    assert locks
-    assert result == "0"
-    assert float(seconds) < 50
+def test_what_is_there_is_loaded_without_a_lock(tmp_path):
+    """A stopped process may have one, and processes that begin together would wait for each other."""
+    assert python(CALL + COMPILING, NUMBA_CACHE_DIR=str(tmp_path)) == ["0", "compiled"]
+    assert python(CALL + LOCKLESS, NUMBA_CACHE_DIR=str(tmp_path)) == ["0"]
+
+
+def test_a_lock_is_waited_for_in_vain_once(tmp_path, monkeypatch):
+    """A stopped process that holds it costs another one's patience for the first kernel, not for each."""
+    waits, compiled = [], []
+
+    @contextmanager
+    def held(lock, patience):
+        waits.append(patience)
+        yield False
+
+    function = SimpleNamespace(
+        overloads={}, stats=SimpleNamespace(cache_path=str(tmp_path)), py_func=CALL.lower, compile=compiled.append,
+        _cache=SimpleNamespace(has=lambda kinds: False),
+    )  # fmt: skip
+    monkeypatch.setattr(jit, "turn", held)
+    monkeypatch.setattr(jit, "_in_vain", set())
+    for kinds in ("first", "second"):
+        jit._compile_once(function, kinds)
+    assert compiled == ["first", "second"]
+    assert waits == [jit._PATIENCE, 0]
+    assert jit._PATIENCE > 0
 
 
 GONE = """

@@ -43,7 +43,6 @@ TAPS = 7
 PIXELS = 16384
 """Numbers of a task's results: pixels, for each of some channels or of all."""
 
-
 BEYOND = 2**40
 """Columns that are far enough to the right for a line to be none of the image."""
 
@@ -69,7 +68,7 @@ class Form(NamedTuple):
     """Taps from one result to the next."""
 
     columns: int
-    """Vectors of channels of a tile: two, which are a line of the cache, if their weights fit the registers."""
+    """Vectors of channels of a tile: two, a line of the cache with AVX2, if their weights fit the registers."""
 
     chained: bool
     """Whether one chain of sums would lose accuracy."""

@@ -12,6 +12,7 @@ quarters, A and B, by halves of the pixels of a task, of the channels, and of th
 which is Winograd's form, of 15 additions. The sums of the filters are packed as panels, once. A task loads its slab
 some channels at a time, makes the sums of the pixels, and for each pair of panels adds up seven products, which stay in
 the first-level cache until they are combined. Layers of 512 channels so take 5 to 13 % less than by direct sums.
+Calls that bring plain weights take longer, but for many images: to sum the filters up takes 1 ns a number.
 
 *How far it is off.* Strassen mixes channel c with c + C/2, and so multiplies numbers that never meet in the direct sum.
 A large weight of the one channel and a large number of the other would leave the error of their product in results that
