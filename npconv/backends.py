@@ -39,8 +39,8 @@ def _missing_for_numba() -> str | None:
 def _missing_for_cuda() -> str | None:
     try:
         from numba import cuda
-    except ImportError as error:
-        return f"numba.cuda cannot be imported ({error}); pip install 'npconv[cuda12]' or 'npconv[cuda13]'"
+    except Exception as error:  # not ImportError alone: numba-cuda 0.30 asks NumPy 2.5 for what it no longer has
+        return f"numba.cuda cannot be imported ({_one_line(error)}); pip install 'npconv[cuda12]' or 'npconv[cuda13]'"
     reason: object = None
     try:
         if cuda.is_available():

@@ -40,6 +40,9 @@ class Rate:
     region: float = 0
     """Seconds for an element of a region matrix, or of a matrix of results."""
 
+    SCALING = 0.6
+    """16 threads are 3 to 8 times as fast as one, 2 are 1.5 to 1.8 times: the textbook's tasks are few, and uneven."""
+
     def seconds(self, problem: ConvProblem, threads: int) -> float:
         """Return the time that a problem should take."""
         dtype = problem.compute_dtype
@@ -51,7 +54,7 @@ class Rate:
         # The results of all images come in one matrix, too, and are put in their places.
         regions = problem.batch * problem.in_channels * problem.positions * problem.taps + results
         work = windows * self.window + results * problem.products / speed + regions * self.region
-        return float(self.call + work / (threads if self.threaded else 1))
+        return float(self.call + work / (threads**self.SCALING if self.threaded else 1))
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,12 @@ class Effort:
 
     slivers: int = 0
     """Filters of a group from which on an engine without panels cuts pixels into slivers; 0 if it never does."""
+
+    PIXELS = 512
+    """Pixels of a result whose part of the input a task with panels loads, with the borders of several images."""
+
+    SHORT = 2e-5
+    """Seconds of work that are not shared out; more takes three quarters of that at least, in however many threads."""
 
     PACK = 15e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
@@ -175,7 +184,7 @@ class Effort:
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
         streamed = weights * points * itemsize
         streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY
-        return self.call + max(float(work) / (threads if work > 2e-5 else 1), streamed)
+        return self.call + max(self._shared(float(work), threads), streamed)
 
     def _wide(self, problem: ConvProblem) -> int:
         """Return the filters of a panel, 0 without panels."""
@@ -221,7 +230,11 @@ class Effort:
         tiles = min((max(rows, 4) * (1 + sums) + 16) * -(-lanes // wide) * wide for rows, lanes in ways)
         work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
         work += copied * itemsize / 4 * self.COPY
-        return self.call + work / (threads if work > 2e-5 else 1)
+        return self.call + self._shared(work, threads)
+
+    def _shared(self, work: float, threads: int) -> float:
+        """Return the time that threads take which share out the work of one, if there is enough for that."""
+        return work if work <= self.SHORT else max(work / threads, 0.75 * self.SHORT)
 
     @staticmethod
     def _pointwise(problem: ConvProblem) -> bool:
@@ -251,7 +264,7 @@ class Effort:
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
-        scratch = threads * self._scratch(problem, self._most(problem, threads))
+        scratch = threads * self._scratch(problem, threads)
         if packed:
             return scratch
         if self.takes_plain(problem, threads):
@@ -270,7 +283,7 @@ class Effort:
         if not self.may_take_plain(problem):
             return False
         packed = self._packed_bytes(problem, problem.out_channels)
-        return threads * self._scratch(problem, self._most(problem, threads)) + packed > engine_limit(problem)
+        return threads * self._scratch(problem, threads) + packed > engine_limit(problem)
 
     def may_take_plain(self, problem: ConvProblem) -> bool:
         """Whether filters can be packed within the tasks: the points that these share are whole vectors of channels."""
@@ -285,12 +298,16 @@ class Effort:
         elements = filtering.elements_of(problem, self._axes(problem))
         return tiles_at_once(problem, self._points(problem), elements, threads)
 
-    def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int, int, int]:
-        """Return the tiles of a Winograd result down and across, and those of a task, which has so many at most."""
+    def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int]:
+        """Return the tiles of a Winograd result down and across that a task may have, which has so many at most.
+
+        As in `npconv.kernels.numba.blocking.tiled`: rows of tiles are cut into as few parts as can be, or one more.
+        """
         sizes = problem.three(problem.output_size)[1:]
         down, across = (max(-(-n // axis.results), 1) for n, axis in zip(sizes, self._axes(problem), strict=True))
-        columns = min(across, most)
-        return down, across, min(down, most // columns), columns
+        least = -(-across // most)
+        shares = (-(-across // parts) for parts in range(least, min(least + 2, across + 1)))
+        return max(((min(down, most // share), share) for share in shares), key=math.prod)
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
@@ -301,16 +318,21 @@ class Effort:
         filters = -(-filters // problem.groups // panel) * panel * problem.groups
         return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
 
-    def _scratch(self, problem: ConvProblem, most: int) -> int:
+    def _scratch(self, problem: ConvProblem, threads: int) -> int:
         """Return about as many bytes as a thread works in."""
         itemsize = problem.compute_dtype.itemsize
         if self.dots:  # a whole plane of the input, and one of the kernel
             return 2 * (math.prod(problem.padded_size) + problem.taps) * itemsize + 2**15
-        slab = min(2**18, problem.padded_elements * itemsize) + 2**15
+        slab = min(2**18, problem.padded_elements * itemsize)
+        if not self.panel:  # each thread has a few of the channels
+            slab = min(slab, 2 * problem.padded_elements * itemsize // max(threads, 2))
+        if self.panel and problem.positions > self.PIXELS:
+            slab = min(slab, self.PIXELS * problem.padded_elements * itemsize // problem.positions)
+        slab += 2**15
         if 0 < self.slivers <= problem.out_channels // problem.groups:
             results = problem.batch * problem.out_channels * problem.positions
             loaded = 0 if self._pointwise(problem) and set(problem.stride) == {1} else problem.padded_elements
-            slab = min(2**20, (loaded + results) * itemsize)
+            slab = min(2**20, 2 * (loaded + results) * itemsize // max(threads, 2))
             slivers = problem.products * 2 * vector_bytes()
             slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), slivers)
         if self.outer:  # a part of the kernel, too, and sums
@@ -323,7 +345,7 @@ class Effort:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4
         if self.tile > 1:
-            tiles = self._tiles(problem, most)[2:]
+            tiles = self._tiles(problem, self._most(problem, threads))
             pixels = math.prod(
                 (n - 1) * axis.pace + axis.reach for n, axis in zip(tiles, self._axes(problem), strict=True)
             )

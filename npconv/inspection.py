@@ -139,18 +139,21 @@ class Explanation:
             ("chosen", f"{self.algorithm} on {self.backend}: {self.reason}"),
         ]
         tuned = any(c.measured is not None for c in self._plan.candidates)
+        few = len({c.threads for c in self._plan.candidates if not c.refusal}) > 1
         rows = [
             (
                 ("→ " if c.algorithm is self._plan.algorithm else "  ") + c.algorithm.name,
                 c.algorithm.backend,
                 "-" if c.refusal else seconds(c.seconds),
                 *["-" if c.measured is None else seconds(c.measured)] * tuned,
+                *["-" if c.refusal else str(c.threads)] * few,
                 "-" if c.refusal else quantity(c.workspace, "B"),
                 c.refusal or c.algorithm.summary,
             )
             for c in self._plan.candidates
         ]
-        headers = "algorithm", "backend", "expected", *["measured"] * tuned, "workspace", "what it does, or why not"
+        headers = ("algorithm", "backend", "expected", *["measured"] * tuned, *["threads"] * few,
+                   "workspace", "what it does, or why not")  # fmt: skip
         head = "\n".join(f"{name:<8}{text}" for name, text in facts)
         return f"{head}\n\n{table(headers, rows)}"
 

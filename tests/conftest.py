@@ -34,6 +34,9 @@ def pytest_configure(config):
     """Give this run, and the processes that it starts, a folder of its own for what `npconv.tune` keeps."""
     config.addinivalue_line("markers", "long: takes minutes, and is left out without --long")
     config.stash[SAMPLES] = {}
+    # The same choices on every machine, in the processes of tests, too. Peers are measured in as many as one asks for.
+    if not any("peers" in argument for argument in config.args):
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
     os.environ.pop("PYTEST_XDIST_WORKER", None)  # lest the pytest that a test starts takes itself for a worker
     folder = tempfile.TemporaryDirectory(prefix="npconv-")
     os.environ["NPCONV_CACHE_DIR"] = folder.name

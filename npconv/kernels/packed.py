@@ -20,6 +20,7 @@ from npconv import loading
 from npconv.kernels import activation, host
 from npconv.loading import once
 from npconv.problem import ConvProblem
+from npconv.threads import at_most
 
 _ALL = (-np.inf, np.inf)
 _SIMPLE: dict[str, Callable[..., tuple[float, float, float]]] = {
@@ -71,11 +72,24 @@ class Packing:
         return Packed(packed, self._no_bias if bias is None else self._engine.pack_bias(self._problem, bias))
 
 
-class Run:
-    """A problem and its plans on one engine: made once, run for many arrays."""
+def _in_threads(conv: Callable[..., None], threads: int) -> Callable[..., None]:
+    """Return an engine's function that runs in so many threads at most."""
 
-    def __init__(self, engine: Any, problem: ConvProblem, threads: int) -> None:
-        self.engine, self._problem = engine, problem
+    def limited(*arguments: Any) -> None:
+        with at_most(threads):
+            conv(*arguments)
+
+    return limited
+
+
+class Run:
+    """A problem and its plans on one engine: made once, run for many arrays, in so many threads.
+
+    ``few`` says that there may be more threads than that, whose memory together would be too much.
+    """
+
+    def __init__(self, engine: Any, problem: ConvProblem, threads: int, few: bool = False) -> None:
+        self._conv, self._problem = _in_threads(engine.conv, threads) if few else engine.conv, problem
         form = problem.canonical_form()
         self._padding = form.padding if problem.padding_mode != "zeros" and any(map(any, form.padding)) else None
         if self._padding is not None:
@@ -107,13 +121,13 @@ class Run:
                 numbers = flat(x.astype(dtype)) or flat(host.contiguous(x, dtype))  # in the memory order it has
         result = flat(target) if target.dtype == dtype else None
         if result is not None:
-            self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
+            self._conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
             if self._left:
                 with np.errstate(all="ignore"):
                     activation.apply(target, self._left)
         else:
             made = np.empty_like(target, dtype, subok=False)
-            self.engine.conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *flat(made))
+            self._conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *flat(made))
             with np.errstate(all="ignore"):
                 activation.apply(made, self._left)
                 target[...] = made
@@ -135,7 +149,7 @@ class Run:
         numbers, result = flat(x), flat(out)
         if numbers is None or result is None:
             return None
-        x_layout, out_layout, conv, epilogue = numbers[1], result[1], self.engine.conv, self._epilogue
+        x_layout, out_layout, conv, epilogue = numbers[1], result[1], self._conv, self._epilogue
 
         def fill(x: np.ndarray, packed: Packed, out: np.ndarray) -> None:
             conv(plan, x, x_layout, packed.weight, packed.bias, epilogue, out, out_layout)
