@@ -196,12 +196,17 @@ def test_device_arrays(text, algorithm):
     np.testing.assert_array_equal(x.copy_to_host(), arrays[0])
 
 
+def every_second(array):
+    """Every second element of the last axis; an array on a GPU, unlike the simulator's, takes no Ellipsis."""
+    return array[(*(slice(None),) * (array.ndim - 1), slice(None, None, 2))]
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_device_arrays_with_strides(algorithm):
     case, arrays = data("mb2ic3oc2ih4iw3kh2+bias", "float32")
-    x, w, b = (cuda.to_device(np.repeat(array, 2, axis=-1))[..., ::2] for array in arrays)
+    x, w, b = (every_second(cuda.to_device(np.repeat(array, 2, axis=-1))) for array in arrays)
     room = cuda.to_device(np.full((2, 2, 3, 4), np.nan, "float32"))
-    out = room[..., ::2]
+    out = every_second(room)
     assert conv(case, (x, w, b), "auto", algorithm, out=out) is out
     assert_as_numpy(case, arrays, algorithm, np.ascontiguousarray(room.copy_to_host()[..., ::2]))
     assert np.isnan(room.copy_to_host()[..., 1::2]).all()
@@ -255,7 +260,7 @@ def test_want_of_memory(monkeypatch):
 
 def test_copies_where_need_be():
     room = cuda.to_device(np.zeros((2, 3, 1, 4, 10), np.float32))
-    x, part = room[:1], room[..., ::2]
+    x, part = room[:1], every_second(room)
     assert device.contiguous(x, np.dtype("float32")) is x
     for copy in (device.contiguous(part, np.dtype("float32")), device.contiguous(x, np.dtype("float64"))):
         assert copy is not x

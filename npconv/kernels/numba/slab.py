@@ -146,17 +146,19 @@ def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  #
         for x in range(pixels):
             copy_numbers(slab, i + x * channels, numbers, at + x * to_pixel, channels)
     elif to_pixel == 1 and pixels >= BLOCK and channels >= BLOCK:
-        # The last block overlaps the one before it, so that none is cut.
-        for c in range(0, channels, BLOCK):
-            c = min(c, channels - BLOCK)
-            for x in range(0, pixels, BLOCK):
-                x = min(x, pixels - BLOCK)
+        # The last block overlaps the one before it, so that none is cut. Some pixels get all of their channels at once:
+        # with channels outside, pixels of 1024, which all meet in a few of the cache's sets, took 0.6 ns a number and
+        # not 0.24, and those of 256 took 0.25 and not 0.16.
+        for x in range(0, pixels, BLOCK):
+            x = min(x, pixels - BLOCK)
+            for c in range(0, channels, BLOCK):
+                c = min(c, channels - BLOCK)
                 transpose(slab, i + x * channels + c, channels, numbers, at + c * to_channel + x, to_channel)
     elif to_pixel == 2 and pixels >= BLOCK and channels >= BLOCK:  # at stride 2: 128 channels at 112² so take 10 % less
-        for c in range(0, channels, BLOCK):
-            c = min(c, channels - BLOCK)
-            for x in range(0, pixels, BLOCK):
-                x = min(x, pixels - BLOCK)
+        for x in range(0, pixels, BLOCK):
+            x = min(x, pixels - BLOCK)
+            for c in range(0, channels, BLOCK):
+                c = min(c, channels - BLOCK)
                 transpose_even(slab, i + x * channels + c, channels, numbers, at + c * to_channel + 2 * x, to_channel)
     elif to_pixel == 1 and channels == 3:
         _load_colours(slab, i, numbers, at, pixels, to_channel)
