@@ -41,6 +41,9 @@ class Rate:
     region: float = 0
     """Seconds for an element of a region matrix, or of a matrix of results."""
 
+    weight: float = 0
+    """Seconds to put a number of the weight in order."""
+
     SCALING = 0.6
     """16 threads are 3 to 8 times as fast as one, 2 are 1.5 to 1.8 times: the textbook's tasks are few, and uneven."""
 
@@ -55,6 +58,7 @@ class Rate:
         # The results of all images come in one matrix, too, and are put in their places.
         regions = problem.batch * problem.in_channels * problem.positions * problem.taps + results
         work = windows * self.window + results * problem.products / speed + regions * self.region
+        work += problem.out_channels * problem.products * self.weight
         return float(self.call + work / (threads**self.SCALING if self.threaded else 1))
 
 
@@ -119,6 +123,9 @@ class Effort:
     FROM_POINTS = 108
     """Copies that take as long as to transform the sums of pieces to the results of an image and a filter."""
 
+    LOWEST = 4
+    """Tiles that products of points take as long as, even if there are fewer."""
+
     BEGIN = 3
     """Products of points that take as long as to begin with a tile of them, and to store it."""
 
@@ -167,9 +174,12 @@ class Effort:
         turned = self.panel > 0 and problem.data_format == "channels_first"
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
         if self.tile > 1:  # a point takes half as long as a number that is copied
+            images, tiles_of_image = self._images(problem)
+            pixels = images * tiles_of_image * math.prod(outputs)
+            rate *= min(tiles_of_image / self.LOWEST, 1)
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             elements = filtering.elements_of(problem, self._axes(problem))
-            copied += tiles * (elements + filters) / 2
+            copied += tiles * (elements * problem.groups + filters) / 2
             rate *= elements / (elements + self.BEGIN)
         if self.quarters:
             numbers = problem.batch * problem.positions * (problem.in_channels + problem.out_channels)
@@ -294,7 +304,7 @@ class Effort:
 
     def may_take_plain(self, problem: ConvProblem) -> bool:
         """Whether filters can be packed within the tasks: the points that these share are whole vectors of channels."""
-        if self.plain == 0:
+        if self.plain == 0 or problem.groups > 1:
             return False
         return problem.in_channels * math.prod(axis.fold for axis in self._axes(problem)) >= self._wide(problem)
 
@@ -305,13 +315,21 @@ class Effort:
         elements = filtering.elements_of(problem, self._axes(problem))
         return tiles_at_once(problem, self._points(problem), elements, threads)
 
+    def _images(self, problem: ConvProblem) -> tuple[int, int]:
+        """Return how many images are cut into Winograd tiles, one for each residue of a dilation, and their tiles."""
+        steps, sizes = problem.three(problem.dilation)[1:], problem.three(problem.output_size)
+        tiles = [-(-n // (d * axis.results)) for n, d, axis in zip(sizes[1:], steps, self._axes(problem), strict=True)]
+        return problem.batch * sizes[0] * math.prod(steps), math.prod(tiles)
+
     def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int]:
         """Return the tiles of a Winograd result down and across that a task may have, which has so many at most.
 
         As in `npconv.kernels.numba.blocking.tiled`: rows of tiles are cut into as few parts as can be, or one more.
         """
-        sizes = problem.three(problem.output_size)[1:]
-        down, across = (max(-(-n // axis.results), 1) for n, axis in zip(sizes, self._axes(problem), strict=True))
+        sizes, steps = problem.three(problem.output_size)[1:], problem.three(problem.dilation)[1:]
+        down, across = (
+            max(-(-n // (d * axis.results)), 1) for n, d, axis in zip(sizes, steps, self._axes(problem), strict=True)
+        )
         least = -(-across // most)
         shares = (-(-across // parts) for parts in range(least, min(least + 2, across + 1)))
         return max(((min(down, most // share), share) for share in shares), key=math.prod)

@@ -57,13 +57,13 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
                 return "it is for strides of 1 and 2"
             if r > 1 and r not in known:
                 return f"it is for kernels of {' or '.join(map(str, sorted(known)))} at stride {s}, not of {r}"
-        if problem.groups != 1:
-            return "it takes one group only"
         refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
         if any(r > filtering.UNFOLDED and s > 1 for r, s in zip(kernel, stride, strict=True)):
             least = FOLDED
-        if refused is None and problem.in_channels < least:
-            return f"it needs {least} input channels or more, and there are {problem.in_channels}"
+        channels = problem.in_channels // problem.groups
+        if refused is None and channels < least:
+            of_group = "" if problem.groups == 1 else " a group"
+            return f"it needs {least} input channels{of_group} or more, and there are {channels}"
         return refused
 
     return refuse

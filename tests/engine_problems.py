@@ -177,6 +177,15 @@ SHAPES = (
     "ic33oc20ih19iw16kh7sh2ph0:3pw2+reflect",
     "mb2ic16oc9ih9iw40kh7kw3sh2ph3pw1",
     "ic18oc9id5ih13iw17kd3kh7sd2sh2pd1ph3",
+    # Several groups of many channels: panels cut short in each, batches, strides, dilations, other axes.
+    "g2ic70oc66ih9iw11kh3ph1+bias",
+    "mb2g3ic99oc51ih7iw6kh3+bias",
+    "g2ic68oc34ih11iw14kh3dh2dw3ph1",
+    "mb2g2ic66oc70ih9iw13kh3sh2ph1+bias",
+    "g3ic99oc6ih6iw7kh5ph2",
+    "g4ic12oc20ih23iw19kh7sh2ph3+reflect+bias",
+    "g2ic72oc40iw37kw3pw1+bias",
+    "g2ic66oc64id4ih5iw6kd3kh3pd1ph1+bias",
     # Kernels larger than their results.
     *PIECES,
     # Products of matrices.

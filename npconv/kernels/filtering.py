@@ -145,4 +145,4 @@ def _longest(outputs: int, taps: int, stride: int, up: int, lead: int) -> Filter
 
 def elements_of(problem: ConvProblem, axes: tuple[Filtering, Filtering]) -> int:
     """Return how many products of points are summed up for one."""
-    return problem.in_channels * problem.three(problem.kernel_size)[0] * axes[0].fold * axes[1].fold
+    return problem.in_channels // problem.groups * problem.three(problem.kernel_size)[0] * axes[0].fold * axes[1].fold

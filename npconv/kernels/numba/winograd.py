@@ -164,11 +164,11 @@ def results_of(axes: tuple[Filtering, Filtering]) -> Any:
 def unload(out, layout, place, residues, steps, first, filters, rows, columns, result, pitch):  # type: ignore[no-untyped-def]
     """Write a rectangle of results where it belongs.
 
-    It is of an image, a panel's first filter and a plane, and there of the pixels of some residues modulo the dilation,
-    of whose rows and columns those of ``first`` are its first.
+    It is of an image, a group, a panel's first filter of so many ``filters`` of the group, and a plane, and there of
+    the pixels of some residues modulo the dilation, of whose rows and columns those of ``first`` are its first.
     """
-    (image, k, z), (lower, right), (y_step, x_step), (row, column) = place, residues, steps, first
-    at = image * layout[0] + k * layout[1] + z * layout[2]
+    (image, g, k, z), (lower, right), (y_step, x_step), (row, column) = place, residues, steps, first
+    at = image * layout[0] + (g * filters + k) * layout[1] + z * layout[2]
     at += (lower + row * y_step) * layout[3] + (right + column * x_step) * layout[4]
     count = min(width_of(out), filters - k)
     slab.unload(out, at, layout[1], y_step * layout[3], x_step * layout[4], count, rows, columns, result, 0, pitch)
@@ -183,13 +183,14 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
     y_fold, x_fold = (axis.fold for axis in axes)
 
     def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
-        """Compute a rectangle of the result for some panels."""
+        """Compute a rectangle of the result for some panels of a group."""
         task, horizontal = divmod(task, grid[4])
         task, vertical = divmod(task, grid[3])
         task, z = divmod(task, grid[2])
         task, right = divmod(task, grid[6])
         task, lower = divmod(task, grid[5])
-        image, part = divmod(task, grid[1])
+        task, part = divmod(task, grid[1])
+        image, g = divmod(task, grid[7])
         before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, _, _) = sizes
         row, column = vertical * share[1] * down, horizontal * share[2] * across
         height, width = -(-(out_layout[6] - lower) // y_step), -(-(out_layout[7] - right) // x_step)
@@ -215,18 +216,18 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * y_fold * y_step + lower,
             before[2] + horizontal * share[2] * x_pace * x_fold * x_step + right,
         )  # fmt: skip
-        load_pixels(
-            piece, np.int64(0), x, x_layout, image * x_layout[0], channels, origin, (z_step, y_step, x_step), shape
-        )
+        start = image * x_layout[0] + g * channels * x_layout[1]
+        load_pixels(piece, np.int64(0), x, x_layout, start, channels, origin, (z_step, y_step, x_step), shape)
         for tile in range(tiles):
             i, j = divmod(tile, tile_columns)
             for k in range(planes):
                 first = k * plane + (i * y_pace * pitch + j * x_pace) * folded
                 points_of(points, tile * elements + k * folded, step, piece, first, pitch, folded)
-        chains = -(-elements // CHAIN)
-        for panel in range(part * share[0], min((part + 1) * share[0], -(-filters // wide))):
+        chains, panels = -(-elements // CHAIN), -(-filters // wide)
+        for panel in range(part * share[0], min((part + 1) * share[0], panels)):
+            packed = g * panels + panel
             for point in range(n):
-                w, first = (panel * n + point) * apart(elements) * wide, np.int64(0)
+                w, first = (packed * n + point) * apart(elements) * wide, np.int64(0)
                 for chain in range(chains):
                     last = elements * (chain + 1) // chains
                     # What a tile spills over, the next point's products are written to.
@@ -239,9 +240,9 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             for tile in range(tiles):
                 i, j = divmod(tile, tile_columns)
                 first = (i * down * tile_columns + j) * across
-                finish(result, first, tile_columns * across, products, tiles, tile, bias, panel * wide, epilogue)
+                finish(result, first, tile_columns * across, products, tiles, tile, bias, packed * wide, epilogue)
             unload(
-                out, out_layout, (image, panel * wide, z), (lower, right), (y_step, x_step), (row, column), filters,
+                out, out_layout, (image, g, panel * wide, z), (lower, right), (y_step, x_step), (row, column), filters,
                 rows, wanted, result, tile_columns * across,
             )  # fmt: skip
 
@@ -256,7 +257,7 @@ class Winograd:
         self._m = m
 
     def pack(self, problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-        """Return filters (K, C, kd, kh, kw) as panels of their points, flat."""
+        """Return filters (K, C/groups, kd, kh, kw) as panels of their points, flat, group after group."""
         cut = product.packing(problem, weight)
         filterings = axes(problem, self._m)
         elements = apart.py_func(elements_of(problem, filterings))
@@ -276,17 +277,17 @@ class Winograd:
         depth, height, width = problem.output_size
         planes, (_, y_step, x_step) = problem.kernel_size[0], problem.dilation
         elements = elements_of(problem, filterings)
-        panels = -(-problem.out_channels // wide)
-        others = problem.batch * depth * y_step * x_step
+        channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+        panels = -(-filters // wide)
+        others = problem.batch * problem.groups * depth * y_step * x_step
         most = blocking.tiles_at_once(problem, n, elements, threads)
         tile_rows, tile_columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
         block = blocking.tiled(tile_rows, tile_columns, most, others, panels, threads, LOAD)
         grid = (problem.batch, -(-panels // block.panels), depth, -(-tile_rows // block.rows),
-                -(-tile_columns // block.columns), y_step, x_step)  # fmt: skip
+                -(-tile_columns // block.columns), y_step, x_step, problem.groups)  # fmt: skip
         before = tuple(-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True))
         sizes = np.array(
-            [before, (block.panels, *block[:2]), (problem.in_channels, problem.out_channels, planes), problem.dilation,
-             problem.stride]
+            [before, (block.panels, *block[:2]), (channels, filters, planes), problem.dilation, problem.stride]
         )  # fmt: skip
         tiles = block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)

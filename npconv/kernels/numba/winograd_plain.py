@@ -152,8 +152,8 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
                 tile = (at_line - first) * tile_columns + j
                 to_results(result, j * across, tile_columns * across, products, room, tile, bias, k, epilogue)
             unload(
-                out, out_layout, (image, k, z), (lower, right), (y_step, x_step), (row, column), filters, rows, wanted,
-                result, tile_columns * across,
+                out, out_layout, (image, np.int64(0), k, z), (lower, right), (y_step, x_step), (row, column), filters,
+                rows, wanted, result, tile_columns * across,
             )  # fmt: skip
 
     block.__name__ = block.__qualname__ = f"_products{name_of(axes)}"
