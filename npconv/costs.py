@@ -79,6 +79,9 @@ class Effort:
     dots: bool = False
     """Whether elements of the kernel are in the vectors, and not results."""
 
+    dense: bool = False
+    """Whether numbers of the weight are in the vectors, each read once."""
+
     pieces: bool = False
     """Whether it is the kernel that is cut into Winograd tiles, and not the result."""
 
@@ -164,7 +167,9 @@ class Effort:
             products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
             plane = -(-plane // 9) * 9
             rate *= 0.25 if problem.taps < problem.positions else 1  # sums of short rows are many sums of lanes
-        elif not self.panel:
+        elif not self.panel and not self.dense:
+            if self.slivers:  # tiles run over the rows' ends
+                plane = height * (width + (problem.span[-1] - 1) // problem.stride[-1])
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
         if self.quarters:
             plane += plane % 2
@@ -199,9 +204,11 @@ class Effort:
             packing = (self.plain * times if plain else self.pack) * (1 + points / 4)
             work += weights * packing * 1e-9
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
-        streamed = weights * points * itemsize
-        streamed = streamed / self.STREAM + max(streamed - self.LAST_LEVEL, 0) / self.MEMORY
-        return self.call + max(self._shared(float(work), threads), streamed)
+        return self.call + max(self._shared(float(work), threads), self._streaming(weights * points * itemsize))
+
+    def _streaming(self, size: float) -> float:
+        """Return how long it takes so many bytes of weights to come."""
+        return size / self.STREAM + max(size - self.LAST_LEVEL, 0) / self.MEMORY
 
     def _wide(self, problem: ConvProblem) -> int:
         """Return the filters of a panel, 0 without panels."""
@@ -229,9 +236,9 @@ class Effort:
     def _outer_seconds(self, problem: ConvProblem, threads: int) -> float:
         """Return the same for outer products.
 
-        These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, and to bring
-        sums from and to the cache, once for each block, as long as 10 products. Results of one position are written as
-        they are, or as fast.
+        These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, with short
+        rows of taps as 200, and to bring sums from and to the cache, once for each block, as long as 10 products.
+        Results of one position are written as they are, or as fast.
         """
         itemsize = problem.compute_dtype.itemsize
         filters, wide = problem.out_channels // problem.groups, self._wide(problem)
@@ -244,10 +251,11 @@ class Effort:
             ways, sums, copied = [(problem.batch * problem.positions, filters)], 10 / max(block, 1), 2 * results
         if any(pad > 0 for pair in problem.padding for pad in pair):
             copied += 2 * problem.padded_elements
-        tiles = min((max(rows, 4) * (1 + sums) + 16) * -(-lanes // wide) * wide for rows, lanes in ways)
+        turning = 16 if width >= 8 else 40 if problem.taps == 1 and problem.batch >= 8 else 200
+        tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)
         work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
         work += copied * itemsize / 4 * self.COPY
-        return self.call + self._shared(work, threads)
+        return self.call + max(self._shared(work, threads), self._streaming(problem.weight_bytes))
 
     def _shared(self, work: float, threads: int) -> float:
         """Return the time that threads take which share out the work of one, if there is enough for that."""
@@ -349,7 +357,7 @@ class Effort:
         if self.dots:  # a whole plane of the input, and one of the kernel
             return 2 * (math.prod(problem.padded_size) + problem.taps) * itemsize + 2**15
         slab = min(2**18, problem.padded_elements * itemsize)
-        if not self.panel:  # each thread has a few of the channels
+        if not self.panel and not self.dense:  # each thread has a few of the channels
             slab = min(slab, 2 * problem.padded_elements * itemsize // max(threads, 2))
         if self.panel and problem.positions > self.PIXELS:
             slab = min(slab, self.PIXELS * problem.padded_elements * itemsize // problem.positions)

@@ -120,6 +120,21 @@ def outer(problem: ConvProblem) -> str | None:
     return direct(problem)
 
 
+DENSE = 4
+"""Images up to which a weight that is read as it lies is faster than one in panels."""
+
+
+def dense(problem: ConvProblem) -> str | None:
+    """Refuse all but results that meet all of an image, and many images."""
+    if problem.groups != 1:
+        return "it takes one group only"
+    if problem.kernel_size != problem.input_size or any(map(any, problem.padding)):
+        return "it is for kernels as large as the input"
+    if problem.batch > DENSE:
+        return f"it takes {DENSE} images, and there are {problem.batch}"
+    return direct(problem)
+
+
 def pieces(problem: ConvProblem) -> str | None:
     """Refuse what is not cut into Winograd's pieces."""
     if problem.three(problem.output_size) not in ((1, 3, 3), (1, 5, 5)):

@@ -78,6 +78,7 @@ _DIRECT = "the direct sum, filters in vectors, no region matrix"
 _DEPTHWISE = "the direct sum, each step of the input added to all results that it reaches; for one channel a group"
 _DOTS = "the direct sum, the kernel's elements in vectors; for kernels larger than their results"
 _OUTER = "the direct sum, as outer products of inputs and filters; for kernels larger than their results"
+_DENSE = "the direct sum, numbers of the weight in vectors, each read once; for kernels as large as the input"
 _PLANES = "the direct sum, pixels in vectors, nothing packed; for pixels in rows, and few channels a group"
 
 _TABLE = (
@@ -163,6 +164,15 @@ _TABLE = (
         engine="dots",
     ),
     Algorithm(
+        "dense",
+        "numba",
+        _DENSE,
+        Effort(7e-6, 15e9, 0, dense=True),
+        refuse=refusals.dense,
+        dtypes="float",
+        engine="dense",
+    ),
+    Algorithm(
         "planes",
         "numba",
         _PLANES,
@@ -172,10 +182,14 @@ _TABLE = (
         engine="planes",
     ),
     Algorithm("im2col", "numba", _IM2COL, Rate(20e-6, 0, 30e9, 15e9, 3e9, 5e9, region=4e-10, weight=5e-10)),
-    Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9)),
+    Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9, weight=1e-8)),
     Algorithm("loop", "numba", _LOOP, Rate(10e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
     Algorithm(
-        "im2col", "numpy", _IM2COL, Rate(60e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9), own_workspace=region_matrix
+        "im2col",
+        "numpy",
+        _IM2COL,
+        Rate(60e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9, weight=3e-10),
+        own_workspace=region_matrix,
     ),
     Algorithm(
         "flatten", "numpy", _FLATTEN, Rate(90e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9), own_workspace=plane_matrix

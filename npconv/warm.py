@@ -121,8 +121,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
     filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides and
-    for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dots, outer and
-    pieces are for large kernels, and strassen is for those of one element.
+    for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dense, dots,
+    outer and pieces are for large kernels, and strassen is for those of one element.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -151,6 +151,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         calls = [_Call((64, 1, 30, 30), (64, 1, 31 - results, 31 - results), options) for results in (3, 5)]
     elif algorithm == "outer":
         calls = [_Call((64, 1, 30, 30), (64, 1, 28, 28), options)]
+    elif algorithm == "dense":
+        calls = [_Call((1, 64, 30, 30), (64, 64, 30, 30), options)]
     elif algorithm == "dots":
         calls = [_Call((1, 64, 30, 30), (64, 1, 28, 28), grouped)]
     refusals = [

@@ -20,7 +20,7 @@ from npconv.kernels.numba import blocking
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd4", "pieces")
-TERMWISE = (*DIRECT, "depthwise", "dots", "outer")
+TERMWISE = (*DIRECT, "depthwise", "dots", "outer", "dense")
 """Those that add up products as they are, so that NaN and infinity stay where they belong."""
 
 EXACT = (*TERMWISE, "strassen")
@@ -84,6 +84,18 @@ OUTER = (
     "g3ic6oc60ih12iw13kh9kw10ph1",
     "mb40g2ic4oc64ih8kh8+bias",
     "mb8ic9oc16ih9iw12kh7kw12ph1pw2+reflect",
+)
+"""Problems for the engine of this name."""
+
+DENSE = (
+    # One pixel, and several; less than a vector, whole ones and more; fewer filters than a tile's, and such as overlap.
+    *(f"ic{n}oc{m}ih1+bias" for n, m in zip(COUNTS, COUNTS[6:] + COUNTS[:6], strict=True)),
+    "mb4ic70oc9ih1iw1+bias",
+    "mb3ic5oc33ih4iw7kh4kw7",
+    "mb2ic33oc70iw9kw9+bias",
+    "ic3oc4id2ih5iw3kd2kh5kw3sd1sh3sw2+bias",
+    "ic2049oc65ih1",
+    "ic40oc20ih9iw11kh9kw11+bias",
 )
 """Problems for the engine of this name."""
 
@@ -191,6 +203,7 @@ SHAPES = (
     # Products of matrices.
     *STRASSEN,
     *OUTER,
+    *DENSE,
     "mb2g3ic3oc6ih33iw37kh31kw35+bias",
     "g5ic10oc5ih20iw23kh18kw17ph1+bias",
     "g9ic9oc9ih29iw31kh14kw15dh2ph1+reflect",
@@ -226,7 +239,7 @@ SHAPES = (
 RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")
 """Kernels and strides of most of which each is a kernel more to compile, two seconds of it."""
 
-COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER} or not RARE.search(text))
+COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *DENSE} or not RARE.search(text))
 """The other problems: for vectors of other widths, those of float64 or of another machine."""
 
 
@@ -241,6 +254,8 @@ def ordinary(algorithm: str) -> str:
         return "mb40ic3oc40ih6iw7kh4kw5+bias"
     if algorithm == "outer":
         return "mb9ic5oc40ih6iw7kh4kw5ph0:1+bias"
+    if algorithm == "dense":
+        return "mb2ic40oc40ih3iw4kh3kw4+bias"
     if algorithm == "strassen":
         return "mb2ic70oc65ih5iw6sh2ph1+bias"
     return f"g{40 if algorithm in ('depthwise', 'dots') else 1}ic40oc40ih5iw6kh3ph1+bias"

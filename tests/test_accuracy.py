@@ -178,7 +178,7 @@ RUNS = [(dtype, *engine) for dtype in (*FLOATS, *COMPLEX) for engine in ENGINES]
 RUNS += [(dtype, "numba", algorithm) for dtype in FLOATS for algorithm in DIRECT]
 CASES = [(text, *run) for text in SHAPES for run in RUNS if run[0] in FLOATS or text not in LARGE]
 CASES += [(text, dtype, "numba", algorithm)
-          for text in SHAPES for dtype in FLOATS for algorithm in ("depthwise", "dots", "outer")
+          for text in SHAPES for dtype in FLOATS for algorithm in ("depthwise", "dots", "outer", "dense")
           if refusal(parse(text), dtype, algorithm) is None]  # fmt: skip
 
 

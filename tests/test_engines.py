@@ -320,9 +320,11 @@ def test_activations_of_nan_and_infinity(algorithm):
     for activation in ACTIVATIONS:
         if activation == ("clip", 0, 10**300):
             continue
-        # Of one number each for the engine of results that are smaller than their kernels.
-        x = values[:, None, None] if algorithm == "outer" else values[None, None]
+        # Of one number each for the engines of results that are smaller than their kernels, or of a few images.
+        x = values[:, None, None] if algorithm in ("outer", "dense") else values[None, None]
         weight = np.ones((1, 1, 1), np.float32)
+        if algorithm == "dense":
+            x, weight = weight, x
         got = npconv.conv1d(x, weight, activation=activation, algorithm=algorithm)
         want = npconv.conv1d(x, weight, activation=activation, backend="numpy", algorithm="im2col")
         assert_same(got, want, (algorithm, activation))

@@ -71,6 +71,7 @@ def test_explanation_of_a_layer():
     assert found.flops == 2 * 64 * 56 * 56 * 64 * 9
     assert found.refusals == {
         ("numba", "depthwise"): "it is for groups of one input channel",
+        ("numba", "dense"): "it is for kernels as large as the input",
         ("numba", "dots"): "it is for kernels of many elements and few channels",
         ("numba", "outer"): "it is for kernels that are larger than their results",
         ("numba", "pieces"): "it is for results of 3 × 3 or 5 × 5",
