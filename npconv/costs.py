@@ -344,7 +344,7 @@ class Effort:
 
     def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
         """Return the bytes of some filters when they are packed."""
-        if self.pieces or self.outer:
+        if self.pieces or self.outer or not (self.panel or self.pack):
             return 0  # they are taken as they are
         itemsize = problem.compute_dtype.itemsize
         panel = max(self._wide(problem), 1)

@@ -3,7 +3,8 @@
 A number of the weight serves as many products as there are images. Of a few images, each is read once, as it lies: a
 register tile holds a vector of partial sums for each of some filters, whose numbers, and the image's, pass by a vector
 at a time; the lanes are added up at the end. What is left of a row, less than a vector, is copied to where zeros follow
-it. Long sums are cut into chains, as `npconv.kernels.summation` tells. A task is some filters, for all images.
+it. Where filters lie side by side, as the swapped ones of a gradient do, the vectors are of filters. Long sums are cut
+into chains, as `npconv.kernels.summation` tells. A task is some filters, for all images.
 """
 
 from __future__ import annotations
@@ -14,15 +15,27 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.moves import move
+from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.taps import store_sums
 from npconv.kernels.numba.tile import VECTOR_BYTES
-from npconv.kernels.numba.vector import activated, add, lanes_of, load, multiply_add_rows, starts_from, store, zeros
+from npconv.kernels.numba.vector import (
+    activated,
+    add,
+    lanes_of,
+    load,
+    multiply_add,
+    multiply_add_rows,
+    starts_from,
+    store,
+    zeros,
+)
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
 FILTERS = 8
-"""Filters of a tile, whose sums hide each other's latency. Of fewer, each is computed so many times."""
+"""Filters of a tile, or vectors of them, whose sums hide each other's latency. Of fewer than so many, each is computed
+so many times."""
 
 NUMBERS = 2**14
 """Numbers of the weight that make a task, if there are so many."""
@@ -37,32 +50,47 @@ class Plan(NamedTuple):
     sizes: np.ndarray
 
 
-pack, pack_bias = rows.pack, planes.pack_bias
+pack_bias = planes.pack_bias
+
+
+def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
+    """Return filters (K, C, kd, kh, kw) as they are if they lie one behind the other, or whole tiles of them do."""
+    if problem.taps == 1 and not weight.flags.c_contiguous and problem.out_channels >= FILTERS * _lanes(problem):
+        matrix = weight[:, :, 0, 0, 0].T
+        if matrix.flags.c_contiguous:
+            return Filters(matrix.reshape(-1), True)
+    return Filters(rows.pack(problem, weight), False)
+
+
+def _lanes(problem: ConvProblem) -> int:
+    return VECTOR_BYTES // problem.compute_dtype.itemsize
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
-    lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
+    lanes = _lanes(problem)
     filters, products = problem.out_channels, problem.products
     tasks = max(min(filters * products // NUMBERS, blocking.TASKS_PER_THREAD * threads), 1)
     share = -(-filters // (tasks * FILTERS)) * FILTERS
     image = -(-products // lanes) * lanes
-    pitch = FILTERS + share + max(FILTERS, lanes)  # of results; tiles begin before them, and end behind, as vectors do
+    lead = FILTERS * lanes
+    pitch = share + 2 * lead  # of results; tiles begin before them, and end behind, as vectors do
     sizes = np.array(
-        [problem.batch, problem.in_channels, filters, products, share, chain_length(products), image, pitch]
+        [problem.batch, problem.in_channels, filters, products, share, chain_length(products), image, pitch, lead]
     )
     numbers = problem.batch * (image + pitch) + pitch + FILTERS * lanes
     return Plan(-(-filters // share), problem.flops // 4, (numbers, problem.compute_dtype), sizes)
 
 
 def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
+    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray, epilogue: np.ndarray,
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    _block.run(
-        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.sizes, scratch=plan.scratch
-    )
+    (_side_by_side if weights.turned else _in_rows).run(
+        plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.sizes,
+        scratch=plan.scratch,
+    )  # fmt: skip
 
 
 @jit.inline
@@ -81,26 +109,13 @@ def _load_image(image, at, x, layout, start, channels):  # type: ignore[no-untyp
                 at += width
 
 
-@jit.scratch_kernel
-def _block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, sizes):  # type: ignore[no-untyped-def]
-    """Compute some filters for all images."""
-    batch, channels, filters, products, share, chain, room, pitch = sizes
-    lanes = lanes_of(x)
-    first = task * share
-    count = min(share, filters - first)
-    second = batch * room
-    third = second + (batch + 1) * pitch
-    images, results, ends = memory[:second], memory[second:third], memory[third:]
-    biases = batch * pitch
-    copy_numbers(results, biases, bias, first, count)
+@jit.inline
+def _rows_of_filters(memory, second, first, count, weights, sizes):  # type: ignore[no-untyped-def]
+    """Write a task's sums, of filters that lie one behind the other, to ``memory[second:]``."""
+    batch, _, filters, products, _, chain, room, pitch, lead = sizes
+    lanes = lanes_of(memory)
     whole = products // lanes * lanes
-    for n in range(batch):
-        clear(images, n * room + whole, room - whole)
-        start = n * x_layout[0]
-        if x_layout[1] == 1 and channels == products:  # one pixel
-            copy_numbers(images, n * room, x, start, products)
-        else:
-            _load_image(images, n * room, x, x_layout, start, channels)
+    ends = memory[second + (batch + 1) * pitch :]
     clear(ends, np.int64(0), FILTERS * lanes)
     apart, step = (products, FILTERS) if filters >= FILTERS else (np.int64(0), 1)
     for tile in range(0, count, step):
@@ -112,21 +127,67 @@ def _block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, 
             for row in range(FILTERS):
                 copy_numbers(ends, row * lanes, weights, k * products + row * apart + whole, products - whole)
         for n in range(batch):
-            total = zeros(x, FILTERS, 1)
+            total = zeros(memory, FILTERS, 1)
             for begin in range(0, whole, chain * lanes):
-                part = zeros(x, FILTERS, 1)
+                part = zeros(memory, FILTERS, 1)
                 for e in range(begin, min(begin + chain * lanes, whole), lanes):
-                    part = multiply_add_rows(part, weights, begins, e, images, n * room + e)
+                    part = multiply_add_rows(part, weights, begins, e, memory, n * room + e)
                 total = add(total, part)
             if whole < products:
-                total = multiply_add_rows(total, ends, of_ends, np.int64(0), images, n * room + whole)
-            store_sums(total, results, n * pitch + FILTERS + k - first)
-    for n in range(batch):
-        at, to = n * pitch + FILTERS, n * out_layout[0] + first * out_layout[1]
-        for i in range(0, count, lanes):
-            sums = add(load(results, at + i, 1, 1), load(results, biases + i, 1, 1))
-            if epilogue[0] != 0:
-                sums = activated(sums, epilogue)
-            store(sums, results, at + i, lanes)
-        for i in range(count):
-            move(out, to + i * out_layout[1], results, at + i)
+                total = multiply_add_rows(total, ends, of_ends, np.int64(0), memory, n * room + whole)
+            store_sums(total, memory, second + n * pitch + lead + k - first)
+
+
+@jit.inline
+def _vectors_of_filters(memory, second, first, count, weights, sizes):  # type: ignore[no-untyped-def]
+    """Do the same with filters that lie side by side, whole tiles of them."""
+    batch, _, filters, products, _, chain, room, pitch, lead = sizes
+    wide = FILTERS * lanes_of(memory)
+    for tile in range(0, count, wide):
+        k = min(first + tile, filters - wide)
+        for n in range(batch):
+            image = starts_from(n * room, np.int64(0), 1)
+            total = zeros(memory, 1, FILTERS)
+            for begin in range(0, products, chain):
+                part = zeros(memory, 1, FILTERS)
+                for e in range(begin, min(begin + chain, products)):
+                    part = multiply_add(part, memory, image, e, weights, e * filters + k)
+                total = add(total, part)
+            store(total, memory, second + n * pitch + lead + k - first, wide)
+
+
+def _kernel(sum_up: Any, name: str) -> jit.Kernel:
+    """Return the kernel that computes sums by a function."""
+
+    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, sizes):  # type: ignore[no-untyped-def]
+        """Compute some filters for all images."""
+        batch, channels, filters, products, share, _, room, pitch, lead = sizes
+        lanes = lanes_of(x)
+        first = task * share
+        count = min(share, filters - first)
+        second = batch * room
+        biases = second + batch * pitch
+        copy_numbers(memory, biases, bias, first, count)
+        for n in range(batch):
+            start, whole = n * x_layout[0], products // lanes * lanes
+            clear(memory, n * room + whole, room - whole)
+            if x_layout[1] == 1 and channels == products:  # one pixel
+                copy_numbers(memory, n * room, x, start, products)
+            else:
+                _load_image(memory, n * room, x, x_layout, start, channels)
+        sum_up(memory, second, first, count, weights, sizes)
+        for n in range(batch):
+            at, to = second + n * pitch + lead, n * out_layout[0] + first * out_layout[1]
+            for i in range(0, count, lanes):
+                sums = add(load(memory, at + i, 1, 1), load(memory, biases + i, 1, 1))
+                if epilogue[0] != 0:
+                    sums = activated(sums, epilogue)
+                store(sums, memory, at + i, lanes)
+            for i in range(count):
+                move(out, to + i * out_layout[1], memory, at + i)
+
+    block.__name__ = block.__qualname__ = name
+    return jit.scratch_kernel(block)
+
+
+_in_rows, _side_by_side = _kernel(_rows_of_filters, "_in_rows"), _kernel(_vectors_of_filters, "_side_by_side")
