@@ -229,6 +229,11 @@ SHAPES = (
     "g33ic33oc33iw100kw3pw1",
     "g40ic40oc40iw70kw5sw2",
     "g1ic1oc1ih70iw300kh3ph1",
+    # Channels that are put side by side first: several tasks of them, the last of which overlaps another.
+    "mb2g83ic83oc83ih7kh3ph1+bias",
+    "g150ic150oc150ih13iw11kh5sh2ph2+bias",
+    "mb3g67ic67oc67ih14iw13kh5ph2",
+    "g77ic77oc77ih9iw10kh3dh2dw1ph2pw1+reflect",
     # Depthwise with strides: rows that no result needs, between what the last one meets and the image's end.
     "g5ic5oc5ih22iw18kh3sh2",
     "mb2g40ic40oc40ih6iw5kh3sh2+bias",

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, channels, jit, planes
-from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes
+from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.scrolling import Sums, elements_of, full_ones, over_slab, sums_of
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
@@ -49,6 +49,7 @@ class Plan(NamedTuple):
     work: int
     down: Way
     along: Way | None
+    turned: Way | None
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
@@ -62,7 +63,8 @@ pack_bias = planes.pack_bias
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks, for both memory orders."""
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
-    return Plan(problem.flops // 8, down, channels.way(problem, threads) if first_channels(problem) else None)
+    along = channels.way(problem, threads) if first_channels(problem) else None
+    return Plan(problem.flops // 8, down, along, channels.way(problem, threads, True) if turns(problem) else None)
 
 
 def _is_small(problem: ConvProblem) -> bool:
@@ -168,6 +170,8 @@ def conv(
     way, filters = plan.down, weights.plain
     if plan.along is not None and x_layout[1] == 1:
         way, filters = plan.along, weights.in_vectors
+    elif plan.turned is not None:
+        way, filters = plan.turned, weights.in_vectors
     way.kernel().run(
         way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
         scratch=way.scratch,

@@ -122,7 +122,7 @@ def load(slab, at, numbers, layout, start, channels, origin, step, shape):  # ty
                 clear(slab, at, first * channels)
                 clear(slab, at + last * channels, (columns - last) * channels)
                 source = start + z * to_plane + y * to_line + (origin[2] + first * step[2]) * to_pixel
-                _load_line(
+                load_line(
                     slab, at + first * channels, numbers, source, channels, last - first, to_channel, to_pixel * step[2]
                 )
             at += columns * channels
@@ -136,7 +136,7 @@ def inside(origin, step, count, size):  # type: ignore[no-untyped-def]
 
 
 @jit.inline
-def _load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
+def load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
     """Copy pixels of a row, the channels of each side by side."""
     if (to_channel == 1 or channels == 1) and to_pixel == channels:
         copy_numbers(slab, i, numbers, at, pixels * channels)
