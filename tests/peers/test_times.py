@@ -9,6 +9,7 @@ import pytest
 from corpus import LAYERS
 
 from peers import ours, with_ncnn, with_onnxruntime, with_torch
+from peers.others import OTHERS
 from peers.race import Contestant, race
 from peers.work import Work
 
@@ -64,6 +65,16 @@ def test_layers(name, text, threads, compete):
         ("strict × fastest of all", "npconv, strict", ALL),
     ]
     compete("Layers, their weights packed once", work, entrants, ratios, with_torch.reference(work))
+
+
+@pytest.mark.long
+@problems({f"{name} {text}": text for name, texts in OTHERS.items() for text in texts})
+def test_other_layers(name, text, threads, compete):
+    """With ``--long``: a quarter of an hour."""
+    work = Work(name, text)
+    entrants = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}
+    ratios = [("× fastest of all", "npconv", ALL), ("× faster of torch and onnxruntime", "npconv", FRAMEWORKS)]
+    compete("Layers of other networks", work, entrants, ratios, with_torch.reference(work))
 
 
 @problems(LAYERS)

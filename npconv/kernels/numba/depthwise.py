@@ -11,7 +11,8 @@ carried from step to step, took a fifth longer: registers were short.) Reading a
 before and after it, so that the first and the last plane of an array are copied to where there is room around them, and
 so are images whose pixels do not lie side by side.
 
-Where the channels of the input lie side by side, vectors are of channels (`npconv.kernels.numba.channels`).
+Where the channels of the input lie side by side, vectors are of channels (`npconv.kernels.numba.channels`); so they are
+for small images whose rows are short, or with many taps, whose channels are put side by side first.
 
 A task is a rectangle of the result for some channels.
 

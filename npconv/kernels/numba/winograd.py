@@ -12,8 +12,8 @@ sum is direct: planes are so many times more channels. So are, for long kernels 
 that is even and odd ones (`npconv.kernels.numba.folding`).
 
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
-task is a rectangle of tiles, whose points stay in the core's caches, and some panels of filters; it goes from the input
-to the finished result without another pass through memory. Transforms work on vectors of channels.
+task is a rectangle of tiles, whose points stay in the core's caches, and some panels of a group's filters; it goes from
+the input to the finished result without another pass through memory. Transforms work on vectors of channels.
 With dilation d, the pixels of one residue modulo d, in each direction, are an image of their own.
 
 Matrices are those of Toom and Cook for points such as 0, ±√½, ±√2 (and ∞), whose products stay near one in size, so
