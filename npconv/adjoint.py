@@ -342,6 +342,8 @@ def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
         found = choose(whole, choice)
     except ValueError:  # the named algorithm takes none, or no algorithm does
         return False
+    if choice.algorithm == "auto" and not found.modest:
+        return False
     try:
         return found.seconds < APART * sum(choose(step.forward, choice).seconds for step in steps)
     except ValueError:  # the named algorithm does not take all phases

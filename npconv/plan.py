@@ -15,6 +15,7 @@ import numpy as np
 
 from npconv import backends, loading, registry, winners
 from npconv.kernels import host
+from npconv.kernels.numba.blocking import engine_limit
 from npconv.kernels.packed import Packing, Run
 from npconv.loading import once
 from npconv.problem import ConvProblem
@@ -66,6 +67,12 @@ class Plan:
     def seconds(self) -> float:
         """How long it should take."""
         return next(c.seconds for c in self.candidates if c.algorithm is self.algorithm)
+
+    @property
+    def modest(self) -> bool:
+        """Whether it is within its limit of workspace."""
+        chosen = next(c for c in self.candidates if c.algorithm is self.algorithm)
+        return self.algorithm.within_limit(self.problem, chosen.workspace)
 
     def run(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any = None, part: Any = None) -> Any:
         """Compute the convolution into ``out`` (made by the backend where it is None) and return it.
@@ -207,8 +214,13 @@ def _threads(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> int:
 
 
 def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
-    """Return those that are within their limit of workspace; if there is none, the one that needs least."""
+    """Return those that are within their limit of workspace; if there is none, the one that needs least.
+
+    Where an engine is, a textbook kernel must be within the engines' limit, too.
+    """
     within = [c for c in able if c.algorithm.within_limit(problem, c.workspace)]
+    if any(c.algorithm.engine for c in within):
+        within = [c for c in within if c.algorithm.engine or c.workspace <= engine_limit(problem)]
     return within or [min(able, key=lambda c: c.workspace)]
 
 

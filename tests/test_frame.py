@@ -386,3 +386,24 @@ def test_more_threads_than_cpus_are_an_error_and_fewer_are_not():
 
 def test_results_over_more_threads_than_cpus():
     assert python(CALLERS + "assert right()\nprint(npconv.get_num_threads())", NUMBA_NUM_THREADS="5") == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "algorithms"),
+    [
+        ((1, 512, 1, 1), (512, 512, 1, 1), {"dense"}),
+        ((4, 512, 1, 1), (1000, 512, 1, 1), {"dense"}),
+        ((5, 512, 1, 1), (1000, 512, 1, 1), {"direct"}),
+        ((1, 256, 33, 33), (256, 256, 3, 3), {"winograd2", "direct"}),  # of images of one tile of 4 × 4
+    ],
+)
+def test_odd_shapes_are_not_left_to_what_takes_ten_times_as_long(shape, weight, algorithms):
+    more = {"dilation": 12, "padding": 12} if weight[2] > 1 else {}
+    assert npconv.explain("conv2d", shape, weight, **more).algorithm in algorithms
+
+
+def test_transposed_convolutions_keep_to_their_workspace():
+    """With few filters, zeros between elements would need more than phases do."""
+    shape, weight = (4, 512, 7, 7), (512, 2, 7, 7)
+    found = npconv.explain("conv_transpose2d", shape, weight, stride=2, groups=2)
+    assert found.workspace <= 4 * (math.prod(shape) + math.prod(weight) + math.prod(found.output_shape)) + 2**20
