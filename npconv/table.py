@@ -15,10 +15,20 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+ROUNDED = 0.9995
+"""What three digits round to 1: 999.7 µs would be written as 1e+03."""
+
+
 def seconds(value: float) -> str:
-    """Write a time with three digits and the unit that suits it."""
+    """Write a time with three digits and the unit that suits it.
+
+    Examples
+    --------
+    >>> seconds(231e-6), seconds(999.7e-6)
+    ('231 µs', '1 ms')
+    """
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= scale:
+        if value >= ROUNDED * scale:
             return f"{value / scale:.3g} {unit}"
     return f"{value / 1e-9:.3g} ns"
 
@@ -32,6 +42,6 @@ def quantity(value: float, unit: str) -> str:
     '231 MFLOP'
     """
     for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= scale:
+        if value >= ROUNDED * scale:
             return f"{value / scale:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"

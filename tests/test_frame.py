@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
