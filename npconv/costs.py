@@ -104,8 +104,8 @@ class Effort:
     """Products of vectors of other widths than 32 bytes, to those of these; and of transformed data. On a Xeon of 2023
     (AVX-512) these take the transforms' time as well: 256 channels at 56² 10.4 ms in one thread, 5.4 of it products."""
 
-    SHORT = 2e-5
-    """Seconds of work that are not shared out; more takes three quarters of that at least, in however many threads."""
+    SHORT, MANY = 2e-5, 1.5e-5
+    """Seconds of work that are not shared out; those that many threads take longer to begin and to end than two."""
 
     PACK = 15e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
@@ -204,7 +204,8 @@ class Effort:
             packing = (self.plain * times if plain else self.pack) * (1 + points / 4)
             work += weights * packing * 1e-9
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
-        return self.call + max(self._shared(float(work), threads), self._streaming(weights * points * itemsize))
+        computing, streaming = self._shared(float(work), threads), self._streaming(weights * points * itemsize)
+        return self.call + max(computing, streaming) + min(computing, streaming) / 20
 
     def _streaming(self, size: float) -> float:
         """Return how long it takes so many bytes of weights to come."""
@@ -262,7 +263,7 @@ class Effort:
 
     def _shared(self, work: float, threads: int) -> float:
         """Return the time that threads take which share out the work of one, if there is enough for that."""
-        return work if work <= self.SHORT else max(work / threads, 0.75 * self.SHORT)
+        return work if work <= self.SHORT else work / threads + self.MANY * max(1 - 2 / threads, 0)
 
     @staticmethod
     def _pointwise(problem: ConvProblem) -> bool:

@@ -48,9 +48,9 @@ TAPS = 7
 PIXELS = 16384
 """Numbers of a task's results: pixels, for each of some channels or of all."""
 
-TURNED, AT_ONCE, ROOM = 2**12, 64, 2**19
-"""Pixels of an image whose channels are put side by side, at most; channels of a task, and bytes that it works in, if
-these are not exceeded by those of a tile."""
+AT_ONCE, ROOM = 64, 2**19
+"""Channels of a task that puts those of an image side by side, and bytes that it works in, at most: 96 channels at 56²
+with 7 × 7 taps, which takes 800 KB with AVX-512, took twice as long so."""
 
 BEYOND = 2**40
 """Columns that are far enough to the right for a line to be none of the image."""
@@ -152,7 +152,7 @@ def _pack(task, plain, packed, sizes):  # type: ignore[no-untyped-def]
                     move(packed, at + product * block + lane, plain, source + lane * products + product)
 
 
-def turns(problem: ConvProblem) -> bool:
+def turns(problem: ConvProblem, threads: int) -> bool:
     """Whether channels that do not lie side by side are put so first: for short rows of results, or many taps.
 
     On two Zen 3 cores, 960 channels at 7² take 29 µs instead of 39, 1152 with 5 × 5 taps 48 instead of 79, 384 at 14²
@@ -160,7 +160,9 @@ def turns(problem: ConvProblem) -> bool:
     """
     if problem.input_size[0] > 1 or problem.kernel_size[0] > 1 or any(problem.padding[0]):
         return False
-    if math.prod(problem.input_size) > TURNED or not first_channels(problem):
+    tiles, pixels = len(first_channels(problem)), math.prod(problem.input_size) + math.prod(problem.output_size)
+    wide = form_of(problem).columns * lanes(problem)
+    if pixels * wide * problem.compute_dtype.itemsize > ROOM or 2 * problem.batch * tiles < threads or tiles == 0:
         return False
     width, many = problem.output_size[2], lanes(problem)
     few = problem.taps < 25 or problem.kernel_size[2] > TAPS

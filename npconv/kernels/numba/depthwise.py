@@ -65,7 +65,9 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks, for both memory orders."""
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
     along = channels.way(problem, threads) if first_channels(problem) else None
-    return Plan(problem.flops // 8, down, along, channels.way(problem, threads, True) if turns(problem) else None)
+    return Plan(
+        problem.flops // 8, down, along, channels.way(problem, threads, True) if turns(problem, threads) else None
+    )
 
 
 def _is_small(problem: ConvProblem) -> bool:
