@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
 
 from npconv import loading
 from npconv.kernels import filtering
@@ -25,6 +24,11 @@ def vector_bytes() -> int:
         return int(loading.module("npconv.kernels.numba.tile").VECTOR_BYTES)
     except ImportError:
         return 64
+
+
+SPEED = {64: (1.6, 1.25), 32: (1.0, 1.0), 16: (0.5, 0.5)}
+"""Products of vectors of a width in bytes, to those of 32; and of transformed data. On a Xeon of 2023 (AVX-512) these
+take the transforms' time as well: 256 channels at 56² 10.4 ms in one thread, 5.4 of it products."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Rate:
     weight: float = 0
     """Seconds to put a number of the weight in order."""
 
+    vectors: bool = False
+    """Whether floats are multiplied in Numba's vectors, whatever their width."""
+
     SCALING = 0.6
     """16 threads are 3 to 8 times as fast as one, 2 are 1.5 to 1.8 times: the textbook's tasks are few, and uneven."""
 
@@ -53,6 +60,8 @@ class Rate:
         speed = {"i": self.integer, "u": self.integer, "c": self.complex}.get(dtype.kind)
         if speed is None:
             speed = self.float32 if dtype.itemsize == 4 else self.float64
+            if self.vectors:
+                speed *= SPEED[vector_bytes()][False]
         results = problem.batch * problem.out_channels * problem.positions
         windows = results * (problem.in_channels // problem.groups)
         # The results of all images come in one matrix, too, and are put in their places.
@@ -100,10 +109,6 @@ class Effort:
     PIXELS = 512
     """Pixels of a result whose part of the input a task with panels loads, with the borders of several images."""
 
-    SPEED: ClassVar[dict[int, tuple[float, float]]] = {64: (1.6, 1.25), 16: (0.5, 0.5)}
-    """Products of vectors of other widths than 32 bytes, to those of these; and of transformed data. On a Xeon of 2023
-    (AVX-512) these take the transforms' time as well: 256 channels at 56² 10.4 ms in one thread, 5.4 of it products."""
-
     SHORT, MANY = 2e-5, 1.5e-5
     """Seconds of work that are not shared out; those that many threads take longer to begin and to end than two."""
 
@@ -147,7 +152,7 @@ class Effort:
         filters = problem.out_channels // problem.groups
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
         transforms = self.tile > 1 or self.pieces or self.quarters
-        rate = self.products * self.SPEED.get(vector_bytes(), (1, 1))[transforms] * 4 / itemsize
+        rate = self.products * SPEED[vector_bytes()][transforms] * 4 / itemsize
         if self.panel:
             wide = self._wide(problem) * (2 if self.quarters else 1)  # panels in pairs
             filters = -(-filters // wide) * wide

@@ -181,7 +181,9 @@ _TABLE = (
         dtypes="float",
         engine="planes",
     ),
-    Algorithm("im2col", "numba", _IM2COL, Rate(20e-6, 0, 30e9, 15e9, 3e9, 5e9, region=4e-10, weight=1.5e-9)),
+    Algorithm(
+        "im2col", "numba", _IM2COL, Rate(20e-6, 0, 30e9, 15e9, 3e9, 5e9, region=4e-10, weight=1.5e-9, vectors=True)
+    ),
     Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9, weight=1e-8)),
     Algorithm("loop", "numba", _LOOP, Rate(10e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
     Algorithm(

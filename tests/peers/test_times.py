@@ -70,7 +70,7 @@ def test_layers(name, text, threads, compete):
 @pytest.mark.long
 @problems({f"{name} {text}": text for name, texts in OTHERS.items() for text in texts})
 def test_other_layers(name, text, threads, compete):
-    """With ``--long``: a quarter of an hour."""
+    """With ``--long``: a minute and more for each round."""
     work = Work(name, text)
     entrants = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}
     ratios = [("× fastest of all", "npconv", ALL), ("× faster of torch and onnxruntime", "npconv", FRAMEWORKS)]
