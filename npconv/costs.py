@@ -186,7 +186,7 @@ class Effort:
         if self.tile > 1:  # a point takes half as long as a number that is copied
             images, tiles_of_image = self._images(problem)
             pixels = images * tiles_of_image * math.prod(outputs)
-            rate *= min(tiles_of_image / self.LOWEST, 1)
+            rate *= min(tiles_of_image * self._together(problem, threads) / self.LOWEST, 1)
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             elements = filtering.elements_of(problem, self._axes(problem))
             copied += tiles * (elements * problem.groups + filters) / 2
@@ -338,6 +338,12 @@ class Effort:
         tiles = [-(-n // (d * axis.results)) for n, d, axis in zip(sizes[1:], steps, self._axes(problem), strict=True)]
         return problem.batch * sizes[0] * math.prod(steps), math.prod(tiles)
 
+    def _together(self, problem: ConvProblem, threads: int) -> int:
+        """Return of how many such images a task may have the tiles, as `npconv.kernels.numba.blocking.tiled` tells."""
+        images, tiles = self._images(problem)
+        images //= problem.three(problem.output_size)[0] or 1
+        return max(min(images, self._most(problem, threads) // max(tiles, 1)), 1)
+
     def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int]:
         """Return the tiles of a Winograd result down and across that a task may have, which has so many at most.
 
@@ -391,7 +397,7 @@ class Effort:
             pixels = math.prod(
                 (n - 1) * axis.pace + axis.reach for n, axis in zip(tiles, self._axes(problem), strict=True)
             )
-            points = self._points(problem) * math.prod(tiles)
+            points = self._points(problem) * math.prod(tiles) * self._together(problem, threads)
             wide, elements = self._wide(problem), filtering.elements_of(problem, self._axes(problem))
             slab = (pixels * elements + points * (elements + wide) + 2 * points * wide) * itemsize
         return slab

@@ -2,8 +2,8 @@
 
 Checking the arguments of a call, finding its problem and plan and looking at its arrays takes some 50 µs, and the next
 call like it takes the same road. `key` says what a road depends on; layers and functions keep what they found under it.
-Only ordinary calls are remembered, those with C-contiguous arrays and plain options: ``stride=1`` and ``stride=1.0``
-are equal to a dictionary, but the second one is an error.
+Only ordinary calls are remembered, those with C-contiguous arrays of the machine's byte order and plain options:
+``stride=1`` and ``stride=1.0`` are equal to a dictionary, but the second one is an error.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def key(*arrays: Any) -> tuple[Hashable, ...] | None:
             continue
         if type(array) is not np.ndarray:
             return None
-        flags = array.flags
-        if not (flags.c_contiguous and flags.aligned):
+        flags, dtype = array.flags, array.dtype
+        if not (flags.c_contiguous and flags.aligned and dtype.isnative):
             return None
-        found += (array.shape, array.dtype)
+        found += (array.shape, dtype)
     return tuple(found)
 
 

@@ -56,10 +56,12 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
             if known is None:
                 return "it is for strides of 1 and 2"
             if r > 1 and r not in known:
-                return f"it is for kernels of {' or '.join(map(str, sorted(known)))} at stride {s}, not of {r}"
+                return f"it is for kernels of {_ranges(known)} elements at stride {s}, not of {r}"
         refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
         if any(r > filtering.UNFOLDED and s > 1 for r, s in zip(kernel, stride, strict=True)):
             least = FOLDED
+        elif any(r > filtering.WHOLE for r in kernel):
+            least = max(least // math.prod(axis.fold for axis in filtering.axes(problem, 4)), FOLDED)
         channels = problem.in_channels // problem.groups
         if refused is None and channels < least:
             of_group = "" if problem.groups == 1 else " a group"
@@ -67,6 +69,18 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
         return refused
 
     return refuse
+
+
+def _ranges(numbers: set[int]) -> str:
+    """Return numbers in words.
+
+    Examples
+    --------
+    >>> _ranges({2, 4, 5, 6})
+    '2 or 4 to 6'
+    """
+    firsts, lasts = (sorted(n for n in numbers if n + step not in numbers) for step in (-1, 1))
+    return " or ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(firsts, lasts, strict=True))
 
 
 def strassen(problem: ConvProblem) -> str | None:

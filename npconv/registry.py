@@ -85,9 +85,9 @@ _TABLE = (
     Algorithm(
         "winograd4",
         "numba",
-        "3 × 3 and 4 × 4 with 4 times fewer products, by transforms of 6 × 6 tiles; 2 × 2, and stride 2, with 2 to 4",
+        "2 × 2 to 4 × 4, 6 × 6 to 12 × 12 with 2 to 4 times fewer products, by transforms of 6 × 6 tiles; stride 2",
         Effort(12e-6, 52e9, 0.4, panel=2, tile=4, plain=0.33),
-        refuse=refusals.winograd({2, 3, 4}, {3, 4, 5, 6, 7, 8}),
+        refuse=refusals.winograd({2, 3, 4, *range(6, 13)}, {3, 4, 5, 6, 7, 8}),
         direct=False,
         spaced=True,
         dtypes="float",

@@ -189,6 +189,13 @@ SHAPES = (
     "ic33oc20ih19iw16kh7sh2ph0:3pw2+reflect",
     "mb2ic16oc9ih9iw40kh7kw3sh2ph3pw1",
     "ic18oc9id5ih13iw17kd3kh7sd2sh2pd1ph3",
+    # Long ones at stride 1, in blocks of taps.
+    "mb2ic33oc40iw38kw7pw3+bias",
+    "ic16oc20ih19iw16kh9dh2ph8:3pw2+reflect",
+    # Tiles of several images together, or of several residues of a dilation.
+    "mb9ic40oc33ih7iw5kh3ph1+bias",
+    "mb3ic36oc33ih11iw14kh3dh7dw6ph7pw6+bias",
+    "mb2ic40oc40ih2kh3dh3dw4ph3pw4",
     # Several groups of many channels: panels cut short in each, batches, strides, dilations, other axes.
     "g2ic70oc66ih9iw11kh3ph1+bias",
     "mb2g3ic99oc51ih7iw6kh3+bias",

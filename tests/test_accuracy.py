@@ -293,6 +293,21 @@ def test_bound_where_residues_are_folded(taps, dtype):
             assert_within(got, want, np.broadcast_to(bound, want.shape), f"{make.__name__} and {other.__name__}")
 
 
+@pytest.mark.parametrize("kernel", [(6, 6), (7, 1), (7, 7), (1, 9), (12, 12)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bound_where_blocks_of_taps_are_folded(kernel, dtype):
+    """The same for long kernels at stride 1."""
+    rng = np.random.default_rng(sum(kernel))
+    for channels in (32, 150):
+        for make in (constants, positive, normal, alternating, spikes):
+            for other in (constants, normal, spikes):
+                x = make(rng, (1, channels, 19, 17), dtype).astype(dtype)
+                w = other(rng, (5, channels, *kernel), dtype).astype(dtype)
+                got = npconv.conv2d(x, w, algorithm="winograd4")
+                want, bound = exactly(x, w), 64 * np.finfo(dtype).eps * largest_size(x, w)
+                assert_within(got, want, np.broadcast_to(bound, want.shape), f"{make.__name__} and {other.__name__}")
+
+
 def offset(rng, shape, dtype):
     """Small differences of large numbers."""
     return 100 + rng.standard_normal(shape)

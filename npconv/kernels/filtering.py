@@ -7,6 +7,9 @@ the points of the longest, *folded*: samples of two residues are then two channe
 up as those of other channels are. That takes more products, but fewer points, which are what is transformed back: for
 3 results of 7 taps, 6 points of twice as many channels, instead of 11 points.
 
+Long kernels at stride 1 are folded, too: in blocks of 3 or 4 taps, each of which is a filter of its own, whose samples
+begin where the block before ends. 4 results of 9 taps so take 3 times 6 products instead of 36.
+
 With zeros between samples, as in a transposed convolution, results of one residue meet the taps of one residue: each is
 a filtering of its own, and they meet the same samples. 8 results of 4 taps, every second sample being there, so take 2
 times 5 products instead of 16.
@@ -31,6 +34,9 @@ gradients took up to twice as long as with 7 × 7 and 9 × 9: transforms have mo
 UNFOLDED = 4
 """Taps up to which residues of a stride are filterings of their own."""
 
+WHOLE = 5
+"""Taps up to which those at stride 1 are one filter. In blocks of 3, 5 would take as many products, and more points."""
+
 
 class Phase(NamedTuple):
     """A filtering at stride 1: some results of a tile, of some of its samples, with some of the taps."""
@@ -52,6 +58,8 @@ class Filtering(NamedTuple):
     >>> filterings = Filtering(4, 3, 1), Filtering(4, 3, 2), Filtering(4, 3, 1, 2, 1), Filtering(3, 7, 2)
     >>> [([phase.number for phase in f.phases], f.points, f.reach, f.results) for f in filterings]
     [([3], 6, 6, 4), ([2, 1], 9, 9, 4), ([1, 2], 9, 5, 8), ([4, 3], 6, 6, 3)]
+    >>> [([phase.number for phase in f.phases], f.points) for f in (Filtering(3, 7, 1), Filtering(4, 9, 1))]
+    [([4, 3], 6), ([3, 3, 3], 6)]
     """
 
     outputs: int
@@ -62,8 +70,15 @@ class Filtering(NamedTuple):
 
     @property
     def phases(self) -> list[Phase]:
-        """The filterings at stride 1, one for each residue that has taps."""
+        """The filterings at stride 1, one for each residue that has taps, or block of them."""
         found = []
+        if self.in_blocks:
+            block = self.block
+            for first in range(0, self.taps, block):
+                taps = slice(first, min(first + block, self.taps))
+                samples = slice(first, taps.stop + self.outputs - 1)
+                found.append(Phase(slice(None), samples, taps, taps.stop - first))
+            return found
         # Strides may be of any length, and most of their residues have no taps.
         results = sorted((self.lead - tap) % self.up for tap in range(min(self.up, self.taps)))
         for residue in range(min(self.stride, self.taps)):
@@ -86,9 +101,29 @@ class Filtering(NamedTuple):
         return found
 
     @property
+    def in_blocks(self) -> bool:
+        """Whether blocks of taps are folded."""
+        return self.taps > WHOLE and self.stride == self.up == 1
+
+    @property
+    def block(self) -> int:
+        """Taps of a block: 4 or 3, so that there are as few products as can be, for 3 results or 4."""
+        return min((4, 3), key=lambda taps: -(-self.taps // taps) * MOST_POINTS / (MOST_POINTS + 1 - taps))
+
+    @property
     def fold(self) -> int:
-        """The stride if its residues are folded, which those of long kernels are; else 1."""
+        """The blocks of taps, or the stride if its residues are folded, which those of long kernels are; else 1."""
+        if self.in_blocks:
+            return -(-self.taps // self.block)
         return self.stride if self.taps > UNFOLDED else 1
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """How many samples lie from one pixel to the next where they are folded, and from one of its parts to the next.
+
+        A pixel's parts are its residues, or what the blocks of taps meet.
+        """
+        return (1, self.block) if self.in_blocks else (self.fold, 1)
 
     @property
     def points(self) -> int:
@@ -103,7 +138,7 @@ class Filtering(NamedTuple):
     @property
     def pace(self) -> int:
         """Samples from one tile to the next, of a residue if they are folded."""
-        return self.outputs * self.stride // self.fold
+        return self.outputs if self.fold > 1 else self.outputs * self.stride
 
     @property
     def reach(self) -> int:

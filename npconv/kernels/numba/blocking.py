@@ -141,20 +141,30 @@ def tiles_at_once(problem: ConvProblem, points: int, elements: int, threads: int
     return min(max(int(room / threads / size), least), most)
 
 
-def tiled(height: int, width: int, most: int, others: int, panels: int, threads: int, load: float) -> Blocks:
-    """Return rectangles of at most ``most`` Winograd tiles, and panels, that keep all threads busy to the end.
+def tiled(
+    height: int, width: int, most: int, images: int, others: int, panels: int, threads: int, load: float
+) -> tuple[int, Blocks]:
+    """Return images whose tiles a task has, rectangles of at most ``most`` Winograd tiles, and panels.
 
-    The other arguments are those of `blocks`. Where there are few tasks, those at the edges, which are smaller, decide
-    which cut is best: 7 × 7 tiles in rows of 2, 2, 2 and 1 leave two threads with 28 and 21, in blocks of 4 and 3 with
-    24 and 25. Of cuts that are as good, the one of most tasks evens out best what else the machine does.
+    The other arguments are those of `blocks`. All threads shall be busy to the end: where there are few tasks, those at
+    the edges, which are smaller, decide which cut is best: 7 × 7 tiles in rows of 2, 2, 2 and 1 leave two threads with
+    28 and 21, in blocks of 4 and 3 with 24 and 25. Of cuts that are as good, the one of most tasks evens out best what
+    else the machine does. Several images, of which a task can have all tiles, are taken together: as rows of tiles of
+    one image.
     """
+    together = most // (height * width) if height * width else 1
+    if min(together, images) > 1:
+        shares = {-(-images // parts) for parts in range(-(-images // together), images + 1)}
+        sizes = [(share * height, width) for share in shares if 2 * share > min(together, images)]
+        block = _best(sizes, images * height, width, others, panels, threads, load, WEIGHTS, halo=0.5)
+        return block.rows // height, Blocks(height, width, block.panels)
     sizes = []
     first = -(-width // most)
     for across in range(first, min(first + 2, width) + 1):
         columns = -(-width // across)
         upper = -(-height // (most // columns))
         sizes += [(-(-height // down), columns) for down in range(upper, min(upper + 2, height) + 1)]
-    return _best(sizes, height, width, others, panels, threads, load, WEIGHTS, halo=0.5)
+    return 1, _best(sizes, height, width, images * others, panels, threads, load, WEIGHTS, halo=0.5)
 
 
 def lined(

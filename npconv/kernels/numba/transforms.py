@@ -66,8 +66,8 @@ POINTS = {
 def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return Aᵀ, G and Bᵀ of a minimal filtering: those of its phases, side by side.
 
-    If residues are folded, those of the longest phase; G has columns for the taps of all, and every second one is for
-    the samples of one residue.
+    If taps are folded, those of the longest phase; G has columns for the taps of all. Blocks of them, or every second
+    one, are for the samples of one part.
 
     Examples
     --------
@@ -79,7 +79,8 @@ def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if axis.fold > 1:
         most = max(phase.number for phase in axis.phases)
         a, longest, b = toom_cook(axis.outputs, most, POINTS[axis.points])
-        return a, np.repeat(longest, axis.fold, axis=1)[:, : axis.taps], b
+        g = np.tile(longest, axis.fold) if axis.in_blocks else np.repeat(longest, axis.fold, axis=1)
+        return a, g[:, : axis.taps], b
     a, g, b = (
         np.zeros(size) for size in ((axis.results, axis.points), (axis.points, axis.taps), (axis.points, axis.reach))
     )

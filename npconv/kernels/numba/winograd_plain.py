@@ -55,7 +55,7 @@ def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
     """Return the kernel that transforms the input."""
     load_pixels, points_of, n = loaded(axes), tile_to_points(axes), axes[0].points * axes[1].points
     y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
-    y_fold, x_fold = (axis.fold for axis in axes)
+    y_fold, x_fold, y_unit, x_unit = *[axis.fold for axis in axes], *[axis.steps[0] for axis in axes]
 
     def block(task, piece, x, points, numbers):  # type: ignore[no-untyped-def]
         """Transform some lines of some channels."""
@@ -77,8 +77,8 @@ def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
             image, z = divmod(other, depth)
             shape = (planes, (some - 1) * y_pace + y_reach, (tile_columns - 1) * x_pace + x_reach)
             origin = (
-                before[0] + z * z_stride, before[1] + row * y_pace * y_fold * steps[1] + lower,
-                before[2] + segment * tile_columns * x_pace * x_fold * steps[2] + right,
+                before[0] + z * z_stride, before[1] + row * y_pace * y_unit * steps[1] + lower,
+                before[2] + segment * tile_columns * x_pace * x_unit * steps[2] + right,
             )  # fmt: skip
             start = image * x_layout[0] + begin * x_layout[1]
             load_pixels(piece, np.int64(0), x, x_layout, start, count, origin, (steps[0], steps[1], steps[2]), shape)
