@@ -86,7 +86,9 @@ def test_compare_prints_a_row_for_each_algorithm(compared):
             assert [row["algorithm"], row["backend"]] in rows
         else:
             assert f"{row['algorithm']} on {row['backend']} {row['left_out']}" in output.splitlines()
-    assert "winograd4 on numba left out: it is for kernels of 2 to 4 or 6 to 12 elements at stride 1, not of 5" in output
+    assert (
+        "winograd4 on numba left out: it is for kernels of 2 to 4 or 6 to 12 elements at stride 1, not of 5" in output
+    )
 
 
 def test_compare_writes_every_number(compared):
