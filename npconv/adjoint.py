@@ -9,8 +9,8 @@ the padding), so j gets contributions from the taps t with t d ≡ j (mod s). Al
 *phase*: their taps are t₀, t₀ + s/q, t₀ + 2 s/q, …, with q = gcd(s, d), and successive ones meet elements o that lie
 d/q apart. A phase is a convolution of stride 1 and dilation d/q with the flipped taps, whose channels change places;
 s phases fill the input. Those of stride 2 that fill the same rows may be computed in one pass
-(`npconv.kernels.numba.planes`), and of depthwise convolutions all of them (`npconv.kernels.numba.spread`). At the
-borders, elements beyond the result count as zeros.
+(`npconv.kernels.numba.planes`), and of depthwise convolutions all of them (`npconv.kernels.numba.spread`); those of one
+tap each are one product of matrices (`npconv.patches`). At the borders, elements beyond the result count as zeros.
 
 The same is one convolution of stride 1 with the flipped taps, over the result with s - 1 zeros between its elements
 (Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* (2016), §4.6). Where an algorithm takes such
@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import loading
+from npconv import loading, patches
 from npconv.kernels import activation, host, packed
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem, compute_dtype
@@ -129,6 +129,7 @@ def phases(problem: ConvProblem) -> Iterator[tuple[tuple[_Phase, ...], ConvProbl
                 stride=(1, 1, 1),
                 dilation=tuple(part.dilation for part in parts),
                 padding=tuple(part.padding for part in parts),
+                turned=math.prod(part.number for part in parts) == 1 and problem.groups == 1,
             ),
         )
 
@@ -159,6 +160,9 @@ def _transposed(
     spread = in_one_pass(problem, found, choice) if reached else None
     if spread is not None and spread.run(problem, filters, grad_output, bias, out, choice.threads):
         return
+    if found and found[0].patch:
+        _in_patches(found, choice, filters, grad_output, bias, out, workspace)
+        return
     fours = reached and are_four(problem, found)
     for together in [found] if fours else _rows_of(found):
         if not _merged(together, choice, filters, grad_output, bias, out, workspace):
@@ -168,18 +172,43 @@ def _transposed(
                 )
 
 
+def _in_patches(
+    found: list[Step],
+    choice: Choice,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    bias: np.ndarray | None,
+    out: np.ndarray,
+    workspace: host.Workspace | None,
+) -> None:
+    """Fill ``out`` with patches, some images after the other."""
+    if workspace is None and len(found) > 1:
+        workspace = host.Workspace()  # so that the weight is packed once
+    images, channels, *size = found[0].forward.result_shape
+    room = np.empty((images, *size, channels), found[0].forward.dtype)
+    if bias is not None:
+        bias = np.repeat(bias, channels // out.shape[1])
+    for step in found:
+        plan, made = choose(step.forward, choice), room[: step.forward.batch]
+        results = made.transpose(0, 4, 1, 2, 3)
+        plan.run(grad_output[step.images], step.taps_of(weight), bias, results, workspace, step.begins)
+        fast = plan.algorithm.engine is not None and room.dtype == step.forward.compute_dtype
+        patches.place(made, out[step.images], step.patch, fast)
+
+
 def _is_even(problem: ConvProblem, found: list[Step]) -> bool:
     """Whether all contributions go to the pixels of even rows and columns."""
-    places = [(places.start, places.step) for step in found for places in step.elements[1:]]
-    even = problem.stride == (1, 2, 2) and problem.taps == 1 and not problem.activation
-    return even and places == [(0, 1), (0, 2), (0, 2)]
+    if problem.stride != (1, 2, 2) or problem.taps > 1 or problem.activation:
+        return False
+    return [(at.start, at.step) for step in found for at in step.elements[1:]] == [(0, 1), (0, 2), (0, 2)]
 
 
 def are_four(problem: ConvProblem, found: list[Step]) -> bool:
     """Whether there are as many even as odd rows, whose pixels meet one tap each, and the same rows."""
+    if problem.kernel_size != (1, 2, 2) or problem.input_size[1] % 2 == 1 or found[0].patch:
+        return False
     rows = sorted(step.elements[2].start for step in found if step.elements[2].step == 2)
-    same = len({step.forward.padding[1] for step in found}) == 1
-    return problem.kernel_size == (1, 2, 2) and rows == [0, 0, 1, 1] and same and problem.input_size[1] % 2 == 0
+    return rows == [0, 0, 1, 1] and len({step.forward.padding[1] for step in found}) == 1
 
 
 def _rows_of(steps: list[Step]) -> list[list[Step]]:
@@ -276,16 +305,19 @@ def in_one_pass(problem: ConvProblem, steps: list[Step], choice: Choice) -> Any:
 
 
 class Step(NamedTuple):
-    """A phase of all axes."""
+    """A phase of all axes, or the patches of some images."""
 
     elements: tuple[Any, ...]
     taps: tuple[Any, ...]
     begins: tuple[int, ...]
     forward: ConvProblem
+    images: slice = slice(None)
+    patch: tuple[int, ...] = ()
+    """The size of a patch; the result of ``forward`` is then to be put in its places."""
 
     def taps_of(self, weight: np.ndarray) -> Any:
         """Return the taps of this phase, of a weight whose channels have changed places."""
-        return weight[self.taps][..., ::-1, ::-1, ::-1]
+        return patches.filters(weight) if self.patch else weight[self.taps][..., ::-1, ::-1, ::-1]
 
 
 @lru_cache(maxsize=1024)
@@ -304,8 +336,17 @@ def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
     whole = spaced(problem)
     if whole is not None and _faster(whole, all_steps, choice):
         return [Step(_last_axes(*(slice(None),) * 3), (...,), (), whole)], True
-    reached = sum(math.prod(part.length for part in parts) for parts, _ in found)
-    return all_steps, reached == math.prod(problem.input_size)
+    reached = sum(math.prod(part.length for part in parts) for parts, _ in found) == math.prod(problem.input_size)
+    made = patches.forward(problem)
+    if made is not None and _faster_in_patches(problem, made, all_steps, choice):
+        share = patches.at_once(made)
+        parts = [slice(first, min(first + share, made.batch)) for first in range(0, made.batch, share)]
+        all_steps = [
+            Step((some, ...), (...,), (-1,), replace(made, batch=some.stop - some.start), some, problem.kernel_size)
+            for some in parts
+        ]
+        reached = made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
+    return all_steps, reached
 
 
 def spaced(problem: ConvProblem) -> ConvProblem | None:
@@ -336,6 +377,10 @@ APART = 1.5
 """How much longer phases take than is expected of their convolutions, because they write pixels that lie apart."""
 
 
+ORDER = 1e-9
+"""Seconds to put a number of a weight in order that is cut into taps."""
+
+
 def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
     """Whether a convolution with zeros between elements should be faster than the phases, if any algorithm takes it."""
     try:
@@ -348,6 +393,19 @@ def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
         return found.seconds < APART * sum(choose(step.forward, choice).seconds for step in steps)
     except ValueError:  # the named algorithm does not take all phases
         return True
+
+
+def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[Step], choice: Choice) -> bool:
+    """Whether patches should be faster than phases, for which the filters of each tap are put in order."""
+    placing = patches.PLACE * made.batch * made.out_channels * made.positions
+    ordering = 0 if choice.packed else ORDER * problem.out_channels * problem.products
+    try:
+        if are_four(problem, steps) and merging(steps, choice, in_line=True) is not None:
+            return placing < ordering  # else they take as long
+        phases = APART * sum(choose(step.forward, choice).seconds for step in steps)
+        return choose(made, choice).seconds + placing < phases + ordering
+    except ValueError:  # the named algorithm does not take one of them
+        return False
 
 
 def _last_axes(*index: slice) -> tuple[Any, ...]:

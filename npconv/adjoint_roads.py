@@ -96,7 +96,7 @@ def _only_step(problem: ConvProblem, choice: Choice) -> adjoint.Step | None:
         return None
     form = problem.canonical_form()
     steps, reached = adjoint.steps(form, choice)
-    if len(steps) != 1 or not reached or adjoint.in_one_pass(form, steps, choice) is not None:
+    if len(steps) != 1 or steps[0].patch or not reached or adjoint.in_one_pass(form, steps, choice) is not None:
         return None
     return steps[0]
 

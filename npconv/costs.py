@@ -103,6 +103,9 @@ class Effort:
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
+    turned: float = 0
+    """The same as ``pack`` where filters lie side by side."""
+
     slivers: int = 0
     """Filters of a group from which on an engine without panels cuts pixels into slivers; 0 if it never does."""
 
@@ -206,7 +209,8 @@ class Effort:
         work += self.group * problem.groups * problem.batch
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
-            packing = (self.plain * times if plain else self.pack) * (1 + points / 4)
+            packing = self.turned if problem.turned else self.pack
+            packing = (self.plain * times if plain else packing) * (1 + points / 4)
             work += weights * packing * 1e-9
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
         computing, streaming = self._shared(float(work), threads), self._streaming(weights * points * itemsize)

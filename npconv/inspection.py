@@ -97,7 +97,9 @@ class Explanation:
     input   1 × 8 channels, 100, float32
     """
 
-    def __init__(self, problem: ConvProblem, output_shape: tuple[int, ...], plans: Sequence[Plan]) -> None:
+    def __init__(
+        self, problem: ConvProblem, output_shape: tuple[int, ...], plans: Sequence[Plan], kept: int = 0
+    ) -> None:
         self._problem, self._plans = problem, plans
         self._plan = plan = max(plans, key=lambda plan: plan.problem.flops)
         chosen = [next(c for c in plan.candidates if c.algorithm is plan.algorithm) for plan in plans]
@@ -106,7 +108,7 @@ class Explanation:
         self.reason = plan.reason
         self.seconds = sum(c.seconds if c.measured is None else c.measured for c in chosen)
         self.flops = sum(plan.problem.flops for plan in plans)
-        self.workspace = max(c.workspace for c in chosen)
+        self.workspace = max(c.workspace for c in chosen) + kept
         self.threads = plan.threads
         self.output_shape = output_shape
         self.refusals = {
@@ -261,7 +263,8 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
     if not transposed:
         return Explanation(problem, problem.result_shape, [choose(problem, choice)])
     canonical = problem.canonical_form()
-    parts = [step.forward for step in adjoint.steps(canonical, choice)[0]]
+    steps, _ = adjoint.steps(canonical, choice)
+    parts = [step.forward for step in steps]
     if not parts:  # no element meets a tap: the result is the bias, as of a convolution without input channels
         one = (1, 1, 1)
         parts = [
@@ -271,4 +274,5 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
             )
         ]  # fmt: skip
     plans = [choose(part, choice) for part in parts]
-    return Explanation(problem, problem.input_shape, plans)
+    kept = steps[0].forward.output_bytes if steps and steps[0].patch else 0
+    return Explanation(problem, problem.input_shape, plans, kept)

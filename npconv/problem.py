@@ -59,6 +59,9 @@ class ConvProblem:
     bias: bool = False
     activation: tuple[Any, ...] = ()
     up: tuple[int, ...] = ()
+    turned: bool = False
+    """Whether filters lie side by side in memory, and not one behind the other, as far as is known."""
+
     loose: bool = False
     """Whether sums may be as far off as ``precision="default"`` allows; set by `npconv.plan` for the engines."""
 

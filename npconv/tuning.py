@@ -390,6 +390,8 @@ def _transposed(problem: ConvProblem, choices: Sequence[Choice]) -> list[_Race]:
     for choice in choices:
         for number, step in enumerate(adjoint.steps(problem.canonical_form(), choice)[0], 1):
             forward, target = step.forward, problem.canonical(out)[step.elements]
+            if step.patch:
+                target = np.empty(forward.result_shape, dtype)
             weight = _numbers(forward.weight_shape, forward.compute_dtype if choice.packed else dtype)
 
             def prepare(

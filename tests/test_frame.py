@@ -408,3 +408,10 @@ def test_transposed_convolutions_keep_to_their_workspace():
     shape, weight = (4, 512, 7, 7), (512, 2, 7, 7)
     found = npconv.explain("conv_transpose2d", shape, weight, stride=2, groups=2)
     assert found.workspace <= 4 * (math.prod(shape) + math.prod(weight) + math.prod(found.output_shape)) + 2**20
+
+
+def test_patches_count_as_workspace():
+    """Those of as many images as have four mebibytes."""
+    for images, kept in ((1, 1), (3, 2), (40, 2)):
+        found = npconv.explain("conv_transpose2d", (images, 64, 16, 14), (64, 20, 7, 14), stride=(7, 14))
+        assert 0 <= found.workspace - 4 * kept * 20 * 7 * 14 * 16 * 14 < 2**22

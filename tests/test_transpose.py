@@ -9,6 +9,7 @@ from checks import BACKENDS, DTYPES, ENGINES, assert_same, cast, named, poison
 from transposed import PROBLEMS, SPECIAL, Problem, arrays_of, call, exact, exact_problem, scatter, torch_answer
 
 import npconv
+from npconv import adjoint, patches
 
 SOME = [name for number, name in enumerate(PROBLEMS) if name in SPECIAL or number % 4 == 0]
 
@@ -279,3 +280,26 @@ def test_four_phases_in_one_pass(activation, groups, more, data_format):
     for _ in range(2):
         for got in (npconv.conv_transpose2d(x, weight, bias, **options), layer(x), layer(x, out=out)):
             np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("patches")])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "complex64", "int32"])
+def test_patches(name, dtype, monkeypatch):
+    """Kernels as long as their stride run as one convolution, of some images after the other where there are many."""
+    problem, (arrays, want) = PROBLEMS[name], exact(PROBLEMS[name], dtype)
+    shapes = [array.shape for array in arrays if array is not None][:2]
+    function = f"conv_transpose{problem.rank}d"
+    options = problem.options | {"bias": arrays[2] is not None, "dtype": named(dtype)}
+    for most in (patches.MOST, 1):
+        monkeypatch.setattr(patches, "MOST", most)
+        adjoint.steps.cache_clear()
+        found = npconv.explain(function, *shapes, **options, backend="numpy")
+        convolutions = problem.batch if most == 1 else 1
+        assert f"runs as {convolutions} convolution" in str(found).replace("one", "1")
+        for activation in (None, "relu") if dtype == "float32" else (None,):
+            kept = want if activation is None else np.maximum(want, 0)
+            for backend in BACKENDS:
+                for _ in range(2):
+                    got = call(problem, arrays, backend=backend, activation=activation)
+                    assert_same(got, kept, f"{problem} {dtype} {backend} {activation}")
+    adjoint.steps.cache_clear()

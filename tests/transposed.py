@@ -185,6 +185,17 @@ SPECIAL = {
         (4, 16), (3, 5), (1, 2), ((0, 1), (0, 3)), (0, 1), (1, 1), 2, 2, 1, 1, bias=True
     ),
     "depthwise, short rows": Problem((6, 5), (2, 3), (2, 2), ((1, 0), (1, 1)), (1, 0), (1, 1), 3, 40, 1, 1),
+    "patches": Problem((4, 5), (4, 4), (4, 4), ((0, 0),) * 2, (0, 0), (1, 1), 3, 1, 9, 3, bias=True),
+    "patches, wide, some elements beyond": Problem(
+        (2, 3), (3, 16), (3, 16), ((0, 0),) * 2, (1, 9), (1, 1), 2, 1, 5, 2, bias=True
+    ),
+    "patches in groups": Problem((3, 7), (2, 3), (2, 3), ((0, 0),) * 2, (0, 2), (1, 1), 2, 3, 2, 4, bias=True),
+    "patches of signals": Problem((11,), (5,), (5,), ((0, 0),), (0,), (1,), 2, 1, 4, 3),
+    "patches of volumes": Problem(
+        (2, 3, 4), (2, 1, 3), (2, 1, 3), ((0, 0),) * 3, (1, 0, 0), (1, 1, 1), 2, 2, 3, 5, last=True, bias=True
+    ),
+    "patches, channels last": Problem((3, 4), (2, 8), (2, 8), ((0, 0),) * 2, (0, 0), (1, 1), 1, 1, 6, 5, last=True),
+    "patches of one channel": Problem((3, 4), (2, 2), (2, 2), ((0, 0),) * 2, (0, 0), (1, 1), 2, 5, 1, 1, bias=True),
     "channels last": Problem((3, 4), (3, 3), (2, 1), ((1, 0),) * 2, (1, 0), (1, 2), 2, 2, 2, 2, last=True, bias=True),
     "unbatched": Problem((3, 4), (3, 2), (2, 3), ((1, 0),) * 2, (1, 2), (1, 1), 1, 1, 2, 3, unbatched=True),
     "unbatched, channels last": Problem(
