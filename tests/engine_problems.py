@@ -255,6 +255,17 @@ COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *
 """The other problems: for vectors of other widths, those of float64 or of another machine."""
 
 
+SPECIALISED = ("depthwise", "winograd2", "winograd4")
+"""Engines that compile a kernel for each size of filters."""
+
+
+def few_kernels(algorithm: str) -> tuple[str, ...]:
+    """Some of the common problems, for vectors of other widths: such as most of which one kernel serves."""
+    if algorithm in SPECIALISED:
+        return tuple(text for text in COMMON if "kh3" in text and not re.search("kw[12]|d[dhw]|id", text))
+    return COMMON[::2]
+
+
 def texts_for(dtype: str, everything: bool) -> tuple[str, ...]:
     """The problems to be computed in a dtype, all of them, or as many as there is time for."""
     return COMMON if dtype == "float64" and not everything else SHAPES
@@ -381,6 +392,8 @@ def taken(texts: tuple[str, ...], dtype: str, algorithm: str) -> Iterator[tuple[
     """The problems that an engine takes, in both layouts."""
     for text in layouts(texts):
         case = parse(text)
+        if algorithm in SPECIALISED and text.removesuffix("+last") in OUTER:
+            continue  # long kernels, each of which would be compiled for itself
         if refusal(case, dtype, algorithm) is None:
             yield text, case
 

@@ -252,17 +252,25 @@ def largest_size(x, w, stride=1):
     return float(sums(np.abs(x), np.abs(w), stride, np.float64).max())
 
 
+FILTERINGS = [
+    *[("winograd4", 3, 1), ("winograd2", 3, 1), ("winograd2", 5, 1), ("winograd4", 2, 1)],
+    *[("winograd4", 3, 2), ("winograd2", 3, 2), ("winograd4", 4, 2), ("winograd2", 5, 2)],
+    *[("winograd4", 4, 1), ("winograd4", 5, 2), ("winograd4", 7, 2)],
+]
+SELDOM = FILTERINGS[3:10]
+"""Those that run in float64 with ``--long`` only: the matrices are those of float32, and each takes 6 s to compile."""
+
+
 @pytest.mark.parametrize(
-    ("algorithm", "taps", "stride"),
+    ("algorithm", "taps", "stride", "dtype"),
     [
-        *[("winograd4", 3, 1), ("winograd2", 3, 1), ("winograd2", 5, 1), ("winograd4", 2, 1)],
-        *[("winograd4", 3, 2), ("winograd2", 3, 2), ("winograd4", 4, 2), ("winograd2", 5, 2)],
-        *[("winograd4", 4, 1), ("winograd4", 5, 2), ("winograd4", 7, 2)],
+        pytest.param(*filtering, dtype, marks=pytest.mark.long if dtype == "float64" and filtering in SELDOM else ())
+        for dtype in ("float16", "float32", "float64")
+        for filtering in FILTERINGS
     ],
 )
 @pytest.mark.parametrize("channels", [40, 97, 512])
 @pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust, spikes])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_bound_of_transforms(algorithm, taps, stride, channels, make, dtype):
     """Winograd's largest error is within that of the default precision, also where all roundings go one way."""
     dtype = np.dtype(dtype)

@@ -22,10 +22,10 @@ PROGRAM = """
 import sys; sys.path.insert(0, HERE)
 import engine_problems as problems, guarded, npconv
 from npconv.kernels.numba.tile import VECTOR_BYTES
-texts = (*problems.COMMON[::STEP], "g40ic80oc40ih16iw16kh14kw14+bias")
 npconv.set_num_threads(1)
 for algorithm in ENGINES:
-    guarded.main("end", "nan", algorithm, {"float32": texts})
+    texts = problems.COMMON if EVERYTHING else problems.few_kernels(algorithm)
+    guarded.main("end", "nan", algorithm, {"float32": (*texts, "g40ic80oc40ih16iw16kh14kw14+bias")})
 print(VECTOR_BYTES)
 """
 
@@ -40,7 +40,7 @@ ENGINES = FAST[::2], FAST[1::2]
 """Those of each program: half of what there is to compile."""
 
 
-def run(machine, engines, step, folder):
+def run(machine, engines, everything, folder):
     cpu, features, _ = MACHINES[machine]
     settings = {
         "NUMBA_CACHE_DIR": str(folder),
@@ -48,7 +48,9 @@ def run(machine, engines, step, folder):
         "NUMBA_CPU_NAME": cpu,
         "NUMBA_CPU_FEATURES": ",".join(f"+{feature}" for feature in ("sse2", *features)),
     }
-    return python(f"HERE, ENGINES, STEP = {HERE!r}, {engines!r}, {step}\n{PROGRAM}", "-X", "faulthandler", **settings)
+    return python(
+        f"HERE, ENGINES, EVERYTHING = {HERE!r}, {engines!r}, {everything}\n{PROGRAM}", "-X", "faulthandler", **settings
+    )
 
 
 def absent(machine):
@@ -64,6 +66,6 @@ def test_engines(machine, engines, tmp_path, request):
     everything = request.config.getoption("--long")
     if MACHINES[machine][2] == VECTOR_BYTES and not everything:
         engines = engines[:1]  # on vectors of this width all other tests run them
-    said = run(machine, engines, 1 if everything else 2, tmp_path)
+    said = run(machine, engines, everything, tmp_path)
     assert said.count("untouched") == len(engines)
     assert said[-1] == str(MACHINES[machine][2])
