@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import loading, patches
+from npconv import backends, loading, patches
 from npconv.kernels import activation, host, packed
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem, compute_dtype
@@ -129,7 +129,7 @@ def phases(problem: ConvProblem) -> Iterator[tuple[tuple[_Phase, ...], ConvProbl
                 stride=(1, 1, 1),
                 dilation=tuple(part.dilation for part in parts),
                 padding=tuple(part.padding for part in parts),
-                turned=math.prod(part.number for part in parts) == 1 and problem.groups == 1,
+                turned=True,
             ),
         )
 
@@ -144,7 +144,7 @@ def _transposed(
     workspace: host.Workspace | None = None,
 ) -> None:
     """Fill the canonical ``out`` phase by phase."""
-    filters = swapped(problem, weight)
+    filters = swapped(problem, weight, choice)
     found, reached = steps(problem, choice)
     if not reached:
         if _is_even(problem, found) and _merged(
@@ -286,11 +286,17 @@ def _run(forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_row
     return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads, in_line, all_rows)
 
 
-def swapped(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
+def swapped(problem: ConvProblem, weight: np.ndarray, choice: Choice) -> np.ndarray:
     """View a canonical problem's weight (K, C/groups, ...) as (C, K/groups, ...), or copy it so."""
     filters, channels = problem.out_channels // problem.groups, problem.in_channels // problem.groups
+    if problem.groups > 1 and min(filters, channels) > 1 and weight.flags.c_contiguous and weight.flags.aligned:
+        plain = weight.dtype == problem.compute_dtype and weight.dtype.kind == "f"
+        if plain and "numba" in (backends.cpu_backends() if choice.backend == "auto" else (choice.backend,)):
+            rows = loading.module("npconv.kernels.numba.rows")
+            view: np.ndarray = rows.swapped(host.writeable(weight), problem.groups)
+            return view
     grouped = weight.reshape(problem.groups, filters, channels, *problem.kernel_size).swapaxes(1, 2)
-    view: np.ndarray = grouped.reshape(problem.in_channels, filters, *problem.kernel_size)
+    view = grouped.reshape(problem.in_channels, filters, *problem.kernel_size)
     return view
 
 
@@ -370,6 +376,7 @@ def spaced(problem: ConvProblem) -> ConvProblem | None:
         stride=(1, 1, 1),
         padding=tuple(zip(before, after, strict=True)),
         up=problem.stride,
+        turned=True,
     )
 
 

@@ -45,7 +45,7 @@ def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any]
     form, shape, size = problem.canonical_form(), problem.input_shape, step.forward.input_shape
 
     def compute(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        taps = step.taps_of(adjoint.swapped(form, problem.canonical_weight(weight)))
+        taps = step.taps_of(adjoint.swapped(form, problem.canonical_weight(weight), choice))
         return road(input.reshape(size), taps, bias, None).reshape(shape)
 
     return compute
@@ -64,7 +64,7 @@ def transposed_layer(
     if step is None or plan is None or quick is None:
         return None
     shape, size = problem.input_shape, step.forward.input_shape
-    taps = step.taps_of(adjoint.swapped(problem.canonical_form(), problem.canonical_weight(weight)))
+    taps = step.taps_of(adjoint.swapped(problem.canonical_form(), problem.canonical_weight(weight), choice))
     packed = plan.pack(taps, bias, workspace, step.begins)
     return lambda input: quick(input.reshape(size), packed, None).reshape(shape)
 
@@ -82,7 +82,7 @@ def _four(problem: ConvProblem, choice: Choice) -> Callable[..., np.ndarray] | N
         return None
 
     def compute(input: np.ndarray, weight: np.ndarray, bias: Any, workspace: host.Workspace | None) -> np.ndarray:
-        taps = adjoint.swapped(form, problem.canonical_weight(weight))
+        taps = adjoint.swapped(form, problem.canonical_weight(weight), choice)
         out = np.empty(form.input_shape, dtype)
         run(input.reshape(form.result_shape), run.packed(taps, bias, workspace), out)
         return out.reshape(problem.input_shape)

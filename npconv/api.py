@@ -426,7 +426,7 @@ def _conv(
     if out is not None:
         arguments.check_out(out, problem.result_shape, dtype, named, plan.algorithm.backend)
     result = plan.run(named["input"], named["weight"], named.get("bias"), out)
-    road = plan.road
+    road = plan.run if key is None or not key[0] else plan.road
     if key is not None and road is not None and {array.dtype for array in named.values()} == {dtype}:
         if len(_roads) >= recall.KEPT:
             _roads.clear()
@@ -480,7 +480,8 @@ def _conv_transpose(
         if len(_transposed_roads) >= recall.KEPT:
             _transposed_roads.clear()
         arrays = [array for array in (input, weight, bias) if array is not None]
-        short = adjoint_roads.transposed(problem, choice) if all(array.dtype == dtype for array in arrays) else None
+        plain = key[0] and all(array.dtype == dtype for array in arrays)
+        short = adjoint_roads.transposed(problem, choice) if plain else None
         _transposed_roads[key, options] = short or compute
     return compute(named["input"], named["weight"], named.get("bias"), result)
 

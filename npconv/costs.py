@@ -51,6 +51,9 @@ class Rate:
     vectors: bool = False
     """Whether floats are multiplied in Numba's vectors, whatever their width."""
 
+    TURNED = 1.5e-9
+    """Seconds to put a number of a weight in order whose filters are not."""
+
     SCALING = 0.6
     """16 threads are 3 to 8 times as fast as one, 2 are 1.5 to 1.8 times: the textbook's tasks are few, and uneven."""
 
@@ -67,7 +70,7 @@ class Rate:
         # The results of all images come in one matrix, too, and are put in their places.
         regions = problem.batch * problem.in_channels * problem.positions * problem.taps + results
         work = windows * self.window + results * problem.products / speed + regions * self.region
-        work += problem.out_channels * problem.products * self.weight
+        work += problem.out_channels * problem.products * max(self.weight, self.TURNED if problem.turned else 0)
         return float(self.call + work / (threads**self.SCALING if self.threaded else 1))
 
 
@@ -104,7 +107,7 @@ class Effort:
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
     turned: float = 0
-    """The same as ``pack`` where filters lie side by side."""
+    """The same as ``pack`` where filters of one tap lie side by side."""
 
     slivers: int = 0
     """Filters of a group from which on an engine without panels cuts pixels into slivers; 0 if it never does."""
@@ -164,7 +167,8 @@ class Effort:
             if self.slivers and problem.taps > problem.positions:
                 rate *= 0.3  # for a few results at a time, elements that fill no cache
         if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
-            rate *= 0.6  # for a few results at a time, filters that fill no cache
+            # For a few results at a time, filters that fill no cache; and if they are dilated, they meet short runs.
+            rate *= 0.8 if problem.dilation[-1] == 1 else 0.6
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
         outputs = [axis.results for axis in self._axes(problem)]
@@ -175,9 +179,12 @@ class Effort:
             products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
             plane = -(-plane // 9) * 9
             rate *= 0.25 if problem.taps < problem.positions else 1  # sums of short rows are many sums of lanes
+            rate *= 1 if problem.dilation[-1] == 1 else 0.5
         elif not self.panel and not self.dense:
             if self.slivers:  # tiles run over the rows' ends
                 plane = height * (width + (problem.span[-1] - 1) // problem.stride[-1])
+            elif filters > problem.groups and max(problem.stride) > 1:
+                rate *= 0.5  # each channel's rows are loaded for each of its filters
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
         if self.quarters:
             plane += plane % 2
@@ -205,11 +212,13 @@ class Effort:
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
+        elif self.slivers and problem.taps > 1:
+            copied += self.TURNED * pixels * filters  # what was computed over the rows' ends is left behind
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
-            packing = self.turned if problem.turned else self.pack
+            packing = self.turned if problem.turned and problem.taps == 1 else self.pack
             packing = (self.plain * times if plain else packing) * (1 + points / 4)
             work += weights * packing * 1e-9
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
@@ -237,7 +246,7 @@ class Effort:
         rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.data_format == "channels_last":
-            spread = self.TURNED * (1 if pointwise else 2) if max(problem.stride) > 1 else 1
+            spread = self.TURNED * (1 if pointwise else min(max(problem.stride), 4)) if max(problem.stride) > 1 else 1
             copied += spread * problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
         if not pointwise or problem.data_format == "channels_last":
             copied += planes * rows * problem.out_channels
@@ -263,6 +272,8 @@ class Effort:
         if any(pad > 0 for pair in problem.padding for pad in pair):
             copied += 2 * problem.padded_elements
         turning = 16 if width >= 8 else 200
+        if problem.groups > 1:
+            turning += 80
         if problem.taps == 1:
             turning = 40 if problem.batch >= 8 else 12000
         tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)

@@ -65,7 +65,7 @@ def _gradient(
     if key is not None:
         if len(_roads) >= recall.KEPT:
             _roads.clear()
-        short = shortcut(problem, choice) if first.dtype == second.dtype == dtype else None
+        short = shortcut(problem, choice) if key[0] and first.dtype == second.dtype == dtype else None
         _roads[key, options, names] = short or _whole_road(problem, choice, compute, shape, dtype)
     return result
 

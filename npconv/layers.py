@@ -80,13 +80,20 @@ class _Layer:
     def _remember(self, key: Any, problem: ConvProblem, choice: Choice, weight: Any, bias: Any) -> None:
         """Keep the road that a call took, if it is one to be kept: of the input, and of the result to fill or None."""
         if self.transposed:
-            short = adjoint_roads.transposed_layer(problem, choice, weight, bias, self._workspace)
+            short = adjoint_roads.transposed_layer(problem, choice, weight, bias, self._workspace) if key[0] else None
 
             def road(input: np.ndarray, out: Any) -> np.ndarray:
                 if short is not None:
                     return short(input)
                 result = np.empty(problem.input_shape, problem.dtype)
                 adjoint.input_gradient(problem, weight, input, bias, result, choice, self._workspace)
+                return result
+
+        elif not key[0]:
+            plan = choose(problem, choice)
+
+            def road(input: np.ndarray, out: Any) -> np.ndarray:
+                result: np.ndarray = plan.run(input, weight, bias, out, self._workspace)
                 return result
 
         else:

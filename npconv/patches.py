@@ -41,7 +41,7 @@ def forward(problem: ConvProblem) -> ConvProblem | None:
         kernel_size=one,
         stride=one,
         padding=((0, 0),) * 3,
-        turned=problem.groups == 1,
+        turned=True,
     )
     return made if made.output_bytes <= LARGEST * made.batch else None
 

@@ -2,8 +2,9 @@
 
 Checking the arguments of a call, finding its problem and plan and looking at its arrays takes some 50 µs, and the next
 call like it takes the same road. `key` says what a road depends on; layers and functions keep what they found under it.
-Only ordinary calls are remembered, those with C-contiguous arrays of the machine's byte order and plain options:
-``stride=1`` and ``stride=1.0`` are equal to a dictionary, but the second one is an error.
+Only ordinary calls are remembered, those with arrays of the machine's byte order and plain options: ``stride=1`` and
+``stride=1.0`` are equal to a dictionary, but the second one is an error. The shortest roads, which do not look at the
+arrays again, are for C-contiguous ones.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ def forget() -> None:
 
 
 def key(*arrays: Any) -> tuple[Hashable, ...] | None:
-    """Return what a road depends on besides its options, None if one of the arrays is not ordinary."""
-    found: list[Hashable] = [get_num_threads(), get_default_precision(), _generation]
+    """Return what a road depends on besides its options, None if one of the arrays is not ordinary.
+
+    The first item tells whether all arrays are C-contiguous.
+    """
+    found: list[Hashable] = [True, get_num_threads(), get_default_precision(), _generation]
     for array in arrays:
         if array is None:
             found.append(None)
@@ -39,9 +43,12 @@ def key(*arrays: Any) -> tuple[Hashable, ...] | None:
         if type(array) is not np.ndarray:
             return None
         flags, dtype = array.flags, array.dtype
-        if not (flags.c_contiguous and flags.aligned and dtype.isnative):
+        if not (flags.aligned and dtype.isnative):
             return None
         found += (array.shape, dtype)
+        if not flags.c_contiguous:
+            found[0] = False
+            found.append(array.strides)
     return tuple(found)
 
 

@@ -12,7 +12,11 @@ import numpy as np
 
 from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.moves import BLOCK, move, transpose
+from npconv.kernels.numba.slab import copy_numbers
 from npconv.problem import ConvProblem
+
+FEW = 2**12
+"""Numbers up to which NumPy puts them in order sooner than what follows begins: 5 µs instead of 30."""
 
 WORTH = 2
 """Numbers that take as long to copy as one product of a kernel's work."""
@@ -25,6 +29,8 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 
 def in_rows(weights: Sequence[np.ndarray]) -> np.ndarray:
     """Return filters (K, C, kd, kh, kw), of any strides, as one flat array, each of them in C order."""
+    if sum(weight.size for weight in weights) <= FEW:
+        return np.concatenate([weight.reshape(-1) for weight in weights])
     ends = np.cumsum([weight.size for weight in weights])
     dtype = weights[0].dtype
     ordered = buffers.aligned(max(int(ends[-1]), 1) * dtype.itemsize).view(dtype)
@@ -46,6 +52,31 @@ def _copy(weight: np.ndarray, ordered: np.ndarray) -> None:
     _some.run(
         -(-len(weight) // BLOCK), weight.size // WORTH, numbers, ordered, np.array([*weight.shape, *steps, first])
     )
+
+
+def swapped(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Return C-contiguous filters (K, C/groups, kd, kh, kw) with channels and filters of each group swapped.
+
+    NumPy takes 0.8 ns for a number of 3 × 3 filters, this 0.1 in two threads.
+    """
+    filters, channels = len(weight) // groups, weight.shape[1]
+    taps = weight.size // max(len(weight) * channels, 1)
+    result = np.empty((groups * channels, filters, *weight.shape[2:]), weight.dtype)
+    sizes = np.array([filters, channels, taps])
+    _swap.run(groups * channels, weight.size // WORTH, weight.reshape(-1), result.reshape(-1), sizes)
+    return result
+
+
+@jit.Kernel
+def _swap(task, numbers, ordered, sizes):  # type: ignore[no-untyped-def]
+    """Copy the taps of a channel of all filters of its group."""
+    filters, channels, taps = sizes
+    g, c = divmod(task, channels)
+    source, at = (g * filters * channels + c) * taps, task * filters * taps
+    for _ in range(filters):
+        copy_numbers(ordered, at, numbers, source, taps)
+        at += taps
+        source += channels * taps
 
 
 @jit.Kernel
