@@ -13,7 +13,7 @@ from functools import cache
 from npconv import loading
 from npconv.kernels import filtering
 from npconv.kernels.numba import bands
-from npconv.kernels.numba.blocking import QUARTERED, engine_limit, tiles_at_once
+from npconv.kernels.numba.blocking import GATHERED, QUARTERED, engine_limit, tiles_at_once
 from npconv.problem import ConvProblem
 
 
@@ -398,6 +398,9 @@ class Effort:
             slab = min(2**20, 2 * (loaded + results) * itemsize // max(threads, 2))
             slivers = problem.products * 2 * vector_bytes()
             slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), slivers)
+            if self._pointwise(problem) and max(problem.stride) > 1:
+                met = problem.batch * problem.in_channels * problem.positions * itemsize
+                slab += met // max(threads, 1) if met <= GATHERED else 0
         if self.outer:  # a part of the kernel, too, and sums
             results = problem.batch * problem.out_channels * problem.positions
             slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15

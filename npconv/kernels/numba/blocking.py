@@ -48,6 +48,9 @@ def engine_limit(problem: ConvProblem) -> int:
 ELEMENTS = 96
 """Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written."""
 
+GATHERED = 2**24
+"""Bytes of pixels that a stride meets which are put side by side for all tasks, at most."""
+
 SPARE = 6
 """Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
 

@@ -14,6 +14,9 @@ Weights are not packed: a tile reads six filters as six streams, so that functio
 filters lie side by side, as the swapped ones of a 1 × 1 kernel's gradient do, a task copies its own; others whose
 numbers lie apart are put in order (`npconv.kernels.numba.rows`).
 
+At a stride, 1 × 1 kernels with many filters meet some pixels only: these are put side by side first, for all tasks, and
+then as at stride 1. Loaded into slabs by each task, 256 to 512 channels at 56² took 4 % longer, 512 to 512 at 28² 10 %.
+
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
 convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written; so are
 four, those of even rows and of odd ones. Those of a 1 × 1 kernel are merged with pixels, and rows, that meet no tap.
@@ -26,12 +29,14 @@ order of the input decides the speed of a direct sum; the running over the rows'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, product
+from npconv.kernels.numba import blocking, buffers, jit, product
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
     FEWEST,
@@ -45,7 +50,15 @@ from npconv.kernels.numba.pixels import (
 )
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
-from npconv.kernels.numba.slab import clear, fill_rows, load_planes, unload_below, unload_merged, unload_planes
+from npconv.kernels.numba.slab import (
+    clear,
+    copy_spaced,
+    fill_rows,
+    load_planes,
+    unload_below,
+    unload_merged,
+    unload_planes,
+)
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
 from npconv.kernels.summation import chain_length
@@ -94,6 +107,8 @@ class Plan(NamedTuple):
 
     offsets: np.ndarray
     kernel: tuple[bool, bool]
+    gathering: tuple[int, np.dtype[Any], np.ndarray, np.ndarray] | None = None
+    """Tasks that put pixels side by side first, their dtype, numbers, and the layout that comes of it."""
 
 
 class Filters(NamedTuple):
@@ -143,7 +158,18 @@ def takes_all(problems: Sequence[ConvProblem]) -> bool:
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
-    return plan_of([problem], threads)
+    pointwise = problem.taps == 1 and not any(map(any, problem.padding))
+    met = problem.batch * problem.in_channels * problem.positions * problem.compute_dtype.itemsize
+    if not (pointwise and _has_many(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED):
+        return plan_of([problem], threads)
+    form = replace(problem, input_size=problem.output_size, stride=(1, 1, 1))
+    depth, height, width = form.input_size
+    sizes = np.array([form.in_channels, depth, height, width, *problem.stride])
+    steps = np.cumprod([1, width, height, depth, form.in_channels])[[4, 3, 2, 1, 0]]
+    gathering = (
+        form.batch * form.in_channels, problem.compute_dtype, sizes, np.array([*steps, depth, height, width])
+    )  # fmt: skip
+    return plan_of([form], threads, in_line=True)._replace(gathering=gathering)
 
 
 def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False, all_rows: int = 0) -> Plan:
@@ -273,12 +299,30 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
+    if plan.gathering is not None:
+        tasks, dtype, numbers, layout = plan.gathering
+        gathered = buffers.aligned(tasks * math.prod(layout[5:].tolist()) * dtype.itemsize).view(dtype)
+        _gather.run(tasks, len(gathered), x, x_layout, gathered, numbers)
+        x, x_layout = gathered, layout
     numbers, turned = weights
     sizes, scratch = (plan.turned_sizes, plan.turning) if turned else (plan.sizes, plan.scratch)
     _kernels[plan.kernel].run(
         plan.tasks, plan.work, x, x_layout, numbers, bias, epilogue, out, out_layout, plan.grid, sizes, plan.offsets,
         scratch=scratch,
     )  # fmt: skip
+
+
+@jit.Kernel
+def _gather(task, x, layout, out, sizes):  # type: ignore[no-untyped-def]
+    """Put the pixels of a channel that a stride meets side by side."""
+    channels, depth, height, width, z_stride, y_stride, x_stride = sizes
+    n, c = divmod(task, channels)
+    at, step = task * depth * height * width, x_stride * layout[4]
+    for z in range(depth):
+        for y in range(height):
+            source = n * layout[0] + c * layout[1] + z * z_stride * layout[2] + y * y_stride * layout[3]
+            copy_spaced(out, at, x, source, step, width)
+            at += width
 
 
 @jit.inline
