@@ -384,8 +384,9 @@ APART = 1.5
 """How much longer phases take than is expected of their convolutions, because they write pixels that lie apart."""
 
 
-ORDER = 1e-9
-"""Seconds to put a number of a weight in order that is cut into taps."""
+ORDER, PHASE, WRITE = 1e-9, 5e-5, 2e-9
+"""Seconds to put a number of a weight in order that is cut into taps, to begin with a phase of few elements, and to
+write one, which lie apart."""
 
 
 def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
@@ -409,8 +410,9 @@ def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[Step
     try:
         if are_four(problem, steps) and merging(steps, choice, in_line=True) is not None:
             return placing < ordering  # else they take as long
-        phases = APART * sum(choose(step.forward, choice).seconds for step in steps)
-        return choose(made, choice).seconds + placing < phases + ordering
+        phases = sum(PHASE + choose(step.forward, choice).seconds for step in steps)
+        phases += WRITE * math.prod(problem.input_shape) + ordering
+        return choose(made, choice).seconds + placing < phases
     except ValueError:  # the named algorithm does not take one of them
         return False
 

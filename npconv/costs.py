@@ -213,7 +213,8 @@ class Effort:
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
         elif self.slivers and problem.taps > 1:
-            copied += self.TURNED * pixels * filters  # what was computed over the rows' ends is left behind
+            # What was computed over the rows' ends is left behind.
+            copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
         if not packed:
@@ -356,7 +357,7 @@ class Effort:
     def _together(self, problem: ConvProblem, threads: int) -> int:
         """Return of how many such images a task may have the tiles, as `npconv.kernels.numba.blocking.tiled` tells."""
         images, tiles = self._images(problem)
-        images //= problem.three(problem.output_size)[0] or 1
+        images = 1 if problem.groups > 1 else images // (problem.three(problem.output_size)[0] or 1)
         return max(min(images, self._most(problem, threads) // max(tiles, 1)), 1)
 
     def _tiles(self, problem: ConvProblem, most: int) -> tuple[int, int]:

@@ -100,7 +100,7 @@ class Explanation:
     def __init__(
         self, problem: ConvProblem, output_shape: tuple[int, ...], plans: Sequence[Plan], kept: int = 0
     ) -> None:
-        self._problem, self._plans = problem, plans
+        self._problem, self._plans, self._kept = problem, plans, kept
         self._plan = plan = max(plans, key=lambda plan: plan.problem.flops)
         chosen = [next(c for c in plan.candidates if c.algorithm is plan.algorithm) for plan in plans]
         self.algorithm = plan.algorithm.name
@@ -125,6 +125,8 @@ class Explanation:
             number = "one convolution" if len(self._plans) == 1 else f"{len(self._plans)} convolutions, the largest:"
             spaced = ", with zeros between elements," if problem.up else ""
             facts.append(("runs as", f"{number} of stride 1{spaced} as npconv.adjoint tells"))
+            if self._kept:
+                facts.append(("patches", f"{quantity(self._kept, 'B')} at a time, as npconv.patches tells"))
         facts += [
             ("input", f"{problem.batch} × {problem.in_channels} channels, {_by(problem.input_size)}, {problem.dtype}"),
             ("kernel", f"{problem.out_channels} filters of {_by(problem.kernel_size)}, groups {problem.groups}"),

@@ -29,6 +29,8 @@ def forward(problem: ConvProblem) -> ConvProblem | None:
         return None
     if any(before != 0 for before, _ in problem.padding) or problem.padding_mode != "zeros":
         return None
+    if 0 in (*problem.input_shape, problem.out_channels):
+        return None
     reached = [n * step for n, step in zip(problem.output_size, problem.stride, strict=True)]
     if any(n > size for n, size in zip(reached, problem.input_size, strict=True)):
         return None

@@ -196,6 +196,9 @@ SPECIAL = {
     ),
     "patches, channels last": Problem((3, 4), (2, 8), (2, 8), ((0, 0),) * 2, (0, 0), (1, 1), 1, 1, 6, 5, last=True),
     "patches of one channel": Problem((3, 4), (2, 2), (2, 2), ((0, 0),) * 2, (0, 0), (1, 1), 2, 5, 1, 1, bias=True),
+    "doubling of no images": Problem((3, 4), (2, 2), (2, 2), ((0, 0),) * 2, (0, 0), (1, 1), 0, 1, 8, 2, bias=True),
+    "tripling of no channels": Problem((5,), (3,), (3,), ((0, 0),), (0,), (1,), 2, 1, 0, 3, bias=True),
+    "doubling for no filters": Problem((5,), (2,), (2,), ((0, 0),), (0,), (1,), 2, 1, 3, 0, bias=True),
     "channels last": Problem((3, 4), (3, 3), (2, 1), ((1, 0),) * 2, (1, 0), (1, 2), 2, 2, 2, 2, last=True, bias=True),
     "unbatched": Problem((3, 4), (3, 2), (2, 3), ((1, 0),) * 2, (1, 2), (1, 1), 1, 1, 2, 3, unbatched=True),
     "unbatched, channels last": Problem(

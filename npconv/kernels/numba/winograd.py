@@ -298,7 +298,11 @@ class Winograd:
         images, others = problem.batch * y_step * x_step, problem.groups * depth
         most = blocking.tiles_at_once(problem, n, elements, threads)
         tile_rows, tile_columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
-        together, block = blocking.tiled(tile_rows, tile_columns, most, images, others, panels, threads, LOAD)
+        # Filters of groups are not packed within tasks: those that calls pack shall leave room.
+        joined = 1 if problem.groups > 1 else images
+        together, block = blocking.tiled(
+            tile_rows, tile_columns, most, joined, others * (images // joined), panels, threads, LOAD
+        )
         grid = (-(-images // together), -(-panels // block.panels), depth, -(-tile_rows // block.rows),
                 -(-tile_columns // block.columns), problem.groups)  # fmt: skip
         before = tuple(-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True))
