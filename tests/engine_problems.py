@@ -260,15 +260,15 @@ SPECIALISED = ("depthwise", "winograd2", "winograd4")
 
 
 def few_kernels(algorithm: str) -> tuple[str, ...]:
-    """Some of the common problems, for vectors of other widths: such as most of which one kernel serves."""
+    """The common problems, of those engines such as most of which one kernel serves."""
     if algorithm in SPECIALISED:
         return tuple(text for text in COMMON if "kh3" in text and not re.search("kw[12]|d[dhw]|id", text))
-    return COMMON[::2]
+    return COMMON
 
 
-def texts_for(dtype: str, everything: bool) -> tuple[str, ...]:
+def texts_for(dtype: str, algorithm: str, everything: bool) -> tuple[str, ...]:
     """The problems to be computed in a dtype, all of them, or as many as there is time for."""
-    return COMMON if dtype == "float64" and not everything else SHAPES
+    return few_kernels(algorithm) if dtype == "float64" and not everything else SHAPES
 
 
 def ordinary(algorithm: str) -> str:

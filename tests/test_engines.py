@@ -53,7 +53,7 @@ THREADS = tuple(range(1, min(max_threads(), 2) + 1))
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("algorithm", FAST)
 def test_table(algorithm, dtype, request):
-    texts = problems.texts_for(dtype, request.config.getoption("--long"))
+    texts = problems.texts_for(dtype, algorithm, request.config.getoption("--long"))
     for n in THREADS:
         with npconv.threads(n):
             number = problems.check(texts, dtype, algorithm)
@@ -144,7 +144,7 @@ def test_any_problem(data):
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
 def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
     """Winograd's engines pack filters within their tasks where packed ones take too much memory: in any bands."""
-    texts = problems.texts_for(dtype, request.config.getoption("--long"))
+    texts = problems.texts_for(dtype, algorithm, request.config.getoption("--long"))
     with problems.packing_within(limit):
         for text, case in taken(texts, dtype, algorithm):
             for threads in THREADS:

@@ -37,8 +37,9 @@ def test_no_engine_trespasses(algorithm, place, poison, request):
     everything = request.config.getoption("--long")
     both = everything or (place == "end" and not algorithm.endswith(" within"))
     dtypes = ("float32", "float64") if both else ("float32",)
-    texts = {dtype: texts_for(dtype, everything) for dtype in dtypes}
+    engine = algorithm.partition(" ")[0]
+    texts = {dtype: texts_for(dtype, engine, everything) for dtype in dtypes}
     said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, {texts!r})")
     assert said[-1] == "untouched"
-    problems = sum(1 for dtype in dtypes for _ in taken(texts[dtype], dtype, algorithm.partition(" ")[0]))
+    problems = sum(1 for dtype in dtypes for _ in taken(texts[dtype], dtype, engine))
     assert len(said) > problems * min(2, npconv.get_num_threads()) >= 10
