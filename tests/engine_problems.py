@@ -268,7 +268,12 @@ def few_kernels(algorithm: str) -> tuple[str, ...]:
 
 def texts_for(dtype: str, algorithm: str, everything: bool) -> tuple[str, ...]:
     """The problems to be computed in a dtype, all of them, or as many as there is time for."""
-    return few_kernels(algorithm) if dtype == "float64" and not everything else SHAPES
+    if everything:
+        return SHAPES
+    if dtype == "float64":
+        return few_kernels(algorithm)
+    # Long kernels meant for another engine, each of which would be compiled for itself.
+    return tuple(text for text in SHAPES if text not in OUTER) if algorithm in SPECIALISED else SHAPES
 
 
 def ordinary(algorithm: str) -> str:
@@ -392,8 +397,6 @@ def taken(texts: tuple[str, ...], dtype: str, algorithm: str) -> Iterator[tuple[
     """The problems that an engine takes, in both layouts."""
     for text in layouts(texts):
         case = parse(text)
-        if algorithm in SPECIALISED and text.removesuffix("+last") in OUTER:
-            continue  # long kernels, each of which would be compiled for itself
         if refusal(case, dtype, algorithm) is None:
             yield text, case
 

@@ -15,7 +15,8 @@ filters lie side by side, as the swapped ones of a 1 × 1 kernel's gradient do, 
 numbers lie apart are put in order (`npconv.kernels.numba.rows`).
 
 At a stride, 1 × 1 kernels with many filters meet some pixels only: these are put side by side first, for all tasks, and
-then as at stride 1. Loaded into slabs by each task, 256 to 512 channels at 56² took 4 % longer, 512 to 512 at 28² 10 %.
+then as at stride 1. Loaded into slabs by each task, 512 to 512 channels at 28² took 8 % longer, 256 to 512 at 56² as
+long.
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
 convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written; so are
