@@ -147,26 +147,20 @@ def _transposed(
     filters = swapped(problem, weight, choice)
     found, reached = steps(problem, choice)
     if not reached:
-        if _is_even(problem, found) and _merged(
+        if is_even(problem, found) and _merged(
             found, choice, filters, grad_output, bias, out, workspace, problem.input_size[1]
         ):
             return
-        # Where the stride is longer than the kernel, some elements meet no tap.
-        constant = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
-        if bias is not None:
-            constant += bias[:, None, None, None]
-        activation.apply(constant, problem.activation)
-        out[...] = constant
+        out[...] = constant(problem, bias)
     spread = in_one_pass(problem, found, choice) if reached else None
     if spread is not None and spread.run(problem, filters, grad_output, bias, out, choice.threads):
         return
     if found and found[0].patch:
         _in_patches(found, choice, filters, grad_output, bias, out, workspace)
         return
-    fours = reached and are_four(problem, found)
-    for together in [found] if fours else _rows_of(found):
-        if not _merged(together, choice, filters, grad_output, bias, out, workspace):
-            for step in together:
+    for some in together(problem, found, reached):
+        if not _merged(some, choice, filters, grad_output, bias, out, workspace):
+            for step in some:
                 choose(step.forward, choice).run(
                     grad_output, step.taps_of(filters), bias, out[step.elements], workspace, step.begins
                 )
@@ -196,7 +190,16 @@ def _in_patches(
         patches.place(made, out[step.images], step.patch, fast)
 
 
-def _is_even(problem: ConvProblem, found: list[Step]) -> bool:
+def constant(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
+    """Return what elements are that meet no tap, where the stride is longer than the kernel."""
+    numbers = np.zeros((1, problem.in_channels, 1, 1, 1), problem.compute_dtype)
+    if bias is not None:
+        numbers += bias[:, None, None, None]
+    activation.apply(numbers, problem.activation)
+    return numbers
+
+
+def is_even(problem: ConvProblem, found: list[Step]) -> bool:
     """Whether all contributions go to the pixels of even rows and columns."""
     if problem.stride != (1, 2, 2) or problem.taps > 1 or problem.activation:
         return False
@@ -211,8 +214,10 @@ def are_four(problem: ConvProblem, found: list[Step]) -> bool:
     return rows == [0, 0, 1, 1] and len({step.forward.padding[1] for step in found}) == 1
 
 
-def _rows_of(steps: list[Step]) -> list[list[Step]]:
-    """Return the phases that fill the same rows together."""
+def together(problem: ConvProblem, steps: list[Step], reached: bool) -> list[list[Step]]:
+    """Return the phases that `merging` is asked for together: four, or those that fill the same rows."""
+    if reached and are_four(problem, steps):
+        return [steps]
     return [list(those) for _, those in itertools.groupby(steps, key=lambda step: step.begins[:-1])]
 
 
@@ -230,7 +235,7 @@ def _merged(
     dtype = steps[0].forward.compute_dtype
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
-    if all_rows and out.strides[-1] != dtype.itemsize:
+    if (all_rows or steps[0].forward.groups > 1) and out.strides[-1] != dtype.itemsize:
         return False
     found = merging(steps, choice, packed.in_line(grad_output), all_rows)
     return found is not None and found(grad_output, found.packed(weight, bias, workspace), out)
@@ -251,9 +256,13 @@ class Merging(NamedTuple):
         key = "merged", self.steps[0].forward.compute_dtype, self.steps[0].begins
         return pack() if workspace is None else workspace.packed(key, pack)
 
+    def of(self, out: np.ndarray) -> np.ndarray:
+        """Return the rows of ``out`` that the phases belong to, the even ones of four."""
+        return out[(*self.steps[0].elements[:-1], slice(None))]
+
     def __call__(self, grad_output: np.ndarray, numbers: Any, out: np.ndarray) -> bool:
         """Fill the rows of ``out`` that the phases belong to; False if it takes copies to do so."""
-        filled = out[(*self.steps[0].elements[:-1], slice(None))]
+        filled = self.of(out)
         if not self.run(grad_output, numbers, filled):
             return False
         self.run.finish(out if len(self.steps) == 4 else filled)

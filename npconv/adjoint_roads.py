@@ -1,14 +1,14 @@
 """Short roads from a gradient's arrays to a kernel, for C-contiguous arrays of the problem's dtype.
 
-`npconv.adjoint` looks at its arrays anew in each call, which takes 40 µs. What it finds depends on the problem alone if
-they are C-contiguous; here it is found once, for the problems that one convolution solves. `npconv.recall` tells which
-calls are remembered.
+`npconv.adjoint` looks at its arrays anew in each call, which takes 40 µs for each of its convolutions. What it finds
+depends on the problem alone if they are C-contiguous; here it is found once. `npconv.recall` tells which calls are
+remembered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     road = transposed(problem, choice)
     if road is not None:
         return lambda grad_output, weight: road(grad_output, weight, None)
-    if problem.padding_mode != "zeros" or problem.data_format != "channels_first" or problem.activation:
+    if not _is_plain(problem) or problem.activation:
         return None
     form = problem.canonical_form()
     steps, reached = adjoint.steps(form, choice)
@@ -34,71 +34,146 @@ def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
 
 
 def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any], np.ndarray] | None:
-    """Return a function of input, weight and bias of a transposed convolution that runs as one, or None."""
-    four = _four(problem, choice)
-    if four is not None:
-        return lambda input, weight, bias: four(input, weight, bias, None)
-    step = _only_step(problem, choice)
-    road = None if step is None else choose(step.forward, choice).road
-    if step is None or road is None:
+    """Return a function of input, weight and bias of a transposed convolution, or None."""
+    pieces = _Pieces.of(problem, choice)
+    if pieces is None:
         return None
-    form, shape, size = problem.canonical_form(), problem.input_shape, step.forward.input_shape
-
-    def compute(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        taps = step.taps_of(adjoint.swapped(form, problem.canonical_weight(weight), choice))
-        return road(input.reshape(size), taps, bias, None).reshape(shape)
-
-    return compute
+    return lambda input, weight, bias: pieces.fill(input, pieces.packed(weight, bias, None), bias)
 
 
 def transposed_layer(
     problem: ConvProblem, choice: Choice, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return a function of the input of such a layer, or None."""
-    four = _four(problem, choice)
-    if four is not None:
-        return lambda input: four(input, weight, bias, workspace)
-    step = _only_step(problem, choice)
-    plan = None if step is None else choose(step.forward, choice)
-    quick = None if plan is None else plan.quick
-    if step is None or plan is None or quick is None:
+    pieces = _Pieces.of(problem, choice, workspace)
+    if pieces is None:
         return None
-    shape, size = problem.input_shape, step.forward.input_shape
-    taps = step.taps_of(adjoint.swapped(problem.canonical_form(), problem.canonical_weight(weight), choice))
-    packed = plan.pack(taps, bias, workspace, step.begins)
-    return lambda input: quick(input.reshape(size), packed, None).reshape(shape)
+    packed = pieces.packed(weight, bias, workspace)
+    return lambda input: pieces.fill(input, packed, bias)
 
 
-def _four(problem: ConvProblem, choice: Choice) -> Callable[..., np.ndarray] | None:
-    """Return a function of input, weight, bias and workspace if four phases are computed in one pass, or None."""
-    form, dtype = problem.canonical_form(), problem.compute_dtype
-    if problem.padding_mode != "zeros" or problem.data_format != "channels_first" or problem.dtype != dtype.name:
-        return None
-    steps, reached = adjoint.steps(form, choice)
-    if not reached or not adjoint.are_four(form, steps):
-        return None
-    run = adjoint.merging(steps, choice, in_line=True)
-    if run is None:
-        return None
+class _Piece(NamedTuple):
+    """What one call of a kernel fills."""
 
-    def compute(input: np.ndarray, weight: np.ndarray, bias: Any, workspace: host.Workspace | None) -> np.ndarray:
-        taps = adjoint.swapped(form, problem.canonical_weight(weight), choice)
-        out = np.empty(form.input_shape, dtype)
-        run(input.reshape(form.result_shape), run.packed(taps, bias, workspace), out)
-        return out.reshape(problem.input_shape)
+    pack: Callable[[np.ndarray, np.ndarray | None, host.Workspace | None], Any]
+    """Pack the weight, its channels and filters swapped, and the bias."""
 
-    return compute
+    fill: Callable[[np.ndarray, Any, np.ndarray], None]
+    """Fill a part of the result from input and packed numbers, both arrays flat."""
+
+    first: int
+    """Where the part begins in the result."""
+
+    steps: list[adjoint.Step]
+    rows: Callable[[Any, Any], Any] | None
+    """Make what ``pack`` returns of filters and bias in order, if its engine takes these in rows (`planes`)."""
 
 
-def _only_step(problem: ConvProblem, choice: Choice) -> adjoint.Step | None:
-    """Return the one convolution that fills a problem's input, if it is one, and arrays are in order."""
-    if problem.padding_mode != "zeros" or problem.data_format != "channels_first":
-        return None
-    form = problem.canonical_form()
-    steps, reached = adjoint.steps(form, choice)
-    if len(steps) != 1 or steps[0].patch or not reached or adjoint.in_one_pass(form, steps, choice) is not None:
-        return None
-    return steps[0]
+class _Pieces(NamedTuple):
+    """A transposed convolution as calls of kernels, each with some of the phases."""
+
+    problem: ConvProblem
+    choice: Choice
+    pieces: list[_Piece]
+    whole: bool
+    """Whether they fill all of the result."""
+
+    places: np.ndarray | None
+    """Where the taps of a weight belong, if all calls take filters in rows (`npconv.kernels.numba.rows.dealt`)."""
+
+    @classmethod
+    def of(cls, problem: ConvProblem, choice: Choice, workspace: host.Workspace | None = None) -> _Pieces | None:
+        """Find them for arrays of the problem's dtype in C order, or return None; a layer has a workspace."""
+        if not _is_plain(problem):
+            return None
+        form, dtype = problem.canonical_form(), problem.compute_dtype
+        steps, reached = adjoint.steps(form, choice)
+        if not steps or steps[0].patch or (reached and adjoint.in_one_pass(form, steps, choice) is not None):
+            return None
+        x, out = np.empty(form.result_shape, dtype), np.empty(form.input_shape, dtype)
+        whole, even = reached, not reached and adjoint.is_even(form, steps)
+        pieces: list[_Piece] = []
+        for together in adjoint.together(form, steps, reached):
+            merging = adjoint.merging(together, choice, in_line=True, all_rows=form.input_size[1] if even else 0)
+            if merging is not None:
+                whole = whole or even
+                found = [(merging.steps, merging.of(out), merging.packed, merging.run.fixed(x, merging.of(out)), _both)]
+            else:
+                found = [_packing(step, choice, x, out[step.elements], workspace) for step in together]
+            for some, part, pack, fill, rows in found:
+                if fill is None:
+                    return None
+                first = (part.ctypes.data - out.ctypes.data) // dtype.itemsize
+                pieces.append(_Piece(pack, fill, first, some, rows))
+        return cls(problem, choice, pieces, whole, _places(form, pieces))
+
+    def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> list[Any]:
+        """Return weight and bias in the order of the kernels."""
+        form, weight = self.problem.canonical_form(), self.problem.canonical_weight(weight)
+        if self.places is None or workspace is not None or not weight.flags.c_contiguous:
+            filters = adjoint.swapped(form, weight, self.choice)
+            return [piece.pack(filters, bias, workspace) for piece in self.pieces]
+        planes, rows = (loading.module(f"npconv.kernels.numba.{name}") for name in ("planes", "rows"))
+        ordered = rows.dealt(host.writeable(weight), form.groups, self.places)
+        number = planes.pack_bias(self.pieces[0].steps[0].forward, bias)
+        found, first = [], 0
+        for piece in self.pieces:
+            end = first + sum(step.forward.out_channels * step.forward.products for step in piece.steps)
+            assert piece.rows is not None
+            found.append(piece.rows(planes.Filters(ordered[first:end], False), number))
+            first = end
+        return found
+
+    def fill(self, input: np.ndarray, packed: list[Any], bias: np.ndarray | None) -> np.ndarray:
+        """Return the result."""
+        out = np.empty(self.problem.input_shape, self.problem.compute_dtype)
+        if not self.whole:
+            self.problem.canonical(out)[...] = adjoint.constant(self.problem, bias)
+        x, flat = host.writeable(input).reshape(-1), out.reshape(-1)
+        for piece, numbers in zip(self.pieces, packed, strict=True):
+            piece.fill(x, numbers, flat[piece.first :])
+        return out
+
+
+def _packing(
+    step: adjoint.Step, choice: Choice, x: np.ndarray, part: np.ndarray, workspace: host.Workspace | None
+) -> tuple[Any, ...]:
+    """Return a phase, its ``part`` of the result, how its weight and bias are packed, what fills the part, and rows."""
+    plan = choose(step.forward, choice)
+    quick, fill = plan.fixed(x, part, packed=workspace is not None)
+
+    def pack(weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> Any:
+        taps = step.taps_of(weight)
+        return quick(taps, bias) if workspace is None else plan.pack(taps, bias, workspace, step.begins)
+
+    return [step], part, pack, fill, packed.Packed if plan.algorithm.name == "planes" else None
+
+
+def _both(filters: Any, bias: Any) -> tuple[Any, Any]:
+    return filters, bias
+
+
+def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:
+    """Return where each tap of a weight belongs in the filters of all pieces, None if these are not in rows."""
+    places = np.full((form.taps, 2), -1)
+    first = 0
+    for piece in pieces:
+        for step in piece.steps:
+            if piece.rows is None:
+                return None
+            taps = step.taps_of(np.arange(form.taps).reshape(form.kernel_size)).reshape(-1)
+            places[taps] = np.stack([first + np.arange(len(taps)), np.full(len(taps), len(taps))], axis=1)
+            first += step.forward.out_channels * step.forward.products
+    return places if (places >= 0).all() else None
+
+
+def _is_plain(problem: ConvProblem) -> bool:
+    """Whether arrays of the problem's dtype in C order are as kernels take them."""
+    return (
+        problem.padding_mode == "zeros"
+        and problem.data_format == "channels_first"
+        and problem.dtype == problem.compute_dtype.name
+    )
 
 
 def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
@@ -132,14 +207,14 @@ def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     met = adjoint.met(problem, problem.canonical(x))
     if not np.may_share_memory(met, x):  # groups of several images, which take a copy
         return None
-    fill = choose(step.forward, choice).fixed(met, problem.canonical_weight(out).swapaxes(0, 1))
+    pack, fill = choose(step.forward, choice).fixed(met, problem.canonical_weight(out).swapaxes(0, 1))
     if fill is None:
         return None
 
     def compute(input: np.ndarray, grad_output: np.ndarray) -> np.ndarray:
         out = np.empty(shape, dtype)
         slope = host.writeable(grad_output).reshape(results).swapaxes(0, 1)
-        fill(host.writeable(input).reshape(-1), slope, out.reshape(-1))
+        fill(host.writeable(input).reshape(-1), pack(slope, None), out.reshape(-1))
         return out
 
     return compute

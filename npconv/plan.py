@@ -115,16 +115,16 @@ class Plan:
         """
         return None if self.algorithm.engine is None else self._run.quick
 
-    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Any, np.ndarray], None] | None:
-        """Do the same for arrays made like these two (`npconv.kernels.packed.Run.fixed`), with weight and no bias.
+    def fixed(self, x: np.ndarray, out: np.ndarray, packed: bool = False) -> tuple[Any, Any]:
+        """Return what packs a weight and a bias, and what fills arrays made like these two; None if nothing does.
 
-        The weight is canonical, aligned and of the compute dtype.
+        The weight is canonical, aligned and of the compute dtype. If it is to be ``packed`` once, `pack` does it, too.
+        The arrays are as `npconv.kernels.packed.Run.fixed` tells.
         """
         if self.algorithm.engine is None:
-            return None
-        packing, run = self._of_call
-        fill, pack = run.fixed(x, out), packing.quick
-        return None if fill is None else lambda x, weight, out: fill(x, pack(weight, None), out)
+            return None, None
+        packing, run = (self._packing, self._run) if packed else self._of_call
+        return packing.quick, run.fixed(x, out)
 
     @property
     def road(self) -> Callable[[Any, Any, Any, Any], np.ndarray] | None:

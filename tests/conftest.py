@@ -37,6 +37,9 @@ def pytest_configure(config):
     # The same choices on every machine, in the processes of tests, too. Peers are measured in as many as one asks for.
     if not any("peers" in argument for argument in config.args):
         os.environ.setdefault("NUMBA_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+        if not any("bench" in argument for argument in config.args):
+            # Idle threads sleep: spinning ones, OpenMP's default, take from the other workers a third of their time.
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.pop("PYTEST_XDIST_WORKER", None)  # lest the pytest that a test starts takes itself for a worker
     folder = tempfile.TemporaryDirectory(prefix="npconv-")
     os.environ["NPCONV_CACHE_DIR"] = folder.name

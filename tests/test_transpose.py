@@ -282,6 +282,67 @@ def test_four_phases_in_one_pass(activation, groups, more, data_format):
             np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+PHASES = {
+    # Few filters, whose phases are merged row by row; taps of several lengths, odd sizes, and rows that end with one.
+    "groups of few": ((2, 8, 7, 9), (8, 3, 3, 3), {"stride": 2, "padding": 1, "groups": 4}),
+    "groups of eight": ((1, 16, 9, 17), (16, 8, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}),
+    "no groups": ((2, 5, 6, 20), (5, 3, 5, 4), {"stride": (1, 2), "padding": (2, 1)}),
+    "many of several taps": ((1, 20, 5, 18), (20, 17, 4, 3), {"stride": 2, "padding": 1}),
+    "too many": ((1, 6, 5, 18), (6, 40, 4, 3), {"stride": 2, "padding": 1}),
+    # Stride 3, dilation, taps that meet nothing, elements that meet no tap.
+    "stride three": ((1, 4, 5, 6), (4, 5, 3, 4), {"stride": 3, "padding": (0, 1)}),
+    "dilated": ((1, 4, 7, 8), (4, 5, 3, 3), {"stride": 2, "dilation": (3, 2), "padding": 2}),
+    "longer stride": ((2, 4, 5, 6), (4, 5, 2, 1), {"stride": 3}),
+    "even ones": ((1, 9, 5, 8), (9, 13, 1, 1), {"stride": 2}),
+    "even ones of few": ((1, 9, 5, 8), (9, 3, 1, 1), {"stride": 2, "output_padding": 1}),
+    "even ones of groups": ((1, 12, 5, 8), (12, 3, 1, 1), {"stride": 2, "output_padding": 1, "groups": 3}),
+    "little is left": ((1, 3, 2, 2), (3, 4, 5, 5), {"stride": 2, "padding": 3}),
+    "signals": ((2, 6, 37), (6, 3, 5), {"stride": 2, "padding": 2, "groups": 2}),
+    "volumes": ((1, 4, 3, 4, 6), (4, 2, 3, 3, 3), {"stride": 2, "padding": 1, "groups": 2}),
+}
+
+
+@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("algorithm", ["auto", "planes", "direct"])
+@pytest.mark.parametrize("activation", [None, "relu", "hardswish"])
+def test_phases_are_the_same_when_they_are_remembered(name, algorithm, activation):
+    """By function, layer and gradient, the second time too, and in other memory orders."""
+    shape, size, options = PHASES[name]
+    rng, rank = np.random.default_rng(len(name)), len(shape) - 2
+    x, weight = rng.integers(-4, 5, shape).astype("f4"), rng.integers(-4, 5, size).astype("f4")
+    bias = rng.integers(-4, 5, size[1] * options.get("groups", 1)).astype("f4")
+    function, more = getattr(npconv, f"conv_transpose{rank}d"), {"algorithm": algorithm, "activation": activation}
+    layer = getattr(npconv, f"ConvTranspose{rank}d")(weight, bias, **options, **more)
+    for _ in range(3):
+        x = rng.permuted(x)
+        want = function(x, weight, bias, **options, activation=activation, backend="numpy")
+        turned = np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1)
+        for array in (x, turned):
+            np.testing.assert_allclose(function(array, weight, bias, **options, **more), want, rtol=1e-6)
+            np.testing.assert_allclose(layer(array), want, rtol=1e-6)
+        last = function(np.moveaxis(x, 1, -1).copy(), weight, bias, **options, **more, data_format="channels_last")
+        np.testing.assert_allclose(np.moveaxis(last, -1, 1), want, rtol=1e-6)
+        if activation is None:
+            kept = {key: value for key, value in options.items() if key != "output_padding"}
+            gradient = getattr(npconv.grad, f"conv{rank}d_input")
+            got = gradient(want.shape, weight, x, **kept, algorithm=algorithm)
+            np.testing.assert_array_equal(got, function(x, weight, **options, backend="numpy"))
+
+
+def test_filters_are_dealt_out_in_one_pass(monkeypatch):
+    """Where all phases take filters in rows; neither swapped nor taken tap by tap before."""
+    monkeypatch.setattr(adjoint, "swapped", lambda *arguments: pytest.fail("filters were swapped by themselves"))
+    x, weight = np.ones((1, 16, 5, 9), "f4"), np.ones((16, 8, 3, 3), "f4")
+    options = {"stride": 2, "padding": 1, "groups": 2, "algorithm": "planes"}
+    with pytest.MonkeyPatch.context() as first:
+        first.setattr(adjoint, "swapped", SWAPPED)
+        want = npconv.conv_transpose2d(x, weight, **options)
+    np.testing.assert_array_equal(npconv.conv_transpose2d(x, weight, **options), want)
+
+
+SWAPPED = adjoint.swapped
+
+
 @pytest.fixture
 def other_steps():
     """Let steps be found anew, before and after a test that changes what they depend on."""

@@ -207,6 +207,22 @@ class Merged:
         self._engine.conv(self._plan, *numbers, *packed, self._epilogue, *result)
         return True
 
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Any, np.ndarray], None] | None:
+        """Do what a call and `finish` do for arrays made like these two, as `Run.fixed` does; or None."""
+        if self.problems[0].activation and self._epilogue[0] == 0:
+            return None
+        flat = loading.module("npconv.kernels.numba.slab").flat
+        numbers, result = flat(x), flat(out)
+        if numbers is None or result is None:
+            return None
+        x_layout, out_layout = numbers[1], result[1]
+        conv, plan, epilogue = self._engine.conv, self._plan, self._epilogue
+
+        def fill(x: np.ndarray, packed: Any, out: np.ndarray) -> None:
+            conv(plan, x, x_layout, *packed, epilogue, out, out_layout)
+
+        return fill
+
     def finish(self, out: np.ndarray) -> None:
         """Apply the activation to all that was filled, if the kernel did not."""
         if self.problems[0].activation and self._epilogue[0] == 0:

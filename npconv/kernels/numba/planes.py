@@ -84,6 +84,9 @@ MOST = 4
 MANY = 12
 """Filters of a group from which on slivers pay."""
 
+MERGED = 32
+"""Filters of a group up to which convolutions of several taps are computed together."""
+
 ROOM = 2**20
 """Bytes of scratch that a task with slivers may need in the memory orders that are worst for it."""
 
@@ -108,6 +111,8 @@ class Plan(NamedTuple):
 
     offsets: np.ndarray
     kernel: tuple[bool, bool]
+    """Its key in `_kernels`."""
+
     gathering: tuple[int, np.dtype[Any], np.ndarray, np.ndarray] | None = None
     """Tasks that put pixels side by side first, their dtype, numbers, and the layout that comes of it."""
 
@@ -150,11 +155,15 @@ def _has_many(problem: ConvProblem) -> bool:
 
 
 def takes_all(problems: Sequence[ConvProblem]) -> bool:
-    """Whether the convolutions, of even and of odd pixels, are computed together: if each pixel meets one tap.
+    """Whether the convolutions, of even and of odd pixels, are computed together.
 
-    With more taps, as of 4 × 4 kernels, it took 2 to 10 % longer than one after the other by `direct`.
+    Of many filters a group, if each pixel meets one tap: with more, as of 4 × 4 kernels, it took 2 to 10 % longer than
+    one after the other by `direct`; of 16 and 32 filters 10 to 25 % less.
     """
-    return all(_has_many(problem) and problem.stride == (1, 1, 1) and problem.taps == 1 for problem in problems)
+    return all(
+        problem.stride == (1, 1, 1) and (problem.taps == 1 or problem.out_channels // problem.groups <= MERGED)
+        for problem in problems
+    )
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
@@ -266,7 +275,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
         (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
-        sizes, turned_sizes, np.array(offsets), (many, as_they_are),
+        sizes, turned_sizes, np.array(offsets), (many, as_they_are if many else len(problems) > 1 or all_rows > 0),
     )  # fmt: skip
 
 
@@ -341,11 +350,15 @@ def _in_planes(  # type: ignore[no-untyped-def]
     pixels, places, positions, straight, bias, epilogue,
 ):  # fmt: skip
     """Compute some filters of a group that meet planes as they lie in the slab."""
-    elements, chain, _ = sums[0]
-    multiply_planes(
-        result, at, pitch, weights, k * elements, count, piece, begin, positions, straight, places, offsets,
-        (chain, elements, elements, np.int64(1)), bias, k, epilogue,
-    )  # fmt: skip
+    weight = first_offset = np.int64(0)  # where the filters of a convolution begin, and its offsets
+    for phase in range(len(sums)):
+        elements, chain, _ = sums[phase]
+        multiply_planes(
+            result, at + phase * count * pitch, pitch, weights, weight + k * elements, count, piece, begin, positions,
+            straight, places, offsets[first_offset:], (chain, elements, elements, np.int64(1)), bias, k, epilogue,
+        )  # fmt: skip
+        weight += len(bias) * elements
+        first_offset += elements
 
 
 def _slivers(whole: bool) -> Any:
@@ -497,18 +510,17 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
                 if straight or by_rows:
                     target, to, step = out, at + g * filters * out_layout[1], out_layout[1]
                 else:
-                    target, to, step = result, g * count * pitch, pitch
+                    target, to, step = result, 0 if merged > 1 else g * count * pitch, pitch
                 products(
                     target, to, step, filters_of, to_element > 0, k, count, x, start, x_layout, piece, g * size,
                     offsets, sums, slivers, fill, pixels, places, positions, straight, bias, epilogue,
                 )  # fmt: skip
-            if merged > 1:
-                blank = min(rows, all_rows // 2 - row)
-                merge(
-                    out, out_layout, at, count, rows, blank, columns, column, result, pitch, window[2], bias,
-                    begin * filters + first_filter, all_rows, len(sums),
-                )  # fmt: skip
-            elif not straight and not by_rows:
+                if merged > 1:
+                    merge(
+                        out, out_layout, at + g * filters * out_layout[1], count, rows, min(rows, all_rows // 2 - row),
+                        columns, column, result, pitch, window[2], bias, k, all_rows, len(sums),
+                    )  # fmt: skip
+            if merged == 1 and not straight and not by_rows:
                 unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
     block.__name__ = block.__qualname__ = f"_block_{name}"
@@ -517,7 +529,8 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
 
 _kernels = {
     (False, False): _kernel(_in_planes, load_planes, _turn_nothing, _merge_nothing, "planes"),
+    (False, True): _kernel(_in_planes, load_planes, _turn_nothing, _merge, "merged"),
     (True, False): _kernel(_slivers(False), load_planes, turn_filters, _merge, "slivers"),
     (True, True): _kernel(_slivers(True), _load_nothing, turn_filters, _merge, "whole"),
 }
-"""By whether there are slivers, and whether they are cut from whole planes."""
+"""By whether there are slivers, and whether they are cut from whole planes; without, whether phases are merged."""

@@ -15,8 +15,9 @@ from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import copy_numbers
 from npconv.problem import ConvProblem
 
-FEW = 2**12
-"""Numbers up to which NumPy puts them in order sooner than what follows begins: 5 µs instead of 30."""
+FEW = 2**14
+"""Numbers up to which NumPy puts them in order sooner than what follows begins: 4096 take 5 µs instead of 30, 16384 of
+1 × 1 to 4 × 4 taps 12 to 25 instead of 38 to 66."""
 
 WORTH = 2
 """Numbers that take as long to copy as one product of a kernel's work."""
@@ -41,8 +42,8 @@ def in_rows(weights: Sequence[np.ndarray]) -> np.ndarray:
 
 def _copy(weight: np.ndarray, ordered: np.ndarray) -> None:
     size = weight.itemsize
-    if weight.flags.c_contiguous or weight.size == 0 or any(step % size for step in weight.strides):
-        ordered[...] = weight.reshape(-1)
+    if weight.flags.c_contiguous or weight.size <= FEW or any(step % size for step in weight.strides):
+        ordered.reshape(weight.shape)[...] = weight
         return
     steps = [step // size for step in weight.strides]
     first = sum((n - 1) * max(-step, 0) for n, step in zip(weight.shape, steps, strict=True))
@@ -65,6 +66,35 @@ def swapped(weight: np.ndarray, groups: int) -> np.ndarray:
     sizes = np.array([filters, channels, taps])
     _swap.run(groups * channels, weight.size // WORTH, weight.reshape(-1), result.reshape(-1), sizes)
     return result
+
+
+def dealt(weight: np.ndarray, groups: int, places: np.ndarray) -> np.ndarray:
+    """Return the numbers of C-contiguous filters (K, C/groups, …) flat, dealt out to convolutions of some taps each.
+
+    ``places`` tells for each tap where the first number of it belongs, and how many taps its convolution has. Filters
+    and channels of each group are swapped. Convolution by convolution, from views, this took six times as long.
+    """
+    filters, channels, taps = len(weight) // groups, weight.shape[1], len(places)
+    ordered = np.empty(weight.size, weight.dtype)
+    sizes = np.array([filters, channels, taps])
+    tasks = groups * -(-channels // BLOCK)
+    _deal.run(tasks, weight.size // WORTH, weight.reshape(-1), ordered, sizes, places)
+    return ordered
+
+
+@jit.Kernel
+def _deal(task, numbers, ordered, sizes, places):  # type: ignore[no-untyped-def]
+    """Deal out the taps of some channels of all filters of their group."""
+    filters, channels, taps = sizes
+    g, block = divmod(task, -(-channels // BLOCK))
+    begin, end = block * BLOCK, min(block * BLOCK + BLOCK, channels)
+    for k in range(filters):
+        source = ((g * filters + k) * channels + begin) * taps
+        for c in range(begin, end):
+            row = (g * channels + c) * filters + k
+            for t in range(taps):
+                move(ordered, places[t, 0] + row * places[t, 1], numbers, source + t)
+            source += taps
 
 
 @jit.Kernel
