@@ -64,6 +64,9 @@ class _Piece(NamedTuple):
     first: int
     """Where the part begins in the result."""
 
+    numbers: int
+    """How many numbers of filters are packed."""
+
     steps: list[adjoint.Step]
     rows: Callable[[Any, Any], Any] | None
     """Make what ``pack`` returns of filters and bias in order, if its engine takes these in rows (`planes`)."""
@@ -74,6 +77,9 @@ class _Pieces(NamedTuple):
 
     problem: ConvProblem
     choice: Choice
+    form: ConvProblem
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     pieces: list[_Piece]
     whole: bool
     """Whether they fill all of the result."""
@@ -104,29 +110,29 @@ class _Pieces(NamedTuple):
                 if fill is None:
                     return None
                 first = (part.ctypes.data - out.ctypes.data) // dtype.itemsize
-                pieces.append(_Piece(pack, fill, first, some, rows))
-        return cls(problem, choice, pieces, whole, _places(form, pieces))
+                numbers = sum(step.forward.out_channels * step.forward.products for step in some)
+                pieces.append(_Piece(pack, fill, first, numbers, some, rows))
+        return cls(problem, choice, form, problem.input_shape, dtype, pieces, whole, _places(form, pieces))
 
     def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> list[Any]:
         """Return weight and bias in the order of the kernels."""
-        form, weight = self.problem.canonical_form(), self.problem.canonical_weight(weight)
+        weight = weight.reshape(self.form.weight_shape)
         if self.places is None or workspace is not None or not weight.flags.c_contiguous:
-            filters = adjoint.swapped(form, weight, self.choice)
+            filters = adjoint.swapped(self.form, weight, self.choice)
             return [piece.pack(filters, bias, workspace) for piece in self.pieces]
         planes, rows = (loading.module(f"npconv.kernels.numba.{name}") for name in ("planes", "rows"))
-        ordered = rows.dealt(host.writeable(weight), form.groups, self.places)
+        ordered = rows.dealt(host.writeable(weight), self.form.groups, self.places)
         number = planes.pack_bias(self.pieces[0].steps[0].forward, bias)
         found, first = [], 0
         for piece in self.pieces:
-            end = first + sum(step.forward.out_channels * step.forward.products for step in piece.steps)
             assert piece.rows is not None
-            found.append(piece.rows(planes.Filters(ordered[first:end], False), number))
-            first = end
+            found.append(piece.rows(planes.Filters(ordered[first : first + piece.numbers], False), number))
+            first += piece.numbers
         return found
 
     def fill(self, input: np.ndarray, packed: list[Any], bias: np.ndarray | None) -> np.ndarray:
         """Return the result."""
-        out = np.empty(self.problem.input_shape, self.problem.compute_dtype)
+        out = np.empty(self.shape, self.dtype)
         if not self.whole:
             self.problem.canonical(out)[...] = adjoint.constant(self.problem, bias)
         x, flat = host.writeable(input).reshape(-1), out.reshape(-1)
@@ -154,7 +160,12 @@ def _both(filters: Any, bias: Any) -> tuple[Any, Any]:
 
 
 def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:
-    """Return where each tap of a weight belongs in the filters of all pieces, None if these are not in rows."""
+    """Return where each tap of a weight belongs in the filters of all pieces, None if these are not in rows.
+
+    Nor if there is one tap: filters that lie side by side are turned within tasks.
+    """
+    if form.taps == 1:
+        return None
     places = np.full((form.taps, 2), -1)
     first = 0
     for piece in pieces:
