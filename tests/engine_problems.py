@@ -152,6 +152,11 @@ SHAPES = (
     "g20ic20oc20ih40iw43kh3ph1",
     "ic3oc8ih61iw75kh5sh2ph2",
     "ic1oc1ih40kh29",
+    # Planes that meet in the sets of a cache, with channels in whole blocks and cut ones, at strides 1 and 2.
+    "ic20oc17ih32kh3ph1+bias",
+    "mb2ic33oc9ih64iw48kh3ph2:0",
+    "ic40oc9ih32iw64kh3sh2ph1+bias",
+    "ic12oc9ih32iw96sh2",
     # Slivers: one row, rows in place, rows that end with one, groups of them, one at a time and several.
     "mb2ic24oc13iw70+bias",
     "ic19oc33ih6iw15sh1",

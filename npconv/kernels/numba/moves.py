@@ -12,10 +12,23 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES, Tile, order_of, pointer_to, vector_at, vectors_at
 
 BLOCK = 8
 """Rows and columns of the square blocks in which `transpose` works, whatever the width of the vectors."""
+
+
+@intrinsic
+def to_next_line(typing: Any, numbers: Any, j: Any) -> Any:
+    """Return how many numbers there are from ``numbers[j]`` to the next that begins a line of the cache."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.ptrtoint(pointer_to(context, builder, signature.args[0], *arguments), ir.IntType(64))
+        left = builder.and_(builder.neg(place), place.type(LINE - 1))
+        return builder.udiv(left, place.type(signature.args[0].dtype.bitwidth // 8))
+
+    return types.int64(numbers, types.int64), code
 
 
 @intrinsic
