@@ -277,8 +277,12 @@ def texts_for(dtype: str, algorithm: str, everything: bool) -> tuple[str, ...]:
         return SHAPES
     if dtype == "float64":
         return few_kernels(algorithm)
-    # Long kernels meant for another engine, each of which would be compiled for itself.
-    return tuple(text for text in SHAPES if text not in OUTER) if algorithm in SPECIALISED else SHAPES
+    if algorithm not in SPECIALISED:
+        return SHAPES
+    # Without the long kernels meant for another engine, and with every other of the rare ones: each is compiled for
+    # itself.
+    rare = [text for text in SHAPES if text not in COMMON and text not in OUTER]
+    return (*(text for text in COMMON if text not in OUTER), *rare[::2])
 
 
 def ordinary(algorithm: str) -> str:

@@ -158,7 +158,8 @@ def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
 @pytest.mark.parametrize("algorithm", FAST)
 def test_the_same_numbers_every_time(algorithm, dtype):
     """Bit for bit, whichever thread takes which task."""
-    for text, case in taken((*FEW, "mb2ic40oc40ih35iw38kh3ph1"), dtype, algorithm):
+    few = [text for text in FEW if dtype == "float32" or text in problems.few_kernels(algorithm)]
+    for text, case in taken((*few, "mb2ic40oc40ih35iw38kh3ph1"), dtype, algorithm):
         arrays = problems.data(text, dtype, False)
         for n in THREADS:
             with npconv.threads(n):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine_problems import FAST, taken, texts_for
+from engine_problems import FAST, few_kernels, taken, texts_for
 from processes import python
 
 import npconv
@@ -28,20 +28,22 @@ def test_guards_guard(place):
         program(f"guarded.trespass({place!r})")
 
 
-@pytest.mark.parametrize(
-    ("place", "poison"), [("end", "nan"), ("begin", "large"), pytest.param("end", "small", marks=pytest.mark.long)]
-)
+RUNS = (("end", "nan"), ("begin", "large"), ("end", "small"))
+"""Where arrays end or begin with the guard, and what lies between."""
+
+
 @pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd4 within"])
-def test_no_engine_trespasses(algorithm, place, poison, request):
+def test_no_engine_trespasses(algorithm, request):
     """All of it with ``--long``: else every other problem at the beginning, and float64 at the end only."""
-    everything = request.config.getoption("--long")
-    both = everything or (place == "end" and not algorithm.endswith(" within"))
-    dtypes = ("float32", "float64") if both else ("float32",)
-    engine = algorithm.partition(" ")[0]
-    texts = {dtype: texts_for(dtype, engine, everything) for dtype in dtypes}
-    if place == "begin" and not everything:
-        texts = {dtype: some[::2] for dtype, some in texts.items()}
-    said = program(f"guarded.main({place!r}, {poison!r}, {algorithm!r}, {texts!r})")
-    assert said[-1] == "untouched"
-    problems = sum(1 for dtype in dtypes for _ in taken(texts[dtype], dtype, engine))
+    everything, (engine, _, within) = request.config.getoption("--long"), algorithm.partition(" ")
+    texts = {dtype: texts_for(dtype, engine, everything) for dtype in ("float32", "float64")}
+    runs = [(*run, texts) for run in RUNS]
+    if not everything:
+        if within:
+            texts = {"float32": few_kernels(engine)}
+        runs = [(*RUNS[0], texts), (*RUNS[1], {"float32": texts["float32"][::2]})]
+    mains = [f"guarded.main({place!r}, {poison!r}, {algorithm!r}, {some!r})" for place, poison, some in runs]
+    said = program("; ".join(mains))
+    assert said.count("untouched") == len(runs)
+    problems = sum(1 for *_, some in runs for dtype in some for _ in taken(some[dtype], dtype, engine))
     assert len(said) > problems * min(2, npconv.get_num_threads()) >= 10
