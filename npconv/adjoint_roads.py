@@ -134,7 +134,8 @@ class _Pieces(NamedTuple):
         """Return the result."""
         out = np.empty(self.shape, self.dtype)
         if not self.whole:
-            self.problem.canonical(out)[...] = adjoint.constant(self.problem, bias)
+            with np.errstate(all="ignore"):
+                self.problem.canonical(out)[...] = adjoint.constant(self.problem, bias)
         x, flat = host.writeable(input).reshape(-1), out.reshape(-1)
         for piece, numbers in zip(self.pieces, packed, strict=True):
             piece.fill(x, numbers, flat[piece.first :])
