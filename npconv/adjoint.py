@@ -349,7 +349,7 @@ def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
         for parts, forward in found
     ]
     whole = spaced(problem)
-    if whole is not None and _faster(whole, all_steps, choice):
+    if whole is not None and _faster(problem, whole, all_steps, choice):
         return [Step(_last_axes(*(slice(None),) * 3), (...,), (), whole)], True
     reached = sum(math.prod(part.length for part in parts) for parts, _ in found) == math.prod(problem.input_size)
     made = patches.forward(problem)
@@ -389,8 +389,9 @@ def spaced(problem: ConvProblem) -> ConvProblem | None:
     )
 
 
-APART = 1.5
-"""How much longer phases take than is expected of their convolutions, because they write pixels that lie apart."""
+APART, MERGED, FEW = 1.5, 0.8, 8
+"""How much longer phases take than is expected of their convolutions, because they write pixels that lie apart; and if
+they are merged, beside Winograd's tiles, which take longer than is expected for so few filters."""
 
 
 ORDER, PHASE, WRITE = 1e-9, 5e-5, 2e-9
@@ -398,7 +399,7 @@ ORDER, PHASE, WRITE = 1e-9, 5e-5, 2e-9
 write one, which lie apart."""
 
 
-def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
+def _faster(problem: ConvProblem, whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
     """Whether a convolution with zeros between elements should be faster than the phases, if any algorithm takes it."""
     try:
         found = choose(whole, choice)
@@ -407,7 +408,13 @@ def _faster(whole: ConvProblem, steps: list[Step], choice: Choice) -> bool:
     if choice.algorithm == "auto" and not found.modest:
         return False
     try:
-        return found.seconds < APART * sum(choose(step.forward, choice).seconds for step in steps)
+        if all(merging(some, choice, in_line=True) is not None for some in together(problem, steps, True)):
+            alone = replace(choice, threads=1)  # threads share out what is too little for them phase by phase
+            phases = sum(choose(step.forward, alone).seconds for step in steps) / choice.threads
+            phases *= MERGED if problem.in_channels // problem.groups <= FEW else 1
+        else:
+            phases = APART * sum(choose(step.forward, choice).seconds for step in steps)
+        return found.seconds < phases
     except ValueError:  # the named algorithm does not take all phases
         return True
 
