@@ -19,6 +19,7 @@ from npconv.kernels.numba.blocking import engine_limit
 from npconv.kernels.packed import Packing, Run
 from npconv.loading import once
 from npconv.problem import ConvProblem
+from npconv.refusals import NOTHING
 from npconv.registry import Algorithm
 
 
@@ -242,6 +243,8 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
         exists = ", ".join(dict.fromkeys(c.algorithm.name for c in found))
         raise ValueError(f"algorithm {algorithm!r} does not exist on backend {backend!r}, which has {exists}")
     able = [c for c in named if c.refusal is None]
+    if not able and named[0].refusal == NOTHING:  # any other does it as well
+        able = [c for c in found if c.refusal is None]
     if not able:
         others = ", ".join(dict.fromkeys(c.algorithm.name for c in found if c.refusal is None))
         raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {named[0].refusal}; {others} can")
@@ -252,8 +255,10 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     if tuned:
         (best,) = tuned
         reason = "the fastest when npconv.tune measured it here"
-    elif algorithm != "auto":
+    elif best.algorithm.name == algorithm:
         reason = "named by the caller"
+    elif algorithm != "auto":
+        reason = NOTHING
     elif len(able) == 1:
         reason = "the only one that takes this problem"
     elif len(small) < len(able):

@@ -17,6 +17,10 @@ FOLDED = 3
 for each point of a kernel at stride 2. Fewer were not measured."""
 
 
+NOTHING = "there is nothing to compute"
+"""Why engines refuse a problem without products or results, which the textbook's algorithms take."""
+
+
 def takes_all(problem: ConvProblem) -> str | None:
     """Refuse nothing."""
     return None
@@ -32,7 +36,7 @@ def direct(problem: ConvProblem) -> str | None:
     if problem.compute_dtype.kind != "f":
         return f"it computes in float32 and float64, not in {problem.compute_dtype}"
     if 0 in (problem.products, problem.batch, problem.out_channels):
-        return "there is nothing to compute"
+        return NOTHING
     return None
 
 

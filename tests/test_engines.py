@@ -578,6 +578,24 @@ def test_no_images_and_large_weights(shape, stride):
         assert y.shape[:2] == back.shape[:2] == (0, shape[1])
 
 
+@pytest.mark.parametrize("algorithm", FAST)
+def test_a_named_engine_computes_nothing(algorithm):
+    """An empty batch is no error, as the last one of a program that names its algorithm may be."""
+    case = replace(parse(ordinary(algorithm)), batch=0)
+    x, weight, bias = (np.ones(shape, "f4") for shape in (case.input_shape, case.weight_shape, case.filters))
+    bias = bias if case.bias else None
+    want = np.zeros(oracle.output_shape(case), "f4")
+    layer = getattr(npconv, f"Conv{case.rank}d")(weight, bias, **case.arguments, algorithm=algorithm)
+    for _ in range(2):
+        assert_same(call(case, (x, weight, bias), algorithm=algorithm), want, "function")
+        assert_same(layer(x), want, "layer")
+    gradient = getattr(npconv.grad, f"conv{case.rank}d_input")
+    got = gradient(x.shape, weight, want, **case.arguments, algorithm="direct")
+    assert got.shape == x.shape
+    with pytest.raises(ValueError, match="it is for kernels of several elements"):
+        npconv.conv2d(np.ones((0, 40, 5, 5)), np.ones((40, 40, 1, 1)), algorithm="winograd4")
+
+
 @pytest.mark.parametrize("threads", [1, 8])
 @pytest.mark.parametrize(
     ("size", "weight", "stride"),
