@@ -68,12 +68,15 @@ class _Piece(NamedTuple):
     """How many numbers of filters are packed."""
 
     steps: list[adjoint.Step]
-    rows: Callable[[Any, Any], Any] | None
-    """Make what ``pack`` returns of filters and bias in order, if its engine takes these in rows (`planes`)."""
+    in_rows: bool
+    """Whether the engine takes filters in rows (`npconv.kernels.numba.planes`)."""
 
 
 class _Pieces(NamedTuple):
-    """A transposed convolution as calls of kernels, each with some of the phases."""
+    """A transposed convolution as calls of kernels, each with some of the phases.
+
+    What the problem tells is kept beside it: to find it anew takes 4 µs a call.
+    """
 
     problem: ConvProblem
     choice: Choice
@@ -103,15 +106,15 @@ class _Pieces(NamedTuple):
             merging = adjoint.merging(together, choice, in_line=True, all_rows=form.input_size[1] if even else 0)
             if merging is not None:
                 whole = whole or even
-                found = [(merging.steps, merging.of(out), merging.packed, merging.run.fixed(x, merging.of(out)), _both)]
+                found = [(merging.steps, merging.of(out), merging.packed, merging.run.fixed(x, merging.of(out)), True)]
             else:
                 found = [_packing(step, choice, x, out[step.elements], workspace) for step in together]
-            for some, part, pack, fill, rows in found:
+            for some, part, pack, fill, in_rows in found:
                 if fill is None:
                     return None
                 first = (part.ctypes.data - out.ctypes.data) // dtype.itemsize
                 numbers = sum(step.forward.out_channels * step.forward.products for step in some)
-                pieces.append(_Piece(pack, fill, first, numbers, some, rows))
+                pieces.append(_Piece(pack, fill, first, numbers, some, in_rows))
         return cls(problem, choice, form, problem.input_shape, dtype, pieces, whole, _places(form, pieces))
 
     def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> list[Any]:
@@ -125,8 +128,7 @@ class _Pieces(NamedTuple):
         number = planes.pack_bias(self.pieces[0].steps[0].forward, bias)
         found, first = [], 0
         for piece in self.pieces:
-            assert piece.rows is not None
-            found.append(piece.rows(planes.Filters(ordered[first : first + piece.numbers], False), number))
+            found.append(packed.Packed(planes.Filters(ordered[first : first + piece.numbers], False), number))
             first += piece.numbers
         return found
 
@@ -145,7 +147,7 @@ class _Pieces(NamedTuple):
 def _packing(
     step: adjoint.Step, choice: Choice, x: np.ndarray, part: np.ndarray, workspace: host.Workspace | None
 ) -> tuple[Any, ...]:
-    """Return a phase, its ``part`` of the result, how its weight and bias are packed, what fills the part, and rows."""
+    """Return a phase, its ``part`` of the result, how its numbers are packed, what fills the part, and if in rows."""
     plan = choose(step.forward, choice)
     quick, fill = plan.fixed(x, part, packed=workspace is not None)
 
@@ -153,11 +155,7 @@ def _packing(
         taps = step.taps_of(weight)
         return quick(taps, bias) if workspace is None else plan.pack(taps, bias, workspace, step.begins)
 
-    return [step], part, pack, fill, packed.Packed if plan.algorithm.name == "planes" else None
-
-
-def _both(filters: Any, bias: Any) -> tuple[Any, Any]:
-    return filters, bias
+    return [step], part, pack, fill, plan.algorithm.name == "planes"
 
 
 def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:
@@ -171,7 +169,7 @@ def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:
     first = 0
     for piece in pieces:
         for step in piece.steps:
-            if piece.rows is None:
+            if not piece.in_rows:
                 return None
             taps = step.taps_of(np.arange(form.taps).reshape(form.kernel_size)).reshape(-1)
             places[taps] = np.stack([first + np.arange(len(taps)), np.full(len(taps), len(taps))], axis=1)

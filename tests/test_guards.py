@@ -34,7 +34,10 @@ RUNS = (("end", "nan"), ("begin", "large"), ("end", "small"))
 
 @pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd4 within"])
 def test_no_engine_trespasses(algorithm, request):
-    """All of it with ``--long``: else every other problem at the beginning, and float64 at the end only."""
+    """All of it with ``--long``: else every other problem at the beginning, and float64 at the end only.
+
+    Where filters are packed within tasks, then only what few kernels serve, in float32.
+    """
     everything, (engine, _, within) = request.config.getoption("--long"), algorithm.partition(" ")
     texts = {dtype: texts_for(dtype, engine, everything) for dtype in ("float32", "float64")}
     runs = [(*run, texts) for run in RUNS]

@@ -82,6 +82,22 @@ def _in_threads(conv: Callable[..., None], threads: int) -> Callable[..., None]:
     return limited
 
 
+def _filling(
+    conv: Callable[..., None], plan: Any, epilogue: np.ndarray, x: np.ndarray, out: np.ndarray
+) -> Callable[[np.ndarray, Packed, np.ndarray], None] | None:
+    """Return a function that fills flat memory made like ``out`` from such as ``x``, None if these are not as it is."""
+    flat = loading.module("npconv.kernels.numba.slab").flat
+    numbers, result = flat(x), flat(out)
+    if numbers is None or result is None:
+        return None
+    x_layout, out_layout = numbers[1], result[1]
+
+    def fill(x: np.ndarray, packed: Packed, out: np.ndarray) -> None:
+        conv(plan, x, x_layout, packed.weight, packed.bias, epilogue, out, out_layout)
+
+    return fill
+
+
 class Run:
     """A problem and its plans on one engine: made once, run for many arrays, in so many threads.
 
@@ -145,16 +161,7 @@ class Run:
         if self._line is not None and in_line(x) and in_line(out):
             plan = self._line
             x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
-        flat = loading.module("npconv.kernels.numba.slab").flat
-        numbers, result = flat(x), flat(out)
-        if numbers is None or result is None:
-            return None
-        x_layout, out_layout, conv, epilogue = numbers[1], result[1], self._conv, self._epilogue
-
-        def fill(x: np.ndarray, packed: Packed, out: np.ndarray) -> None:
-            conv(plan, x, x_layout, packed.weight, packed.bias, epilogue, out, out_layout)
-
-        return fill
+        return _filling(self._conv, plan, self._epilogue, x, out)
 
     @once
     def quick(self) -> Callable[[np.ndarray, Packed, np.ndarray | None], np.ndarray] | None:
@@ -190,12 +197,12 @@ class Merged:
         self._plan = engine.plan_of(problems, threads, in_line, all_rows)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
 
-    def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Any:
+    def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Packed:
         """Return weights and bias in the engine's order."""
         numbers = self._engine.pack_all(self.problems, list(map(host.writeable, weights)))
-        return numbers, self._engine.pack_bias(self.problems[0], bias)
+        return Packed(numbers, self._engine.pack_bias(self.problems[0], bias))
 
-    def __call__(self, x: np.ndarray, packed: Any, out: np.ndarray) -> bool:
+    def __call__(self, x: np.ndarray, packed: Packed, out: np.ndarray) -> bool:
         """Fill ``out``, whose rows have the pixels of both, but for `finish`; False if it takes copies to do so.
 
         If `in_line` was said of the input, it must be so.
@@ -204,24 +211,14 @@ class Merged:
         numbers, result = flat(x), flat(out)
         if numbers is None or result is None:
             return False
-        self._engine.conv(self._plan, *numbers, *packed, self._epilogue, *result)
+        self._engine.conv(self._plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
         return True
 
-    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Any, np.ndarray], None] | None:
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Packed, np.ndarray], None] | None:
         """Do what a call and `finish` do for arrays made like these two, as `Run.fixed` does; or None."""
         if self.problems[0].activation and self._epilogue[0] == 0:
             return None
-        flat = loading.module("npconv.kernels.numba.slab").flat
-        numbers, result = flat(x), flat(out)
-        if numbers is None or result is None:
-            return None
-        x_layout, out_layout = numbers[1], result[1]
-        conv, plan, epilogue = self._engine.conv, self._plan, self._epilogue
-
-        def fill(x: np.ndarray, packed: Any, out: np.ndarray) -> None:
-            conv(plan, x, x_layout, *packed, epilogue, out, out_layout)
-
-        return fill
+        return _filling(self._engine.conv, self._plan, self._epilogue, x, out)
 
     def finish(self, out: np.ndarray) -> None:
         """Apply the activation to all that was filled, if the kernel did not."""
