@@ -56,3 +56,31 @@ def test_engines_run_in_as_many_threads_as_there_is_memory_for(problem, algorith
     function, layer = (line.split() for line in lines)
     assert {function[0], layer[0]} <= algorithms
     assert 1 < int(layer[1]) < 16
+
+
+GREEDY = """
+import numpy as np, npconv
+from npconv.kernels.numba import jit
+
+@jit.scratch_kernel
+def kernel(task, scratch, out, sizes):
+    scratch[:] = task
+    out[task] = scratch[-1] + np.ones(sizes[task]).sum()
+
+for threads in (1, 3):
+    with npconv.threads(threads):
+        for sizes, want in (([4] * 7, np.arange(7) + 4), ([4, 4, 2**50, 4, 4, 4, 4], "no memory"), ([1], [1])):
+            out = np.zeros(len(sizes))
+            try:
+                kernel.run(len(sizes), 10**6, out, np.array(sizes), scratch=(5, np.dtype(np.float64)))
+            except MemoryError as error:
+                assert want in str(error), error
+                print("refused")
+            else:
+                np.testing.assert_array_equal(out, want)
+"""
+
+
+def test_a_task_that_finds_no_memory_is_an_error_in_any_thread():
+    assert python(GREEDY, NUMBA_NUM_THREADS="3") == ["refused"] * 2
+    assert python(GREEDY, NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER="workqueue") == ["refused"] * 2

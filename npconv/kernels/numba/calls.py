@@ -1,8 +1,8 @@
 """Calls of compiled functions by their address.
 
-Numba compiles a function into each of its callers, and optimises it again there. A kernel's tasks are called from the
-loops over them, one for threads and one without: by address, a kernel is compiled once, and the loops once for all
-kernels that take arguments of the same types. That halves the seconds until a first result.
+Numba compiles a function into each of its callers, and optimises it again there. A kernel's tasks are called by address
+from a loop over them: so a kernel is compiled once, and the loop once for all kernels that take arguments of the same
+types. That halves the seconds until a first result.
 
 An address knows no types. So it comes with a fingerprint of those that its function takes, and a loop asks `fits`
 before it begins.
@@ -13,9 +13,18 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from llvmlite import ir
+import numpy as np
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+from numba.np.ufunc import parallel
+
+from npconv.kernels.numba.buffers import LINE
+
+_INTEGER, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
+_WORKER = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INTEGER.as_pointer(), _INTEGER.as_pointer(), _BYTES])
+"""What a threading layer calls: a function of arguments, dimensions, steps and data, as NumPy's generalised ufuncs."""
 
 
 def fingerprint(arguments: tuple[Any, ...]) -> int:
@@ -23,22 +32,11 @@ def fingerprint(arguments: tuple[Any, ...]) -> int:
     return zlib.crc32(repr(arguments).encode())
 
 
-def _of_task(index: Any, scratch: Any, arguments: Any) -> tuple[Any, ...]:
-    """Return the types of a task's arguments; scratch of bytes is none."""
-    return (index, *(() if scratch.dtype == types.uint8 else (scratch,)), *arguments)
-
-
-@intrinsic
-def fits(typing: Any, handle: Any, scratch: Any, arguments: Any) -> Any:
-    """Return whether ``handle``, an address and a fingerprint, is that of a function of these types."""
-    expected = fingerprint(_of_task(types.int64, row_of(scratch), arguments))
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        numbers = context.make_array(signature.args[0])(context, builder, values[0]).data
-        found = builder.load(builder.gep(numbers, [ir.IntType(64)(1)]))
-        return builder.icmp_signed("==", found, ir.IntType(64)(expected))
-
-    return types.boolean(handle, scratch, arguments), code
+def handle_of(address: int, arguments: tuple[Any, ...], threaded: bool) -> np.ndarray:
+    """Return what `fits` and `run` are told of a function of these types: over threads, if they are to be started."""
+    if threaded:
+        parallel._launch_threads()
+    return np.array([address, fingerprint(arguments), binding.address_of_symbol("numba_parallel_for") or 0])
 
 
 def row_of(scratch: Any) -> Any:
@@ -46,42 +44,97 @@ def row_of(scratch: Any) -> Any:
     return types.Array(scratch.dtype, 1, "C")
 
 
+def _of_task(scratch: Any, arguments: Any) -> tuple[Any, ...]:
+    """Return the types of a task's arguments; scratch of bytes is none."""
+    return (types.int64, *(() if scratch.dtype == types.uint8 else (row_of(scratch),)), *arguments)
+
+
 @intrinsic
-def call(typing: Any, handle: Any, index: Any, scratch: Any, arguments: Any) -> Any:
-    """Call the function at the address ``handle[0]`` with index, scratch if it takes any, and arguments."""
-    kinds = _of_task(types.int64, scratch, arguments)
+def fits(typing: Any, handle: Any, scratch: Any, arguments: Any) -> Any:
+    """Return whether ``handle`` is that of a function of these types."""
+    expected = fingerprint(_of_task(scratch, arguments))
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        handle, index, scratch, packed = values
-        numbers = context.make_array(signature.args[0])(context, builder, handle).data
-        kind = context.call_conv.get_function_type(types.none, kinds)
-        function = builder.inttoptr(builder.load(numbers), kind.as_pointer())
-        given = [index, *([scratch] if len(kinds) > len(signature.args[3]) + 1 else [])]
-        given += cgutils.unpack_tuple(builder, packed, len(signature.args[3]))
-        status, _ = context.call_conv.call_function(builder, function, types.none, kinds, given)
-        with cgutils.if_unlikely(builder, status.is_error):
-            context.call_conv.return_status_propagate(builder, status)
-        return context.get_dummy_value()
+        numbers = context.make_array(signature.args[0])(context, builder, values[0]).data
+        found = builder.load(builder.gep(numbers, [_INTEGER(1)]))
+        return builder.icmp_signed("==", found, _INTEGER(expected))
 
-    return types.none(handle, types.int64, scratch, arguments), code
+    return types.boolean(handle, scratch, arguments), code
 
 
 @intrinsic
-def exchange_threads(typing: Any, threads: Any) -> Any:
-    """Let this thread's parallel loops have so many threads, and return how many they had.
+def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, arguments: Any) -> Any:
+    """Call the function of the handle with each task's number, a row of scratch if it takes any, and arguments.
 
-    For parallel functions, which have loaded the threading layer. Numba's own functions for it take two microseconds
-    from Python, and compiled they hold addresses of this process, so that nothing with them is kept on disk.
+    Each of so many threads takes the next task until there is none. Equal shares, given out beforehand, made all
+    threads wait for one that the system had put aside: on two cores beside a busy program that cost up to a half.
+
+    The threads are those of Numba's threading layer, which calls a worker by address. Numba's own way to it,
+    ``prange``, takes a second to compile for each kind of arguments, and tells nobody of a task that finds no memory.
     """
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        number, integer = ir.IntType(32), ir.IntType(64)
-        getter, setter = (
-            cgutils.get_or_insert_function(builder.module, ir.FunctionType(*kind), name)
-            for kind, name in (((integer, []), "get_num_threads"), ((ir.VoidType(), [number]), "set_num_threads"))
-        )
-        before = builder.trunc(builder.call(getter, []), number)
-        builder.call(setter, [builder.trunc(values[0], number)])
-        return builder.sext(before, integer)
+        threads, tasks, handle, scratch, arguments = values
+        numbers = context.make_array(signature.args[2])(context, builder, handle).data
+        task, parallel_for = (builder.load(builder.gep(numbers, [_INTEGER(i)])) for i in (0, 2))
+        # What threads write, the next task's number and whether one failed, has a line of the cache to itself.
+        apart = ir.ArrayType(_INTEGER, LINE // _INTEGER.width * 8 - 2)(None)
+        fields = [_INTEGER(0), _INTEGER(0), apart, tasks, task, scratch, arguments]
+        shared = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, fields))
+        shared.align = LINE
+        worker = _worker(context, builder.module, shared.type, signature.args[3], signature.args[4])
+        data = builder.bitcast(shared, _BYTES)
+        # A thread's one argument is an address: so many bytes after 0 as its number is.
+        zero, one = (cgutils.alloca_once_value(builder, value) for value in (_BYTES(None), _INTEGER(1)))
+        count = cgutils.alloca_once_value(builder, threads)
+        with builder.if_else(builder.icmp_signed(">", threads, _INTEGER(1))) as (several, alone):
+            with several:
+                sizes = [_INTEGER, _INTEGER, ir.IntType(32)]  # inner dimensions, arguments, threads
+                kind = ir.FunctionType(ir.VoidType(), [_WORKER.as_pointer(), *_WORKER.args, *sizes])
+                given = [zero, count, one, data, _INTEGER(0), _INTEGER(1), builder.trunc(threads, ir.IntType(32))]
+                builder.call(builder.inttoptr(parallel_for, kind.as_pointer()), [worker, *given])
+            with alone:
+                builder.call(worker, [zero, count, one, data])
+        failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 1))
+        with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, failed)):
+            context.call_conv.return_user_exc(builder, MemoryError, ("there is no memory for a task to work in",))
+        return context.get_dummy_value()
 
-    return types.int64(types.int64), code
+    return types.none(types.int64, types.int64, handle, scratch, arguments), code
+
+
+def _worker(context: Any, module: Any, shared: Any, scratch: Any, arguments: Any) -> Any:
+    """Make the function that a thread runs, for the given types of scratch and arguments."""
+    function = ir.Function(module, _WORKER, module.get_unique_name("worker"))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    numbers, _, _, data = function.args
+    shared = builder.bitcast(data, shared)
+    counter, failed = (cgutils.gep_inbounds(builder, shared, 0, i) for i in (0, 1))
+    tasks, task, room, packed = (builder.load(cgutils.gep_inbounds(builder, shared, 0, i)) for i in (3, 4, 5, 6))
+    given = cgutils.unpack_tuple(builder, packed, len(arguments))
+    kinds = _of_task(scratch, arguments)
+    if len(kinds) > 1 + len(given):
+        rows = context.make_array(scratch)(context, builder, room)
+        _, size = cgutils.unpack_tuple(builder, rows.shape, 2)
+        to_row, to_number = cgutils.unpack_tuple(builder, rows.strides, 2)
+        begin = builder.mul(builder.ptrtoint(builder.load(numbers), _INTEGER), to_row)
+        row = context.make_array(row_of(scratch))(context, builder)
+        populate_array(row, cgutils.pointer_add(builder, rows.data, begin), [size], [to_number], rows.itemsize, None)
+        given = [row._getvalue(), *given]
+    kind = context.call_conv.get_function_type(types.none, kinds)
+    address = builder.inttoptr(task, kind.as_pointer())
+    loop, body, after, end = (function.append_basic_block(name) for name in ("loop", "body", "failed", "end"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    index = builder.atomic_rmw("add", counter, _INTEGER(1), "monotonic")
+    builder.cbranch(builder.icmp_signed("<", index, tasks), body, end)
+    builder.position_at_end(body)
+    status, _ = context.call_conv.call_function(builder, address, types.none, kinds, [index, *given])
+    builder.cbranch(status.is_error, after, loop)
+    builder.position_at_end(after)
+    builder.store(_INTEGER(1), failed)
+    builder.branch(end)
+    builder.position_at_end(end)
+    builder.ret_void()
+    return function

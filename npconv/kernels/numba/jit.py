@@ -1,17 +1,17 @@
 """How npconv compiles for the CPU, in one place: when, with which flags, for how many threads, and where it is kept.
 
 A kernel is a function of a task's number and of arrays and integers, which computes some outputs that no other task
-touches. `Kernel` compiles it by the first call that needs it, and keeps it on disk. Two loops, the same for all
-kernels, call it by its address (`npconv.kernels.numba.calls`) for each task: one over threads, and one in one thread.
-The latter serves
+touches. `Kernel` compiles it by the first call that needs it, and keeps it on disk. A loop, the same for all kernels,
+calls it by its address (`npconv.kernels.numba.calls`) for each task, over threads or in one thread. The latter serves
 
 - small work, for which waking the threads costs more than it gains (3 µs under OpenMP, 45 µs under Numba's workqueue);
 - a second Python thread that calls while the first has the threads: sharing them gains nothing, and workqueue
   aborts the process on concurrent callers (numba#8563);
 - a forked child of a process whose threads had started, where GNU OpenMP aborts.
 
-Rejected: ``fastmath=True``, which lets the compiler assume that there is no NaN and no infinity. ``prange`` in every
-kernel: its index is unsigned, so that indices computed from it become floats, and one driver for all is simpler.
+Rejected: ``fastmath=True``, which lets the compiler assume that there is no NaN and no infinity. ``prange``, in every
+kernel or in a loop for all: its index is unsigned, so that indices computed from it become floats, and it takes a
+second to compile for each kind of arguments.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ from numba.np.ufunc import parallel as numba_threads
 
 from npconv import loading
 from npconv.errors import warn
-from npconv.kernels.numba.buffers import LINE, aligned, rooms
-from npconv.kernels.numba.calls import call, exchange_threads, fingerprint, fits, row_of
+from npconv.kernels.numba.buffers import rooms
+from npconv.kernels.numba.calls import fits, handle_of, row_of, run
 from npconv.kernels.numba.tile import VECTOR_BYTES
-from npconv.kernels.numba.vector import next_task
 from npconv.threads import get_num_threads, max_threads
 from npconv.turns import turn
 
@@ -133,38 +132,15 @@ def _digest() -> str:
 _DIGEST = _digest()
 
 
-def _over_threads(threads, counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
-    """Run every task: each thread takes the next one until there is none. False if the task is for other types.
-
-    Equal shares, given out beforehand, made all threads wait for one that the system had put aside: on two cores
-    beside a busy program that cost up to a half.
-    """
-    if not fits(task, scratch, arguments):
+def _loop(threads, tasks, handle, scratch, arguments):  # type: ignore[no-untyped-def]
+    """Run every task, over threads or in one. False if the task is for other types."""
+    if not fits(handle, scratch, arguments):
         return False
-    callers = exchange_threads(threads)  # a setting of this thread, which its other Numba code relies on
-    counter[0] = 0
-    for worker in numba.prange(min(threads, tasks)):
-        index = next_task(counter)
-        while index < tasks:
-            call(task, index, scratch[worker], arguments)
-            index = next_task(counter)
-    exchange_threads(callers)
+    run(min(threads, tasks), tasks, handle, scratch, arguments)
     return True
 
 
-def _in_one(_threads, _counter, tasks, task, scratch, arguments):  # type: ignore[no-untyped-def]
-    """Run every task in order. False if the task is for other types."""
-    if not fits(task, scratch, arguments):
-        return False
-    for index in range(tasks):
-        call(task, index, scratch[0], arguments)
-    return True
-
-
-_counter = aligned(LINE).view(np.int64)
-"""What threads count their tasks with; only one caller has them at a time."""
-
-_NOTHING = np.empty((max(64, os.cpu_count() or 1), 0), np.uint8)
+_NOTHING = np.empty((1, 0), np.uint8)
 
 
 class Kernel:
@@ -204,45 +180,44 @@ class Kernel:
                 _threads.release()
 
     def _drive(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
-        parallel = threads > 1
-        handle = self._handles[parallel].get(arguments[0].dtype)
-        if handle is not None and _drivers[parallel](threads, _counter, tasks, handle, scratch, arguments):
+        handle = self._handles[threads > 1].get(arguments[0].dtype)
+        if handle is not None and _driver[0](threads, tasks, handle, scratch, arguments):
             return
         # What Numba does with the first arrays of a kind, forks wait for: it takes locks of its own, those of
         # `functools.cached_property` in Python 3.11 among them, and imports modules.
         with loading.lock:
             try:
-                self._first(threads, tasks, scratch, arguments, cached=True)
+                self._first(threads, tasks, scratch, arguments)
             except (EOFError, pickle.UnpicklingError) as error:
-                folder = next((d.stats.cache_path for d in (self._compiled, *_drivers.values()) if d is not None), "")
+                folder = next((d.stats.cache_path for d in (self._compiled, *_driver) if d is not None), "")
                 warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
-                self._first(threads, tasks, scratch, arguments, cached=False)
+                self._compiled = _compile(self._task, cached=False, **_TASK)
+                _driver[:] = [_compile(_loop, cached=False, **_OPTIONS)]
+                for handles in self._handles:
+                    handles.clear()
+                self._first(threads, tasks, scratch, arguments)
 
-    def _first(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...], cached: bool) -> None:
+    def _first(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
         """Compile, or load, what is not there for arguments of these types; and run."""
-        parallel, dtype = threads > 1, arguments[0].dtype
-        if self._compiled is None or not cached:
-            self._compiled = _compile(self._task, cached, **_TASK)
-        if parallel not in _drivers or not cached:
-            _drivers[parallel] = _compile(_over_threads if parallel else _in_one, cached, parallel=parallel, **_OPTIONS)
+        if self._compiled is None:
+            self._compiled = _compile(self._task, cached=True, **_TASK)
+        if not _driver:
+            _driver.append(_compile(_loop, cached=True, **_OPTIONS))
         rows = [row_of(numba.typeof(scratch))] if self._scratch else []
         kinds = (numba.int64, *rows, *map(numba.typeof, arguments))
         _compile_once(self._compiled, kinds)
         found = self._compiled.overloads[kinds]
         address = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
-        handle = np.array([address, fingerprint(kinds)])
-        for handles in self._handles:
-            if dtype in handles:
-                handles[dtype] = handle
-        given = threads, _counter, tasks, handle, scratch, arguments
-        _compile_once(_drivers[parallel], tuple(map(numba.typeof, given)))
-        if not _drivers[parallel](*given):
+        handle = handle_of(address, kinds, threads > 1)
+        given = threads, tasks, handle, scratch, arguments
+        _compile_once(_driver[0], tuple(map(numba.typeof, given)))
+        if not _driver[0](*given):
             raise AssertionError(f"{self._task.__qualname__} was compiled for other types than {kinds}")
-        self._handles[parallel][dtype] = handle
+        self._handles[threads > 1][arguments[0].dtype] = handle
 
 
-_drivers: dict[bool, Any] = {}
-"""The loops over tasks, over threads and in one."""
+_driver: list[Any] = []
+"""The loop over tasks, for all kernels, once there is one."""
 
 
 def scratch_kernel(task: Callable[..., None]) -> Kernel:

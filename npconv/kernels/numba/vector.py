@@ -311,14 +311,3 @@ def prefetch(typing: Any, array: Any, i: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(array, types.int64), code
-
-
-@intrinsic
-def next_task(typing: Any, counter: Any) -> Any:
-    """Return ``counter[0]`` and add one to it, as one step that no other thread can come between."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("add", pointer, ir.IntType(64)(1), "monotonic")
-
-    return types.int64(counter), code
