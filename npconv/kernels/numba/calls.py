@@ -36,7 +36,8 @@ def handle_of(address: int, arguments: tuple[Any, ...], threaded: bool) -> np.nd
     """Return what `fits` and `run` are told of a function of these types: over threads, if they are to be started."""
     if threaded:
         parallel._launch_threads()
-    return np.array([address, fingerprint(arguments), binding.address_of_symbol("numba_parallel_for") or 0])
+    symbols = ("numba_parallel_for", "get_num_threads", "set_num_threads")
+    return np.array([address, fingerprint(arguments), *(binding.address_of_symbol(name) or 0 for name in symbols)])
 
 
 def row_of(scratch: Any) -> Any:
@@ -69,14 +70,15 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
     Each of so many threads takes the next task until there is none. Equal shares, given out beforehand, made all
     threads wait for one that the system had put aside: on two cores beside a busy program that cost up to a half.
 
-    The threads are those of Numba's threading layer, which calls a worker by address. Numba's own way to it,
-    ``prange``, takes a second to compile for each kind of arguments, and tells nobody of a task that finds no memory.
+    The threads are those of Numba's threading layer, which calls a worker by address, and sets how many threads the
+    caller's other Numba code has, too. Numba's own way to it, ``prange``, takes a second to compile for each kind of
+    arguments, and tells nobody of a task that finds no memory.
     """
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         threads, tasks, handle, scratch, arguments = values
         numbers = context.make_array(signature.args[2])(context, builder, handle).data
-        task, parallel_for = (builder.load(builder.gep(numbers, [_INTEGER(i)])) for i in (0, 2))
+        task, _, *layer = (builder.load(builder.gep(numbers, [_INTEGER(i)])) for i in range(5))
         # What threads write, the next task's number and whether one failed, has a line of the cache to itself.
         apart = ir.ArrayType(_INTEGER, LINE // _INTEGER.width * 8 - 2)(None)
         fields = [_INTEGER(0), _INTEGER(0), apart, tasks, task, scratch, arguments]
@@ -89,10 +91,19 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
         count = cgutils.alloca_once_value(builder, threads)
         with builder.if_else(builder.icmp_signed(">", threads, _INTEGER(1))) as (several, alone):
             with several:
-                sizes = [_INTEGER, _INTEGER, ir.IntType(32)]  # inner dimensions, arguments, threads
-                kind = ir.FunctionType(ir.VoidType(), [_WORKER.as_pointer(), *_WORKER.args, *sizes])
-                given = [zero, count, one, data, _INTEGER(0), _INTEGER(1), builder.trunc(threads, ir.IntType(32))]
-                builder.call(builder.inttoptr(parallel_for, kind.as_pointer()), [worker, *given])
+                number, nothing = ir.IntType(32), ir.VoidType()
+                sizes = [_INTEGER, _INTEGER, number]  # inner dimensions, arguments, threads
+                kinds = (
+                    ir.FunctionType(nothing, [_WORKER.as_pointer(), *_WORKER.args, *sizes]),
+                    ir.FunctionType(number, []), ir.FunctionType(nothing, [number]),
+                )  # fmt: skip
+                parallel_for, get_number, set_number = (
+                    builder.inttoptr(address, kind.as_pointer()) for address, kind in zip(layer, kinds, strict=True)
+                )
+                before = builder.call(get_number, [])
+                given = [zero, count, one, data, _INTEGER(0), _INTEGER(1), builder.trunc(threads, number)]
+                builder.call(parallel_for, [worker, *given])
+                builder.call(set_number, [before])
             with alone:
                 builder.call(worker, [zero, count, one, data])
         failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 1))
