@@ -261,15 +261,21 @@ def _straight_kernel(kernel: tuple[int, int], stride: tuple[int, int], dense: bo
             for m in range(across):
                 write_mask(masks, (vector * across + m) * lanes, left + x0 * pace[2] + m * apart, width)
         piece, result = scratch[: at_once * size], scratch[at_once * size :]
-        together = 1 if x_layout[4] == 1 and lined else at_once
-        for begin in range(first, end, together):
-            number = min(together, end - begin)
+        begin = first
+        while begin < end:
+            number = min(at_once, end - begin)
             start = n * x_layout[0] + begin * x_layout[1] + z * pace[0] * x_layout[2]
             low = start + upper * x_layout[3] + left
             high = start + (number - 1) * x_layout[1] + (lower - 1) * x_layout[3] + beyond
-            if x_layout[4] == 1 and low >= 0 and high <= len(x):
+            as_it_is = x_layout[4] == 1 and low >= 0
+            if as_it_is and high > len(x) and number > 1:  # the array's last plane, by itself
+                number -= 1
+                high -= x_layout[1]
+            if as_it_is and high <= len(x):
                 numbers, origin, line, next_plane = x, start + left, x_layout[3], x_layout[1]
             else:
+                if x_layout[4] == 1 and low < 0:
+                    number = 1
                 line = max(outer - inner, 0)
                 margin = max(-before[2], 0)
                 numbers, origin, next_plane = piece, margin + left - inner - upper * line, size
@@ -279,28 +285,32 @@ def _straight_kernel(kernel: tuple[int, int], stride: tuple[int, int], dense: bo
             k = begin * multiplier
             at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
             at += row * out_layout[3] + column * out_layout[4]
-            for f in range(number * multiplier):
-                for residue in range(min(dilation, rows)):
-                    count = -(-(rows - residue) // dilation)
-                    source = origin + f // multiplier * next_plane
-                    if k + f < straight:
-                        target, to = out, at + f * out_layout[1] + residue * out_layout[3]
-                        step = dilation * out_layout[3]
-                    else:
-                        target, to, step = result, f * pitch + residue * room, dilation * room
-                    y = top + residue * pace[1]
-                    if count >= ROWS:
-                        several(target, to, step, numbers, source, line, blank, y, dilation, height, count, columns,
+            f = np.int64(0)
+            for _ in range(number):
+                for _ in range(multiplier):
+                    for residue in range(min(dilation, rows)):
+                        count = -(-(rows - residue) // dilation)
+                        if k + f < straight:
+                            target, to = out, at + f * out_layout[1] + residue * out_layout[3]
+                            step = dilation * out_layout[3]
+                        else:
+                            target, to, step = result, f * pitch + residue * room, dilation * room
+                        y = top + residue * pace[1]
+                        if count >= ROWS:
+                            several(target, to, step, numbers, origin, line, blank, y, dilation, height, count,
+                                    columns, long, apart, left, span[2], width, masks, weights, (k + f) * products,
+                                    bias, k + f, epilogue)  # fmt: skip
+                        else:
+                            one(target, to, step, numbers, origin, line, blank, y, dilation, height, count, columns,
                                 long, apart, left, span[2], width, masks, weights, (k + f) * products, bias, k + f,
                                 epilogue)  # fmt: skip
-                    else:
-                        one(target, to, step, numbers, source, line, blank, y, dilation, height, count, columns, long,
-                            apart, left, span[2], width, masks, weights, (k + f) * products, bias, k + f,
-                            epilogue)  # fmt: skip
+                    f += 1
+                origin += next_plane
             written = min(max(straight - k, 0), number * multiplier)
             at += written * out_layout[1]
             unload_planes(out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
                           pitch, room)  # fmt: skip
+            begin += number
 
     block.__qualname__ = f"_straight{kernel}-{stride}-{dense}"
     return jit.scratch_kernel(block)
