@@ -339,15 +339,7 @@ class Step(NamedTuple):
 def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
     """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input."""
     found = list(phases(problem))
-    all_steps = [
-        Step(
-            _last_axes(*(part.elements for part in parts)),
-            _last_axes(*(part.taps for part in parts)),
-            tuple(part.taps.start for part in parts),
-            forward,
-        )
-        for parts, forward in found
-    ]
+    all_steps = _steps_of(found)
     whole = spaced(problem)
     if whole is not None and _faster(problem, whole, all_steps, choice):
         return [Step(_last_axes(*(slice(None),) * 3), (...,), (), whole)], True
@@ -362,6 +354,34 @@ def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
         ]
         reached = made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
     return all_steps, reached
+
+
+def _steps_of(found: list[tuple[tuple[_Phase, ...], ConvProblem]]) -> list[Step]:
+    """Return phases as steps."""
+    return [
+        Step(
+            _last_axes(*(part.elements for part in parts)),
+            _last_axes(*(part.taps for part in parts)),
+            tuple(part.taps.start for part in parts),
+            forward,
+        )
+        for parts, forward in found
+    ]
+
+
+def instead(problem: ConvProblem, chosen: list[Step], choice: Choice) -> tuple[int, float] | None:
+    """Return what else a canonical problem could run as, so many convolutions, and the seconds expected of them.
+
+    Of one with zeros between elements, or where that is chosen the phases; None if there is none, or some are refused.
+    """
+    whole = spaced(problem)
+    try:
+        if any(step.forward.up for step in chosen):
+            steps = _steps_of(list(phases(problem)))
+            return len(steps), _expected_of_phases(problem, steps, choice)
+        return None if whole is None else (1, choose(whole, choice).seconds)
+    except ValueError:
+        return None
 
 
 def spaced(problem: ConvProblem) -> ConvProblem | None:
@@ -408,15 +428,18 @@ def _faster(problem: ConvProblem, whole: ConvProblem, steps: list[Step], choice:
     if choice.algorithm == "auto" and not found.modest:
         return False
     try:
-        if all(merging(some, choice, in_line=True) is not None for some in together(problem, steps, True)):
-            alone = replace(choice, threads=1)  # threads share out what is too little for them phase by phase
-            phases = sum(choose(step.forward, alone).seconds for step in steps) / choice.threads
-            phases *= MERGED if problem.in_channels // problem.groups <= FEW else 1
-        else:
-            phases = APART * sum(choose(step.forward, choice).seconds for step in steps)
-        return found.seconds < phases
+        return found.seconds < _expected_of_phases(problem, steps, choice)
     except ValueError:  # the named algorithm does not take all phases
         return True
+
+
+def _expected_of_phases(problem: ConvProblem, steps: list[Step], choice: Choice) -> float:
+    """Return how many seconds the phases should take; ValueError if a named algorithm does not take all of them."""
+    if all(merging(some, choice, in_line=True) is not None for some in together(problem, steps, True)):
+        alone = replace(choice, threads=1)  # threads share out what is too little for them phase by phase
+        seconds = sum(choose(step.forward, alone).seconds for step in steps) / choice.threads
+        return seconds * (MERGED if problem.in_channels // problem.groups <= FEW else 1)
+    return APART * sum(choose(step.forward, choice).seconds for step in steps)
 
 
 def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[Step], choice: Choice) -> bool:

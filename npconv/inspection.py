@@ -98,9 +98,10 @@ class Explanation:
     """
 
     def __init__(
-        self, problem: ConvProblem, output_shape: tuple[int, ...], plans: Sequence[Plan], kept: int = 0
-    ) -> None:
-        self._problem, self._plans, self._kept = problem, plans, kept
+        self, problem: ConvProblem, output_shape: tuple[int, ...], plans: Sequence[Plan], kept: int = 0,
+        instead: tuple[int, float] | None = None,
+    ) -> None:  # fmt: skip
+        self._problem, self._plans, self._kept, self._instead = problem, plans, kept, instead
         self._plan = plan = max(plans, key=lambda plan: plan.problem.flops)
         chosen = [next(c for c in plan.candidates if c.algorithm is plan.algorithm) for plan in plans]
         self.algorithm = plan.algorithm.name
@@ -120,18 +121,25 @@ class Explanation:
 
     def __str__(self) -> str:
         problem = self._plan.problem
-        facts = []
+
+        def by(sizes: tuple[int, ...]) -> str:
+            return " × ".join(map(str, sizes[-self._problem.rank :]))
+
+        facts, pads = [], problem.padding[-self._problem.rank :]
         if self._plan.problem != self._problem:
-            number = "one convolution" if len(self._plans) == 1 else f"{len(self._plans)} convolutions, the largest:"
-            spaced = ", with zeros between elements," if problem.up else ""
-            facts.append(("runs as", f"{number} of stride 1{spaced} as npconv.adjoint tells"))
+            largest = ", of which this is the largest" if len(self._plans) > 1 else ""
+            told = _convolutions(len(self._plans), bool(problem.up))
+            facts.append(("runs as", f"{told}, as npconv.adjoint tells{largest}"))
+            if self._instead:
+                number, expected = self._instead
+                facts.append(("instead", f"{_convolutions(number, not problem.up)}: expected {seconds(expected)}"))
             if self._kept:
                 facts.append(("patches", f"{quantity(self._kept, 'B')} at a time, as npconv.patches tells"))
         facts += [
-            ("input", f"{problem.batch} × {problem.in_channels} channels, {_by(problem.input_size)}, {problem.dtype}"),
-            ("kernel", f"{problem.out_channels} filters of {_by(problem.kernel_size)}, groups {problem.groups}"),
-            ("steps", f"stride {_by(problem.stride)}, dilation {_by(problem.dilation)}"),
-            ("padding", f"{', '.join(f'{b}+{a}' for b, a in problem.padding)} ({problem.padding_mode})"),
+            ("input", f"{problem.batch} × {problem.in_channels} channels, {by(problem.input_size)}, {problem.dtype}"),
+            ("kernel", f"{problem.out_channels} filters of {by(problem.kernel_size)}, groups {problem.groups}"),
+            ("steps", f"stride {by(problem.stride)}, dilation {by(problem.dilation)}"),
+            ("padding", f"{', '.join(f'{b}+{a}' for b, a in pads)} ({problem.padding_mode})"),
             ("result", f"shape {self.output_shape}, {self._problem.data_format}"),
             ("work", quantity(self.flops, "FLOP")),
             (
@@ -162,8 +170,11 @@ class Explanation:
         return f"{head}\n\n{table(headers, rows)}"
 
 
-def _by(sizes: tuple[int, ...]) -> str:
-    return " × ".join(map(str, sizes))
+def _convolutions(number: int, spaced: bool) -> str:
+    """Return what a transposed convolution runs as, in words."""
+    if spaced:
+        return "one convolution of stride 1, with zeros between elements"
+    return "one convolution of stride 1" if number == 1 else f"{number} convolutions of stride 1"
 
 
 def explain(
@@ -277,4 +288,5 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
         ]  # fmt: skip
     plans = [choose(part, choice) for part in parts]
     kept = steps[0].forward.output_bytes if steps and steps[0].patch else 0
-    return Explanation(problem, problem.input_shape, plans, kept)
+    instead = adjoint.instead(canonical, steps, choice) if steps else None
+    return Explanation(problem, problem.input_shape, plans, kept, instead)

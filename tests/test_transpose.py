@@ -367,3 +367,22 @@ def test_patches(name, dtype, monkeypatch):
                 for _ in range(2):
                     got = call(problem, arrays, backend=backend, activation=activation)
                     assert_same(got, kept, f"{problem} {dtype} {backend} {activation}")
+
+
+def test_what_else_it_could_run_as_is_explained():
+    """One convolution with zeros between elements, or the phases, whichever is not chosen; sizes of its own rank."""
+    shapes = (1, 256, 14, 14), (256, 128, 4, 4)
+    whole = str(npconv.explain("conv_transpose2d", *shapes, stride=2, padding=1)).splitlines()
+    assert whole[0].startswith("runs as one convolution of stride 1, with zeros between elements")
+    assert whole[1].startswith("instead 4 convolutions of stride 1: expected ")
+    assert whole[3:6] == ["kernel  128 filters of 4 × 4, groups 1", "steps   stride 1 × 1, dilation 1 × 1",
+                          "padding 2+2, 2+2 (zeros)"]  # fmt: skip
+    options = {"stride": 2, "padding": 1, "algorithm": "direct", "precision": "strict"}
+    phases = str(npconv.explain("conv_transpose2d", *shapes, **options))
+    assert phases.startswith("runs as 4 convolutions of stride 1")
+    assert "instead" not in phases  # direct takes no zeros
+    small = str(npconv.explain("conv_transpose2d", (1, 64, 56, 56), (64, 3, 4, 4), stride=2, padding=1))
+    assert "instead one convolution of stride 1, with zeros between elements: expected " in small
+    signal = str(npconv.explain("conv_transpose1d", (1, 6, 28), (6, 8, 3)))
+    assert "channels, 28, float32" in signal
+    assert "instead" not in signal
