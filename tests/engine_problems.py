@@ -87,6 +87,23 @@ OUTER = (
 )
 """Problems for the engine of this name."""
 
+DOTS = (
+    # Four filters a group and more, which are computed together: fours of them that overlap; results in threes, and of
+    # more planes; rows of whole vectors, ends of rows, and rows of less than a vector; long rows; strides, dilations.
+    "mb2g3ic3oc12ih30iw26kh28kw24ph0+bias",
+    "mb3g2ic2oc10ih14iw37kh14kw37ph1pw1",
+    "g2ic4oc14ih17iw20kh15kw16+bias",
+    "mb2g3ic3oc15ih9iw5kh8kw3ph2pw1+reflect",
+    "g2ic2oc8ih70iw3kh66kw1ph1",
+    "ic1oc7iw1200kw1190+bias",
+    "mb2ic2oc6ih3iw700kh2kw690pw2",
+    "mb2g2ic2oc10ih40iw43kh20kw21sh3sw2ph1:0pw0:2+bias",
+    "mb2g3ic3oc18ih33iw50kh16kw24dh2dw2ph1pw1",
+    "mb2g2ic2oc8ih50iw40kh16kw12dh3dw3",
+    "g2ic4oc14id5ih18iw19kd2kh17kw17pd1pw1+bias",
+)
+"""Problems for the engine of this name."""
+
 DENSE = (
     # One pixel, and several; less than a vector, whole ones and more; fewer filters than a tile's, and such as overlap.
     *(f"ic{n}oc{m}ih1+bias" for n, m in zip(COUNTS, COUNTS[6:] + COUNTS[:6], strict=True)),
@@ -216,6 +233,7 @@ SHAPES = (
     *STRASSEN,
     *OUTER,
     *DENSE,
+    *DOTS,
     "mb2g3ic3oc6ih33iw37kh31kw35+bias",
     "g5ic10oc5ih20iw23kh18kw17ph1+bias",
     "g9ic9oc9ih29iw31kh14kw15dh2ph1+reflect",
@@ -256,7 +274,7 @@ SHAPES = (
 RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")
 """Kernels and strides of most of which each is a kernel more to compile, two seconds of it."""
 
-COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *DENSE} or not RARE.search(text))
+COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *DENSE, *DOTS} or not RARE.search(text))
 """The other problems: for vectors of other widths, those of float64 or of another machine."""
 
 
@@ -279,10 +297,11 @@ def texts_for(dtype: str, algorithm: str, everything: bool) -> tuple[str, ...]:
         return few_kernels(algorithm)
     if algorithm not in SPECIALISED:
         return SHAPES
-    # Without the long kernels meant for another engine, and with every other of the rare ones: each is compiled for
+    # Without the long kernels meant for other engines, and with every other of the rare ones: each is compiled for
     # itself.
-    rare = [text for text in SHAPES if text not in COMMON and text not in OUTER]
-    return (*(text for text in COMMON if text not in OUTER), *rare[::2])
+    long = {*OUTER, *DOTS}
+    rare = [text for text in SHAPES if text not in COMMON and text not in long]
+    return (*(text for text in COMMON if text not in long), *rare[::2])
 
 
 def ordinary(algorithm: str) -> str:

@@ -46,6 +46,8 @@ SHAPES = (
     "ic512oc1ih3kh3",  # 4608
     "g17ic17oc17ih8kh7ph3",  # depthwise
     "g2ic2oc4id5ih7iw40kd5kh6",  # 180
+    "g2ic4oc10ih30iw14kh28kw13",  # 728, of more filters than channels
+    "ic1oc5iw900kw899",
     "g2ic2oc2iw120kw63sw9",  # a step of 9 elements, or of 63 in the other direction
     *LARGE,
 )

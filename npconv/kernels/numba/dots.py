@@ -2,11 +2,13 @@
 
 The weight gradient of a depthwise convolution is one: its kernel is the gradient of a whole plane, its result 3 × 3. A
 register tile holds some results, a vector of partial sums for each. A step loads a vector of the kernel's row and, for
-each result, the vector of the input that it meets there; the lanes are added up at the end.
+each result, the vector of the input that it meets there; the lanes are added up at the end. Where a group has some
+filters, as those of grouped convolutions have, a tile is three results of four of them: a step loads seven vectors for
+twelve products.
 
-Few results, such as 3 × 3, are computed from the planes as they are: what lies outside of the image is masked in
-vectors. Reading a row's ends takes numbers of the rows before and after it, so that the first and the last plane of an
-array are copied to where there is room around them, and so are planes whose pixels do not lie side by side.
+Few results of fewer filters, such as 3 × 3, are computed from the planes as they are: what lies outside of the image
+is masked in vectors. Reading a row's ends takes numbers of the rows before and after it, so that the first and the last
+plane of an array are copied to where there is room around them, and so are planes whose pixels do not lie side by side.
 
 Otherwise the input's plane lies in the slab with its padding; with a dilation, rows and columns of one residue lie
 together, so that the elements that a row of the kernel meets are side by side. Of a row's last vector only the lanes
@@ -35,16 +37,25 @@ from npconv.kernels.numba.vector import (
     add_to,
     lanes_of,
     load,
-    multiply_add_part,
+    multiply_add_pairs,
+    multiply_add_parts,
     starts_at,
+    starts_from,
     store,
     zeros,
 )
+from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
 RESULTS = 9
 """Results of a tile: all of a 3 × 3 plane."""
 
+
+TILE = 3, 4
+"""Results, and filters, of a tile where a group has so many filters."""
+
+BAND = 64
+"""Vectors of a filter's rows that are taken in one loop."""
 
 TOGETHER = 4
 """Rows of the kernel that are taken at once, so that what two of them meet is loaded once.
@@ -72,7 +83,8 @@ pack, pack_bias = rows.pack, planes.pack_bias
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
-    return _straight(problem, threads) if _is_small(problem) else _over_slab(problem)
+    many = problem.out_channels // problem.groups >= TILE[1]
+    return _straight(problem, threads) if _is_small(problem) and not many else _over_slab(problem, many)
 
 
 def _is_small(problem: ConvProblem) -> bool:
@@ -117,7 +129,8 @@ def _straight(problem: ConvProblem, threads: int) -> Plan:
     )  # fmt: skip
 
 
-def _over_slab(problem: ConvProblem) -> Plan:
+def _over_slab(problem: ConvProblem, many: bool) -> Plan:
+    results, at_once = TILE if many else (RESULTS, 1)
     lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
@@ -134,22 +147,35 @@ def _over_slab(problem: ConvProblem) -> Plan:
         (phases[0].index(down) * len(phases[1]) + phases[1].index(across)) * plane + row * pitch + column
         for row, down in firsts[0] for column, across in firsts[1]
     ]  # fmt: skip
-    results = height * width
-    tiles = -(-results // RESULTS)
-    places += places[-1:] * (tiles * RESULTS - results)
+    tiles = -(-height * width // results)
+    places += places[-1:] * (tiles * results - height * width)
     wide = -(-kernel[2] // lanes) * lanes
     slab = kernel[0] * len(phases[0]) * len(phases[1]) * plane + lanes
-    parts = (slab, kernel[1] * wide, filters * tiles * RESULTS * lanes, filters * -(-results // lanes) * lanes)
+    sums = -(-filters // at_once) * at_once * tiles * results
+    parts = (
+        slab,
+        at_once * -(-lanes // kernel[2]) * wide,
+        sums * lanes,
+        sums,
+        filters * -(-height * width // lanes) * lanes,
+    )
     before = tuple(-pad for pad, _ in problem.padding)
-    chain = math.isqrt(kernel[1] * wide // lanes) + 1
+    # A chain is of so many vectors, of which a lane adds one number each: the chains of a plane, the planes, and the
+    # lanes in pairs then leave the bound of `npconv.kernels.summation`, for what `npconv.refusals.dots` lets through.
+    planes = channels * kernel[0]
+    chain = max(math.isqrt(kernel[1] * wide // lanes) + 1, chain_length(problem.products) - lanes - 2 * planes - 4)
+    band = max(min(BAND // (wide // lanes), chain // (wide // lanes), kernel[1]), 1)
+    for row in range(band):
+        for column in range(0, max(kernel[2] // lanes, 1) * lanes, lanes):
+            places += [row * pitch + column, row * kernel[2] + column]
     sizes = np.array(
         [(stride[0], dilation[1], dilation[2]), (dilation[0], len(phases[0]), chain), before, (kernel[0], rows, pitch),
          kernel, (channels, filters, tiles), parts[:3]]
     )  # fmt: skip
     grid = (problem.batch, problem.groups, depth)
     return Plan(
-        lambda: _block, int(np.prod(grid)), problem.flops // 10, (sum(parts), problem.compute_dtype), np.array(grid),
-        sizes, np.array(places), np.array(phases[0] + phases[1]),
+        lambda: _slab_kernel(results, at_once), int(np.prod(grid)), problem.flops // 10,
+        (sum(parts), problem.compute_dtype), np.array(grid), sizes, np.array(places), np.array(phases[0] + phases[1]),
     )  # fmt: skip
 
 
@@ -174,49 +200,104 @@ def _finish(result, first, count, bias, k, epilogue):  # type: ignore[no-untyped
         store(row, result, place, 0)
 
 
-@jit.scratch_kernel
-def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, places, phases):  # type: ignore[no-untyped-def]
-    """Compute a plane of the result for the filters of a group."""
-    task, z = divmod(task, grid[2])
-    n, g = divmod(task, grid[1])
-    stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), parts = sizes
-    ends = parts[0], parts[0] + parts[1], parts[0] + parts[1] + parts[2]
-    piece, flat = scratch[: ends[0]], scratch[ends[0] : ends[1]]
-    sums, result = scratch[ends[1] : ends[2]], scratch[ends[2] :]
-    lanes = lanes_of(x)
-    wide = -(-kernel[2] // lanes) * lanes
-    plane = window[1] * window[2]
-    clear(piece, np.int64(0), parts[0])
-    clear(flat, np.int64(0), parts[1])
-    clear(sums, np.int64(0), parts[2])
-    origin = (before[0] + z * stride[0], before[1], before[2])
-    across = len(phases) - down
-    for c in range(channels):
-        start = n * x_layout[0] + (g * channels + c) * x_layout[1]
-        one = np.int64(1)
-        load_planes(
-            piece, np.int64(0), plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down
-        )
-        for k in range(filters):
+@cache
+def _slab_kernel(results: int, at_once: int) -> jit.Kernel:
+    """Return the kernel for planes that lie in the slab, so many results of so many filters at a time."""
+    number = results * at_once
+
+    def multiply(  # type: ignore[no-untyped-def]
+        sums, at, piece, begin, pitch, places, place, steps, band, numbers, w, line, apart, rows, columns, chain
+    ):
+        """Add to ``sums`` a plane's products for a tile.
+
+        The planes of the filters are so far ``apart``, and their rows a ``line``. Of a band of rows, the steps tell
+        where whole vectors begin in both: a loop for each row, often of three vectors, took up to twice as long.
+        """
+        lanes = lanes_of(sums)
+        starts, others = starts_at(places, place, results), starts_from(w, apart, at_once)
+        tile, added = zeros(sums, number, 1), 0
+        total, whole = tile, columns // lanes
+        for row in range(0, rows, band):
+            count, i, j = min(band, rows - row), begin + row * pitch, row * line
+            for first in range(0, count * whole, chain):
+                end = min(first + chain, count * whole)
+                if added + end - first > chain:
+                    total = add(total, tile)
+                    tile, added = zeros(sums, number, 1), 0
+                for step in range(first, end):
+                    one, other = starts_at(steps, 2 * step, 2)
+                    tile = multiply_add_pairs(tile, piece, starts, i + one, numbers, others, j + other)
+                added += end - first
+            left = whole * lanes
+            if left < columns:
+                if added + count > chain:
+                    total = add(total, tile)
+                    tile, added = zeros(sums, number, 1), 0
+                for below in range(count):
+                    one, other = i + below * pitch + left, j + below * line + left
+                    tile = multiply_add_parts(tile, piece, starts, one, numbers, others, other, columns - left)
+                added += count
+        add_to(add(total, tile), sums, at, lanes)
+
+    multiply = jit.specialised(multiply, results, at_once)
+
+    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, places, phases):  # type: ignore[no-untyped-def]
+        """Compute a plane of the result for the filters of a group."""
+        task, z = divmod(task, grid[2])
+        n, g = divmod(task, grid[1])
+        stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), parts = sizes
+        ends = parts[0], parts[0] + parts[1], parts[0] + parts[1] + parts[2]
+        piece, flat, sums = scratch[: ends[0]], scratch[ends[0] : ends[1]], scratch[ends[1] : ends[2]]
+        lanes = lanes_of(x)
+        totals, result = scratch[ends[2] : ends[2] + len(sums) // lanes], scratch[ends[2] + len(sums) // lanes :]
+        wide, plane = -(-kernel[2] // lanes) * lanes, window[1] * window[2]
+        steps, band = places[tiles * results :], (len(places) - tiles * results) // (2 * max(kernel[2] // lanes, 1))
+        clear(piece, np.int64(0), parts[0])
+        clear(sums, np.int64(0), parts[2])
+        origin = (before[0] + z * stride[0], before[1], before[2])
+        across = len(phases) - down
+        apart = channels * kernel[0] * kernel[1] * kernel[2]
+        for c in range(channels):
+            start = n * x_layout[0] + (g * channels + c) * x_layout[1]
+            one = np.int64(1)
+            load_planes(
+                piece, np.int64(0), plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down
+            )
             for i in range(kernel[0]):
-                first = (((g * filters + k) * channels + c) * kernel[0] + i) * kernel[1] * kernel[2]
-                for row in range(kernel[1]):
-                    copy_numbers(flat, row * wide, weights, first + row * kernel[2], kernel[2])
-                for tile in range(tiles):
-                    at = (k * tiles + tile) * RESULTS * lanes
-                    _multiply(sums, at, piece, i * down * across * plane, window[2], places, tile * RESULTS, flat, wide,
-                              kernel[1], kernel[2], chain)  # fmt: skip
-    rows, columns = out_layout[6], out_layout[7]
-    pitch = -(-rows * columns // lanes) * lanes
-    for k in range(filters):
-        at = k * tiles * RESULTS * lanes
-        for lane in range(lanes):  # lane by lane, so that no sum waits for itself
+                begin = i * down * across * plane
+                for k in range(0, filters, at_once):
+                    first = g * filters + min(k, filters - at_once)  # the last ones may overlap those before
+                    w = ((first * channels + c) * kernel[0] + i) * kernel[1] * kernel[2]
+                    # Rows whose last vector would be read behind the last filter are copied.
+                    there = (len(weights) - w - (at_once - 1) * apart - wide) // kernel[2] + 1
+                    rows = min(max(there, 0), kernel[1])
+                    others = kernel[1] - rows
+                    for f in range(at_once if others else 0):
+                        for row in range(others):
+                            source = w + f * apart + (rows + row) * kernel[2]
+                            copy_numbers(flat, (f * others + row) * wide, weights, source, kernel[2])
+                    for tile in range(tiles):
+                        at, place = (k * tiles + tile * at_once) * results * lanes, tile * results
+                        multiply(sums, at, piece, begin, window[2], places, place, steps, band, weights, w, kernel[2],
+                                 apart, rows, kernel[2], chain)  # fmt: skip
+                        if others:
+                            multiply(sums, at, piece, begin + rows * window[2], window[2], places, place, steps, band,
+                                     flat, np.int64(0), wide, others * wide, others, kernel[2], chain)  # fmt: skip
+        for some in range(0, len(totals), number):
+            store_sums(load(sums, some * lanes, number, 1), totals, some)
+        rows, columns = out_layout[6], out_layout[7]
+        pitch = -(-rows * columns // lanes) * lanes
+        for k in range(filters):
+            first = min(k // at_once * at_once, filters - at_once)
+            at = (k // at_once * tiles * results) * at_once + k - first
             for place in range(rows * columns):
-                before_it = result[k * pitch + place] if lane > 0 else 0
-                result[k * pitch + place] = before_it + sums[at + place * lanes + lane]
-        _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
-    at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
-    unload_planes(out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
+                result[k * pitch + place] = totals[at + place * at_once]
+            _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
+        at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
+        unload_planes(out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
+
+    block.__qualname__ = f"_block{results}-{at_once}"
+    return jit.scratch_kernel(block)
 
 
 @cache
@@ -322,23 +403,3 @@ def _straight_kernel(down: int, across: int, stride: int, dense: bool, pace: int
 
     block.__qualname__ = f"_straight{down}-{across}-{stride}-{dense}-{pace}"
     return jit.scratch_kernel(block)
-
-
-@jit.inline
-def _multiply(sums, at, piece, begin, pitch, places, place, flat, wide, rows, columns, chain):  # type: ignore[no-untyped-def]
-    """Add to ``sums`` a plane's products for a tile of results."""
-    lanes = lanes_of(sums)
-    starts = starts_at(places, place, RESULTS)
-    total = zeros(sums, RESULTS, 1)
-    tile = total
-    left = chain
-    for row in range(rows):
-        for column in range(0, columns, lanes):
-            source, numbers = begin + row * pitch + column, row * wide + column
-            tile = multiply_add_part(tile, piece, starts, source, flat, numbers, columns - column)
-            left -= 1
-            if left == 0:
-                total = add(total, tile)
-                tile = zeros(sums, RESULTS, 1)
-                left = chain
-    add_to(add(total, tile), sums, at, lanes)

@@ -19,6 +19,8 @@ from numba.extending import intrinsic
 from npconv.kernels.numba.tile import (
     VECTOR_BYTES,
     Tile,
+    kept_where,
+    lanes_within,
     last_rows,
     pointer_to,
     product_and_sum,
@@ -139,38 +141,70 @@ def multiply_add(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j:
 @intrinsic
 def multiply_add_rows(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j: Any) -> Any:
     """Return the tile with ``a[starts[row] + i:] * b[j:]``, element by element, added to each row, or its last rows."""
-    return _adding_rows(tile, a, starts, b, part=False)
+    return _adding_rows(tile, a, starts, b)
 
 
-@intrinsic
-def multiply_add_part(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j: Any, count: Any) -> Any:
-    """Do the same with the first ``count`` numbers of each row of ``a`` and zeros for the others."""
-    return _adding_rows(tile, a, starts, b, part=True)
-
-
-def _adding_rows(tile: Any, a: Any, starts: Any, b: Any, part: bool) -> Any:
+def _adding_rows(tile: Any, a: Any, starts: Any, b: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        result, a, starts, i, b, j = arguments[:6]
+        result, a, starts, i, b, j = arguments
         vectors = vectors_at(builder, tile, pointer_to(context, builder, signature.args[4], b, j))
         loaded = [vector_at(builder, vector, tile) for vector in vectors]
         numbers = context.make_array(signature.args[1])(context, builder, a).data
-        if part:
-            index = ir.IntType(64)
-            lanes = ir.Constant(ir.VectorType(index, tile.lanes), list(range(tile.lanes)))
-            within = builder.icmp_signed("<", lanes, repeated(builder, arguments[6], tile.lanes))
         for row, start in last_rows(builder, tile, signature.args[2], starts):
             others = vectors_at(builder, tile, builder.gep(builder.gep(numbers, [start]), [i]))
             for column, (vector, other) in enumerate(zip(loaded, others, strict=True)):
                 at = row * tile.columns + column
                 number = vector_at(builder, other, tile)
-                if part:
-                    number = builder.select(within, number, ir.Constant(number.type, None))
                 total = product_and_sum(builder, tile, number, vector, builder.extract_value(result, at))
                 result = builder.insert_value(result, total, at)
         return result
 
     integer = types.int64
-    return tile(tile, a, starts, integer, b, integer, *[integer] * part), code
+    return tile(tile, a, starts, integer, b, integer), code
+
+
+@intrinsic
+def multiply_add_pairs(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, others: Any, j: Any) -> Any:
+    """Return the tile, a vector wide, with the products of vectors, each of ``a`` with each of ``b``, added.
+
+    Row ``m * len(others) + n`` gets ``a[starts[m] + i:] * b[others[n] + j:]``, element by element.
+    """
+    return _adding_pairs(tile, a, starts, b, others, part=False)
+
+
+@intrinsic
+def multiply_add_parts(
+    typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, others: Any, j: Any, count: Any
+) -> Any:
+    """Do the same with the first ``count`` numbers of each vector, and zeros for the others."""
+    return _adding_pairs(tile, a, starts, b, others, part=True)
+
+
+def _adding_pairs(tile: Any, a: Any, starts: Any, b: Any, others: Any, part: bool) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, a, starts, i, b, others, j, *counts = arguments
+        within = lanes_within(builder, tile.lanes, ir.IntType(64)(0), counts[0], 0, 1) if part else None
+
+        def loaded(array: int, numbers: Any, start: Any, i: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, numbers).data
+            (pointer,) = vectors_at(builder, tile, builder.gep(builder.gep(data, [start]), [i]))
+            vector = vector_at(builder, pointer, tile)
+            return kept_where(builder, within, vector) if part else vector
+
+        starts, others = (
+            cgutils.unpack_tuple(builder, some, signature.args[n].count) for n, some in ((2, starts), (5, others))
+        )
+        met = [loaded(1, a, start, i) for start in starts]
+        for column, other in enumerate(others):  # one of them at a time, so that there are registers for all
+            vector = loaded(4, b, other, j)
+            for row, number in enumerate(met):
+                at = row * len(others) + column
+                total = product_and_sum(builder, tile, number, vector, builder.extract_value(result, at))
+                result = builder.insert_value(result, total, at)
+        return result
+
+    integer = types.int64
+    return tile(tile, a, starts, integer, b, others, integer, *[integer] * part), code
 
 
 @intrinsic
