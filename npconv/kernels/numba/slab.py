@@ -159,7 +159,7 @@ def _loading(step):  # type: ignore[no-untyped-def]
         run, first = BLOCK, 0
         if to_channel % (SETS // numbers.itemsize) == 0:
             line = LINE // numbers.itemsize // step
-            run = line * max(STAYS // (channels * LINE), 1)
+            run = max(line * max(STAYS // (channels * LINE), 1), BLOCK)
             first = -(-to_next_line(numbers, at) // step) - line
         while first < pixels:
             end = min(first + run, pixels)
