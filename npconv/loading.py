@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging  # noqa: F401  # before the hook below is registered: see there
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -44,11 +45,48 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)
 
 
+_in_whole = threading.local()
+
+
+def in_whole(work: Callable[[], _T]) -> _T:
+    """Do work that an interrupt must not cut short, and return its result.
+
+    Half an import of Numba, or half of what it does before it compiles the first time, leaves a process that can never
+    compile again. Interrupts come to the main thread alone: so another one does the work, which goes on if this one
+    does not wait for it any more. Whoever asks for the same next must find it done, or wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    results: list[_T] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        _in_whole.now = True  # the thread that waits holds the lock
+        try:
+            results.append(work())
+        except BaseException as error:  # raised where it is waited for
+            errors.append(error)
+        finally:
+            done.set()
+
+    try:
+        threading.Thread(target=run, name="npconv-loading").start()
+    except RuntimeError:  # there are no new threads when the interpreter ends
+        return work()
+    done.wait()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
 @cache
 def module(name: str) -> ModuleType:
     """Import a module and return it."""
-    with lock:
+    if name in sys.modules or getattr(_in_whole, "now", False):
         return importlib.import_module(name)
+    with lock:
+        return in_whole(lambda: importlib.import_module(name))
 
 
 class once(Generic[_T]):  # named like the functions it decorates are used

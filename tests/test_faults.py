@@ -139,3 +139,45 @@ def test_zero_points_are_not_overwritten():
             out=points[:144].reshape(1, 4, 6, 6),
         )  # fmt: skip
     assert (points == 1).all()
+
+
+INTERRUPTED = """
+import signal
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+def after(times, function):
+    def interrupted(*arguments, **options):
+        nonlocal times
+        times -= 1
+        if times == 0:
+            signal.raise_signal(signal.SIGALRM)
+        return function(*arguments, **options)
+    return interrupted
+
+signal.signal(signal.SIGALRM, interrupt)
+if sys.argv[1] == "import":
+    class Finder:
+        def find_spec(self, name, *_):
+            if name == "numba.core.dispatcher":
+                sys.meta_path.remove(self)
+                signal.raise_signal(signal.SIGALRM)
+    sys.meta_path.insert(0, Finder())
+else:
+    from numba.core.base import BaseContext
+    BaseContext.install_registry = after(3, BaseContext.install_registry)
+try:
+    npconv.conv2d(x, weight, algorithm="direct", backend="numba")
+except KeyboardInterrupt:
+    print("interrupted")
+fast, slow = (npconv.conv2d(x, weight, backend=backend) for backend in ("numba", "numpy"))
+print((fast == slow).all())
+"""
+
+
+@pytest.mark.parametrize("during", ["import", "first compilation"])
+def test_an_interrupt_leaves_nothing_half_done(tmp_path, during):
+    """Ctrl-C in the first second of a first call: later ones compile and compute as ever."""
+    done = run(INTERRUPTED, tmp_path, "error", during)
+    assert (done.returncode, done.stdout.split()) == (0, ["interrupted", "True"]), done.stdout + done.stderr

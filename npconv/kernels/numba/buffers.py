@@ -114,7 +114,8 @@ class _Lent:
         self.__array_interface__ = {**self._buffer.__array_interface__, "shape": (size,)}
 
     def __del__(self, give: Callable[[np.ndarray], None] = _pool.give) -> None:
-        give(self._buffer)
+        if hasattr(self, "_buffer"):  # an interrupt may have come before
+            give(self._buffer)
 
 
 def aligned(size: int) -> np.ndarray:

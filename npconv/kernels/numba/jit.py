@@ -266,6 +266,16 @@ _in_vain: set[Path] = set()
 """Locks that were waited for so long: a stopped process may have them for good."""
 
 
+_refreshing = threading.Lock()
+
+
+def _refresh() -> None:
+    """Let Numba know all functions that it has compiled code for."""
+    with _refreshing:  # an interrupted caller may have left a thread with it
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
+
+
 def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
     """Compile a function for types of arguments, or load it: another process that compiles it now is waited for.
 
@@ -275,8 +285,7 @@ def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
     if kinds in compiled.overloads:
         return
     # Numba does so once in a process, which takes 0.4 s: not while others wait.
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
+    loading.in_whole(_refresh)
     with ExitStack() as stack:
         folder = compiled.stats.cache_path
         if folder and not compiled._cache.has(kinds):
