@@ -180,9 +180,8 @@ class Effort:
         products = problem.products
         if self.dots and filters >= self.TOGETHER * problem.groups:
             width, lanes = problem.kernel_size[-1], vector_bytes() // itemsize
-            products = (
-                products // width * (width // lanes + 2 * (width % lanes > 0)) * lanes
-            )  # masked, if less than one
+            vectors = width // lanes + 2 * (width % lanes > 0)  # a row's last one is masked
+            products = products // width * vectors * lanes
             plane = -(-plane // 3) * 3
             rate *= 2
         elif self.dots:

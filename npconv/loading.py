@@ -45,7 +45,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)
 
 
-_in_whole = threading.local()
+_helper = threading.local()
+"""Whether this is a thread that another one waits for, which holds the lock."""
 
 
 def in_whole(work: Callable[[], _T]) -> _T:
@@ -62,7 +63,7 @@ def in_whole(work: Callable[[], _T]) -> _T:
     done = threading.Event()
 
     def run() -> None:
-        _in_whole.now = True  # the thread that waits holds the lock
+        _helper.here = True
         try:
             results.append(work())
         except BaseException as error:  # raised where it is waited for
@@ -83,7 +84,7 @@ def in_whole(work: Callable[[], _T]) -> _T:
 @cache
 def module(name: str) -> ModuleType:
     """Import a module and return it."""
-    if name in sys.modules or getattr(_in_whole, "now", False):
+    if name in sys.modules or getattr(_helper, "here", False):
         return importlib.import_module(name)
     with lock:
         return in_whole(lambda: importlib.import_module(name))

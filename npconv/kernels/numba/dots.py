@@ -152,30 +152,26 @@ def _over_slab(problem: ConvProblem, many: bool) -> Plan:
     wide = -(-kernel[2] // lanes) * lanes
     slab = kernel[0] * len(phases[0]) * len(phases[1]) * plane + lanes
     sums = -(-filters // at_once) * at_once * tiles * results
-    parts = (
-        slab,
-        at_once * -(-lanes // kernel[2]) * wide,
-        sums * lanes,
-        sums,
-        filters * -(-height * width // lanes) * lanes,
-    )
+    copied = at_once * -(-lanes // kernel[2]) * wide
+    parts = (slab, copied, sums * lanes, sums, filters * -(-height * width // lanes) * lanes)
     before = tuple(-pad for pad, _ in problem.padding)
     # A chain is of so many vectors, of which a lane adds one number each: the chains of a plane, the planes, and the
     # lanes in pairs then leave the bound of `npconv.kernels.summation`, for what `npconv.refusals.dots` lets through.
     planes = channels * kernel[0]
     chain = max(math.isqrt(kernel[1] * wide // lanes) + 1, chain_length(problem.products) - lanes - 2 * planes - 4)
     band = max(min(BAND // (wide // lanes), chain // (wide // lanes), kernel[1]), 1)
-    for row in range(band):
-        for column in range(0, max(kernel[2] // lanes, 1) * lanes, lanes):
-            places += [row * pitch + column, row * kernel[2] + column]
+    # Of a band, or of as much of a longer row as makes a chain, where vectors begin in the slab and in a filter.
+    row, column = np.divmod(np.arange(min(band * (kernel[2] // lanes), chain)), max(kernel[2] // lanes, 1))
+    steps = np.stack([row * pitch + column * lanes, row * kernel[2] + column * lanes], axis=1)
     sizes = np.array(
         [(stride[0], dilation[1], dilation[2]), (dilation[0], len(phases[0]), chain), before, (kernel[0], rows, pitch),
-         kernel, (channels, filters, tiles), parts[:3]]
+         kernel, (channels, filters, tiles), parts[:3], (band, 0, 0)]
     )  # fmt: skip
     grid = (problem.batch, problem.groups, depth)
     return Plan(
         lambda: _slab_kernel(results, at_once), int(np.prod(grid)), problem.flops // 10,
-        (sum(parts), problem.compute_dtype), np.array(grid), sizes, np.array(places), np.array(phases[0] + phases[1]),
+        (sum(parts), problem.compute_dtype), np.array(grid), sizes, np.concatenate([places, steps.reshape(-1)]),
+        np.array(phases[0] + phases[1]),
     )  # fmt: skip
 
 
@@ -211,7 +207,8 @@ def _slab_kernel(results: int, at_once: int) -> jit.Kernel:
         """Add to ``sums`` a plane's products for a tile.
 
         The planes of the filters are so far ``apart``, and their rows a ``line``. Of a band of rows, the steps tell
-        where whole vectors begin in both: a loop for each row, often of three vectors, took up to twice as long.
+        where whole vectors begin in both: a loop for each row, often of three vectors, took up to twice as long. Longer
+        rows are bands of their own.
         """
         lanes = lanes_of(sums)
         starts, others = starts_at(places, place, results), starts_from(w, apart, at_once)
@@ -224,10 +221,13 @@ def _slab_kernel(results: int, at_once: int) -> jit.Kernel:
                 if added + end - first > chain:
                     total = add(total, tile)
                     tile, added = zeros(sums, number, 1), 0
-                for step in range(first, end):
+                for step in range(end - first):
                     one, other = starts_at(steps, 2 * step, 2)
                     tile = multiply_add_pairs(tile, piece, starts, i + one, numbers, others, j + other)
                 added += end - first
+                i += (end - first) * lanes
+                j += (end - first) * lanes
+            i, j = begin + row * pitch, row * line
             left = whole * lanes
             if left < columns:
                 if added + count > chain:
@@ -245,13 +245,13 @@ def _slab_kernel(results: int, at_once: int) -> jit.Kernel:
         """Compute a plane of the result for the filters of a group."""
         task, z = divmod(task, grid[2])
         n, g = divmod(task, grid[1])
-        stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), parts = sizes
-        ends = parts[0], parts[0] + parts[1], parts[0] + parts[1] + parts[2]
+        stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), parts, more = sizes
+        ends, band = (parts[0], parts[0] + parts[1], parts[0] + parts[1] + parts[2]), more[0]
         piece, flat, sums = scratch[: ends[0]], scratch[ends[0] : ends[1]], scratch[ends[1] : ends[2]]
         lanes = lanes_of(x)
         totals, result = scratch[ends[2] : ends[2] + len(sums) // lanes], scratch[ends[2] + len(sums) // lanes :]
         wide, plane = -(-kernel[2] // lanes) * lanes, window[1] * window[2]
-        steps, band = places[tiles * results :], (len(places) - tiles * results) // (2 * max(kernel[2] // lanes, 1))
+        steps = places[tiles * results :]
         clear(piece, np.int64(0), parts[0])
         clear(sums, np.int64(0), parts[2])
         origin = (before[0] + z * stride[0], before[1], before[2])
