@@ -17,7 +17,10 @@ _T = TypeVar("_T")
 lock = threading.RLock()
 """Held while modules are imported for the first time, and by forks."""
 
-_held: list[Any] = [lock]
+_whole = threading.RLock()
+"""Held by work that an interrupt does not cut short, whoever waits for it, and by forks."""
+
+_held: list[Any] = [lock, _whole]
 
 
 def hold_across_fork(other: Any) -> None:
@@ -54,10 +57,15 @@ def in_whole(work: Callable[[], _T]) -> _T:
 
     Half an import of Numba, or half of what it does before it compiles the first time, leaves a process that can never
     compile again. Interrupts come to the main thread alone: so another one does the work, which goes on if this one
-    does not wait for it any more. Whoever asks for the same next must find it done, or wait.
+    does not wait for it any more; forks do, and whoever asks next.
     """
+
+    def alone() -> _T:
+        with _whole:
+            return work()
+
     if threading.current_thread() is not threading.main_thread():
-        return work()
+        return alone()
     results: list[_T] = []
     errors: list[BaseException] = []
     done = threading.Event()
@@ -65,7 +73,7 @@ def in_whole(work: Callable[[], _T]) -> _T:
     def run() -> None:
         _helper.here = True
         try:
-            results.append(work())
+            results.append(alone())
         except BaseException as error:  # raised where it is waited for
             errors.append(error)
         finally:
@@ -74,7 +82,7 @@ def in_whole(work: Callable[[], _T]) -> _T:
     try:
         threading.Thread(target=run, name="npconv-loading").start()
     except RuntimeError:  # there are no new threads when the interpreter ends
-        return work()
+        return alone()
     done.wait()
     if errors:
         raise errors[0]

@@ -80,7 +80,7 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
         numbers = context.make_array(signature.args[2])(context, builder, handle).data
         task, _, *layer = (builder.load(builder.gep(numbers, [_INTEGER(i)])) for i in range(5))
         # What threads write, the next task's number and whether one failed, has a line of the cache to itself.
-        apart = ir.ArrayType(_INTEGER, LINE // _INTEGER.width * 8 - 2)(None)
+        apart = ir.ArrayType(_INTEGER, LINE * 8 // _INTEGER.width - 2)(None)
         fields = [_INTEGER(0), _INTEGER(0), apart, tasks, task, scratch, arguments]
         shared = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, fields))
         shared.align = LINE

@@ -266,14 +266,10 @@ _in_vain: set[Path] = set()
 """Locks that were waited for so long: a stopped process may have them for good."""
 
 
-_refreshing = threading.Lock()
-
-
 def _refresh() -> None:
-    """Let Numba know all functions that it has compiled code for."""
-    with _refreshing:  # an interrupted caller may have left a thread with it
-        cpu_target.typing_context.refresh()
-        cpu_target.target_context.refresh()
+    """Let Numba know all functions that it has code for."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 
 def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:

@@ -141,10 +141,7 @@ def multiply_add(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j:
 @intrinsic
 def multiply_add_rows(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j: Any) -> Any:
     """Return the tile with ``a[starts[row] + i:] * b[j:]``, element by element, added to each row, or its last rows."""
-    return _adding_rows(tile, a, starts, b)
 
-
-def _adding_rows(tile: Any, a: Any, starts: Any, b: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, a, starts, i, b, j = arguments
         vectors = vectors_at(builder, tile, pointer_to(context, builder, signature.args[4], b, j))
