@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,23 @@ def test_a_slow_contestant_runs_once(monkeypatch):
     measure.take_turn(row, call)
     assert len(calls) == len(row.times) == 1
     assert (row.memory, row.memory_is_planned) == (1008, True)
+
+
+def test_a_contestant_that_was_held_up_has_its_turns(monkeypatch):
+    """Its first call found the code on disk, waited seconds for an import, and was taken for the time of a call."""
+    monkeypatch.setattr(measure, "ENOUGH", 0.2)
+    monkeypatch.setattr(measure, "TURN", 0.0)
+    row, waits = measure.Row("numba", "im2col", None, 1e-5, 1000), iter([0.3, 0.0, 0.3, 0.0, 0.0])
+
+    def call():
+        time.sleep(next(waits))
+        return np.zeros(1)
+
+    measure.first_call(row, call)
+    measure.take_turn(row, call)  # held up, too
+    measure.take_turn(row, call)
+    assert len(row.times) == 2
+    assert row.times[0] >= 0.3 > row.least
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
