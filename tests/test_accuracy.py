@@ -271,7 +271,7 @@ SELDOM = FILTERINGS[3:10]
         for filtering in FILTERINGS
     ],
 )
-@pytest.mark.parametrize("channels", [40, 97, 512])
+@pytest.mark.parametrize("channels", [40, 128, 129, 512])
 @pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust, spikes])
 def test_bound_of_transforms(algorithm, taps, stride, channels, make, dtype):
     """Winograd's largest error is within that of the default precision, also where all roundings go one way."""

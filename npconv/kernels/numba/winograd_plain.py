@@ -20,7 +20,7 @@ from npconv.kernels.numba import bands, buffers, jit, product
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.folding import loaded
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.winograd import CHAIN, apart, filters_to_points, name_of, results_of, tile_to_points, unload
+from npconv.kernels.numba.winograd import apart, chains_of, filters_to_points, name_of, results_of, tile_to_points, unload
 from npconv.problem import ConvProblem
 
 
@@ -127,7 +127,7 @@ def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
                 channel, some = product.load_filters(panel, piece, taps, weights, packing)
                 to_points(packed, channel - begin, count, pitch, taps, some, planes)
             count *= planes * folds
-            chains = -(-count // CHAIN)
+            chains = chains_of(count)
             for point in range(n):
                 start, w = (part * n + point) * step + (first - first_line) * tile_columns * elements, point * pitch
                 for chain in range(chains):
