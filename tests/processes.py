@@ -19,7 +19,7 @@ def python(code: str, *options: str, **environment: str) -> list[str]:
     path = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=240, env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": path, **environment},
     )  # fmt: skip
     assert done.returncode == 0, f"return code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout.splitlines()

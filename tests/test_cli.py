@@ -71,7 +71,7 @@ def compared(photograph, tmp_path_factory):
         env=os.environ | {"PYTHONPATH": str(root), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -38,7 +38,7 @@ def run(program, cache, warnings, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "-W", warnings, "-c", PROGRAM + program, *arguments],
         env={**os.environ, "NUMBA_CACHE_DIR": str(cache)} | environment,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
 
 
