@@ -150,9 +150,14 @@ class Effort:
     TURNED = 3
     """Copies that take as long as to transpose a number, of input and result, besides the copying."""
 
-    STREAM, MEMORY, LAST_LEVEL = 60e9, 32e9, 4e7
-    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads; those that come
-    from memory, as all do if they are more than so many: a large cache of the last level has then lost each by the time
+    POINT = 4 / 3
+    """Copies that take as long as to make a point of the input. (400 layers of one thread, measured by `winograd4`,
+    `winograd2` and `direct`: with one half, and 52e9 products a second, the slower of these was chosen for 35, which
+    took up to 2.3 times as long; with these numbers for 8, 1.2 times.)"""
+
+    STREAM, OF_ONE, MEMORY, LAST_LEVEL = 60e9, 30e9, 32e9, 4e7
+    """Bytes of packed weights a second that come from beyond the second-level cache, for all threads and for one; those
+    that come from memory, as all do if they are more than so many: a large cache of the last level has then lost each by the time
     that it is wanted again. Points of 512 × 512 filters took 0.67 ms (57 GB/s), of 576 × 576 1.55 (31 GB/s)."""
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
@@ -204,13 +209,13 @@ class Effort:
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and problem.data_format == "channels_first"
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
-        if self.tile > 1:  # a point takes half as long as a number that is copied
+        if self.tile > 1:
             images, tiles_of_image = self._images(problem)
             pixels = images * tiles_of_image * math.prod(outputs)
             rate *= min(tiles_of_image * self._together(problem, threads) / self.LOWEST, 1)
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             elements = filtering.elements_of(problem, self._axes(problem))
-            copied += tiles * (elements * problem.groups + filters) / 2
+            copied += tiles * (self.POINT * elements * problem.groups + filters / 2)
             rate *= elements / (elements + self.BEGIN)
         if self.quarters:
             numbers = problem.batch * problem.positions * (problem.in_channels + problem.out_channels)
@@ -235,12 +240,12 @@ class Effort:
             packing = (self.plain * times if plain else packing) * (1 + points / 4)
             work += weights * packing * 1e-9
             work += self.PACK * threads if self.panel and self.pack and not plain else 0
-        computing, streaming = self._shared(float(work), threads), self._streaming(weights * points * itemsize)
-        return self.call + max(computing, streaming) + min(computing, streaming) / 20
+        computing, streaming = self._shared(float(work), threads), self._streaming(weights * points * itemsize, threads)
+        return self.call + max(computing, streaming) + min(computing, streaming) / 5
 
-    def _streaming(self, size: float) -> float:
+    def _streaming(self, size: float, threads: int) -> float:
         """Return how long it takes so many bytes of weights to come."""
-        return size / (self.STREAM if size <= self.LAST_LEVEL else self.MEMORY)
+        return size / min(self.STREAM if size <= self.LAST_LEVEL else self.MEMORY, threads * self.OF_ONE)
 
     def _wide(self, problem: ConvProblem) -> int:
         """Return the filters of a panel, 0 without panels."""
@@ -292,7 +297,7 @@ class Effort:
         tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)
         work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
         work += copied * itemsize / 4 * self.COPY
-        return self.call + max(self._shared(work, threads), self._streaming(problem.weight_bytes))
+        return self.call + max(self._shared(work, threads), self._streaming(problem.weight_bytes, threads))
 
     def _shared(self, work: float, threads: int) -> float:
         """Return the time that threads take which share out the work of one, if there is enough for that."""

@@ -119,9 +119,11 @@ def _fewer(size: int, most: int, more: int) -> int:
     return -(-size // min(-(-size // most) + more, max(size, 1)))
 
 
-TILES = 16, 64
+TILES = 8, 64
 """Winograd tiles of a task, with which the weights stream in well: at least these, as far as there are so many, and at
-most. 512 channels at 28² take 11.7 ms on a Zen 3 core with 49 tiles a task and 13 with 14; 128 take 0.76 and 0.80."""
+most. 512 channels at 28² take 11.7 ms on a Zen 3 core with 49 tiles a task and 13 with 14; 128 take 0.76 and 0.80.
+(Of 16 at least, the limit of workspace leaves one thread where a small image has many channels and few filters: 448 to
+32 at 13² took 0.26 ms, and take 0.16. With 6, 512 to 16 channels of 7 × 7 took up to 1.8 times as long.)"""
 
 WEIGHTS = 1.0
 """How long it takes to begin with a panel, in products of a tile with it."""
