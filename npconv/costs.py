@@ -118,7 +118,7 @@ class Effort:
     SHORT, MANY = 2e-5, 1.5e-5
     """Seconds of work that are not shared out; those that many threads take longer to begin and to end than two."""
 
-    PACK = 15e-6
+    PACK = 25e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
 
     group: float = 0
@@ -145,7 +145,12 @@ class Effort:
     """Tiles that products of points take as long as, even if there are fewer."""
 
     BEGIN = 3
-    """Products of points that take as long as to begin with a tile of them, and to store it."""
+    """Products of points, or of quarters, that take as long as to begin with a tile of them, and to store it."""
+
+    SLIVER, ROW = 16, 400
+    """Products that take as long as to begin with a tile of slivers, and to store it; copies that take as long as to
+    find a row of a channel of which each stride's pixel is wanted. (1 × 1 layers by pixels in slivers took up to 3
+    times as long as without these, in comparison with `direct`: the fewer the channels, the longer.)"""
 
     TURNED = 3
     """Copies that take as long as to transpose a number, of input and result, besides the copying."""
@@ -157,8 +162,8 @@ class Effort:
 
     STREAM, OF_ONE, MEMORY, LAST_LEVEL = 60e9, 30e9, 32e9, 4e7
     """Bytes of packed weights a second that come from beyond the second-level cache, for all threads and for one; those
-    that come from memory, as all do if they are more than so many: a large cache of the last level has then lost each by the time
-    that it is wanted again. Points of 512 × 512 filters took 0.67 ms (57 GB/s), of 576 × 576 1.55 (31 GB/s)."""
+    that come from memory, as all do if they are more than so many: a large cache of the last level has then lost each
+    by the time that it is wanted again. Points of 512 × 512 filters took 0.67 ms (57 GB/s), of 576 × 576 1.55 (31)."""
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
@@ -221,6 +226,7 @@ class Effort:
             numbers = problem.batch * problem.positions * (problem.in_channels + problem.out_channels)
             copied = numbers * self.SUMS + (copied if turned else 0)
             rate *= 0.95 if problem.in_channels * itemsize >= self.LONG else 1
+            rate *= problem.in_channels / (problem.in_channels + 2 * self.BEGIN)
         copied += pixels * filters * (2 if turned else 1)
         if self.pieces:
             copied += problem.batch * filters * self.FROM_POINTS
@@ -228,6 +234,7 @@ class Effort:
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
+            rate *= products / (products + self.SLIVER) if self._pointwise(problem) else 1
         elif self.slivers and problem.taps > 1:
             # What was computed over the rows' ends is left behind.
             copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
@@ -266,6 +273,8 @@ class Effort:
         if not pointwise or max(problem.stride) > 1 or problem.data_format == "channels_last":
             spread = self.TURNED * (1 if pointwise else min(max(problem.stride), 4)) if max(problem.stride) > 1 else 1
             copied += spread * problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+            if pointwise and max(problem.stride) > 1:
+                copied += self.ROW * planes * channels * height
         if not pointwise or problem.data_format == "channels_last":
             copied += planes * rows * problem.out_channels
         return planes * rows, copied
@@ -435,7 +444,9 @@ class Effort:
             )
             points = self._points(problem) * math.prod(tiles) * self._together(problem, threads)
             wide, elements = self._wide(problem), filtering.elements_of(problem, self._axes(problem))
-            slab = (pixels * elements + points * (elements + wide) + 2 * points * wide) * itemsize
+            planes = problem.three(problem.kernel_size)[0]
+            pixels *= planes * filtering.pitch_of(elements // planes, itemsize)
+            slab = (pixels + points * (elements + wide) + 2 * points * wide) * itemsize
         return slab
 
 

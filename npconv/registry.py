@@ -182,21 +182,21 @@ _TABLE = (
         engine="planes",
     ),
     Algorithm(
-        "im2col", "numba", _IM2COL, Rate(20e-6, 0, 30e9, 15e9, 3e9, 5e9, region=4e-10, weight=1.5e-9, vectors=True)
+        "im2col", "numba", _IM2COL, Rate(90e-6, 0, 30e9, 15e9, 3e9, 5e9, region=1e-9, weight=1.5e-9, vectors=True)
     ),
-    Algorithm("flatten", "numba", _FLATTEN, Rate(20e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9, weight=1e-8)),
-    Algorithm("loop", "numba", _LOOP, Rate(10e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
+    Algorithm("flatten", "numba", _FLATTEN, Rate(90e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9, weight=1e-8)),
+    Algorithm("loop", "numba", _LOOP, Rate(80e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
     Algorithm(
         "im2col",
         "numpy",
         _IM2COL,
-        Rate(60e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9, weight=3e-10),
+        Rate(130e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9, weight=3e-10),
         own_workspace=region_matrix,
     ),
     Algorithm(
-        "flatten", "numpy", _FLATTEN, Rate(90e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9), own_workspace=plane_matrix
+        "flatten", "numpy", _FLATTEN, Rate(160e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9), own_workspace=plane_matrix
     ),
-    Algorithm("loop", "numpy", _LOOP, Rate(10e-6, 4e-6, 1e9, 1e9, 1e9, 1e9, False)),
+    Algorithm("loop", "numpy", _LOOP, Rate(80e-6, 4e-6, 1e9, 1e9, 1e9, 1e9, False)),
     Algorithm(
         "im2col",
         "cuda",

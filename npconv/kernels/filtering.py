@@ -31,6 +31,10 @@ MOST_TOGETHER = 10
 """Points of several filterings that are taken together. With 11 × 11 for 5 × 5 and 7 × 7 elements at stride 2,
 gradients took up to twice as long as with 7 × 7 and 9 × 9: transforms have more numbers than there are registers."""
 
+MEETING, LINE = 1024, 64
+"""Bytes of a pixel's numbers in multiples of which the 36 pixels of a tile take each other's places in the first-level
+cache, which has 64 sets of 8 lines; and bytes of a line."""
+
 UNFOLDED = 4
 """Taps up to which residues of a stride are filterings of their own."""
 
@@ -176,6 +180,14 @@ def _longest(outputs: int, taps: int, stride: int, up: int, lead: int) -> Filter
     while found.points > MOST_TOGETHER and found.outputs > 1:
         found = found._replace(outputs=found.outputs - 1)
     return found
+
+
+def pitch_of(elements: int, itemsize: int) -> int:
+    """Return how far apart pixels of so many numbers lie, lest those of a tile all meet in a few sets of the cache.
+
+    256 channels of 7 × 7, folded to 1024, so take less than half the time: with 16 filters at 40² 3.0 ms and not 7.3.
+    """
+    return elements + LINE // itemsize if elements * itemsize % MEETING == 0 else elements
 
 
 def elements_of(problem: ConvProblem, axes: tuple[Filtering, Filtering]) -> int:

@@ -260,11 +260,11 @@ def _kernel(form: Form) -> jit.Kernel:
             numbers = scratch[rows * columns * pitch_out :]
             start = origin + low * to_channel
             if to_pixel == 1 and to_line == width:
-                load_line(numbers, 0, x, start, pitch_out, height * width, to_channel, to_pixel)
+                load_line(numbers, 0, pitch_out, x, start, pitch_out, height * width, to_channel, to_pixel)
             else:
                 for y in range(height):
                     to = y * width * pitch_out
-                    load_line(numbers, to, x, start + y * to_line, pitch_out, width, to_channel, to_pixel)
+                    load_line(numbers, to, pitch_out, x, start + y * to_line, pitch_out, width, to_channel, to_pixel)
             origin, to_pixel, to_line = np.int64(0), pitch_out, width * pitch_out
         products = kernel[0] * kernel[1] * kernel[2] * taps
         # What neighbours in a row of taps, or without one neighbouring results, are apart.

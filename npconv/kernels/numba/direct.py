@@ -157,7 +157,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
             for some in range(parts):
                 start = begin + image * x_layout[0] + some * share * x_layout[1]
                 to = image * size + some * (size // parts)
-                slab.load(piece, to, x, x_layout, start, share, origin, step, window)
+                slab.load(piece, to, share, x, x_layout, start, share, origin, step, window)
         begin, to_row, to_column, numbers = np.int64(0), pace[1] * window[2] * share, pace[2] * share, piece
         runs = runs[: len(runs) - pointwise]
     pixels = rows * columns

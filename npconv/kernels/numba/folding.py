@@ -13,7 +13,7 @@ from typing import Any
 
 from npconv.kernels.filtering import Filtering
 from npconv.kernels.numba import jit, slab
-from npconv.kernels.numba.slab import clear, inside, load_apart
+from npconv.kernels.numba.slab import clear, inside, load_line
 from npconv.kernels.numba.transforms import filtering, transform
 
 
@@ -25,16 +25,15 @@ def loaded(axes: tuple[Filtering, Filtering]) -> Any:
     if y_fold == x_fold == 1:
         return slab.load
 
-    def load(piece, at, numbers, layout, start, channels, origin, step, shape):  # type: ignore[no-untyped-def]
+    def load(piece, at, pitch, numbers, layout, start, channels, origin, step, shape):  # type: ignore[no-untyped-def]
         _, _, to_plane, to_line, to_pixel, depth, height, width = layout
-        wide = channels * y_fold * x_fold
-        clear(piece, at, shape[0] * shape[1] * shape[2] * wide)
+        clear(piece, at, shape[0] * shape[1] * shape[2] * pitch)
         for plane in range(shape[0]):
             z = origin[0] + plane * step[0]
             if z < 0 or z >= depth:
                 continue
             for row in range(shape[1]):
-                line = at + (plane * shape[1] + row) * shape[2] * wide
+                line = at + (plane * shape[1] + row) * shape[2] * pitch
                 for part in range(y_fold * x_fold):
                     j, i = divmod(part, x_fold)
                     y, x = origin[1] + (row * y_pace + j * y_part) * step[1], origin[2] + i * x_part * step[2]
@@ -42,8 +41,8 @@ def loaded(axes: tuple[Filtering, Filtering]) -> Any:
                         pace = x_pace * step[2]
                         first, last = inside(x, pace, shape[2], width)
                         source = start + z * to_plane + y * to_line + (x + first * pace) * to_pixel
-                        to = line + first * wide + part * channels
-                        load_apart(piece, to, wide, numbers, source, channels, last - first, layout[1], to_pixel * pace)
+                        to = line + first * pitch + part * channels
+                        load_line(piece, to, pitch, numbers, source, channels, last - first, layout[1], to_pixel * pace)
 
     return jit.specialised(load, y_fold, x_fold, y_part, x_part)
 

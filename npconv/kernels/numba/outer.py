@@ -347,8 +347,8 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue
                         for n in range(many):
                             for c in range(0, share, at_once):
                                 source = x_at + c * x_layout[0] + (image + n) * x_layout[1]
-                                slab.load(piece, n * to_image + c * to_x, x, strides, source, at_once, corner, step,
-                                          (window[0], rows, window[2]))  # fmt: skip
+                                slab.load(piece, n * to_image + c * to_x, at_once, x, strides, source, at_once, corner,
+                                          step, (window[0], rows, window[2]))  # fmt: skip
                     else:
                         base = x_at + image * x_layout[1] + corner[0] * to_plane
                         numbers = x[base + corner[1] * to_line + corner[2] * to_pixel :]
@@ -356,7 +356,7 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue
                         lane = min((first_panel + k) * wide, max(lanes - wide, 0))  # the last panel may overlap
                         for n in range(many):
                             slab.load(
-                                panel, k * room + n * height * width * pitch, lanes_of_all, lanes_strides,
+                                panel, k * room + n * height * width * pitch, pitch, lanes_of_all, lanes_strides,
                                 lanes_at + lane * lanes_layout[0] + (image + n) * lanes_layout[1], pitch,
                                 (lanes_origin[0] + z * lanes_step[0], lanes_origin[1] + y * lanes_step[1],
                                  lanes_origin[2] + left * lanes_step[2]),

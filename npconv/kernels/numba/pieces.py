@@ -155,11 +155,11 @@ def _kernel(m: int) -> jit.Kernel:
                         image, lower = divmod(rest, y_step)
                         y, x0 = vertical * r * y_step + lower, horizontal * r * x_step + right
                         slab.load(
-                            piece, np.int64(0), x, x_strides, begin * x_layout[0] + image * x_layout[1], channels,
-                            (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
+                            piece, np.int64(0), channels, x, x_strides, begin * x_layout[0] + image * x_layout[1],
+                            channels, (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
                         )  # fmt: skip
                         slab.load(
-                            kernel_piece, np.int64(0), weights, layout, k * layout[1] + image * layout[0], wide,
+                            kernel_piece, np.int64(0), wide, weights, layout, k * layout[1] + image * layout[0], wide,
                             (0, y, x0), step, kernel_shape,
                         )  # fmt: skip
                         for i in range(rows):

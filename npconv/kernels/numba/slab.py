@@ -105,11 +105,11 @@ def clear(out, i, count):  # type: ignore[no-untyped-def]
 
 
 @jit.inline
-def load(slab, at, numbers, layout, start, channels, origin, step, shape):  # type: ignore[no-untyped-def]
+def load(slab, at, pitch, numbers, layout, start, channels, origin, step, shape):  # type: ignore[no-untyped-def]
     """Fill (planes, rows, columns, channels), from ``slab[at]`` on, with the pixels at origin + index * step.
 
-    Outside of the image there are zeros. ``start`` is the place of the first channel at depth, height and width 0;
-    ``origin``, ``step`` and ``shape`` are (depth, height, width).
+    Pixels are ``pitch`` apart in the slab. Outside of the image there are zeros. ``start`` is the place of the first
+    channel at depth, height and width 0; ``origin``, ``step`` and ``shape`` are (depth, height, width).
     """
     _, to_channel, to_plane, to_line, to_pixel, depth, height, width = layout
     columns = shape[2]
@@ -119,15 +119,14 @@ def load(slab, at, numbers, layout, start, channels, origin, step, shape):  # ty
         for row in range(shape[1]):
             y = origin[1] + row * step[1]
             if z < 0 or z >= depth or y < 0 or y >= height:
-                clear(slab, at, columns * channels)
+                clear(slab, at, columns * pitch)
             else:
-                clear(slab, at, first * channels)
-                clear(slab, at + last * channels, (columns - last) * channels)
+                clear(slab, at, first * pitch)
+                clear(slab, at + last * pitch, (columns - last) * pitch)
                 source = start + z * to_plane + y * to_line + (origin[2] + first * step[2]) * to_pixel
-                load_line(
-                    slab, at + first * channels, numbers, source, channels, last - first, to_channel, to_pixel * step[2]
-                )
-            at += columns * channels
+                to = at + first * pitch
+                load_line(slab, to, pitch, numbers, source, channels, last - first, to_channel, to_pixel * step[2])
+            at += columns * pitch
 
 
 @jit.inline
@@ -155,7 +154,7 @@ def _loading(step):  # type: ignore[no-untyped-def]
     """
     move_block = transpose if step == 1 else transpose_even
 
-    def load_blocks(slab, i, numbers, at, channels, pixels, to_channel):  # type: ignore[no-untyped-def]
+    def load_blocks(slab, i, pitch, numbers, at, channels, pixels, to_channel):  # type: ignore[no-untyped-def]
         run, first = BLOCK, 0
         if to_channel % (SETS // numbers.itemsize) == 0:
             line = LINE // numbers.itemsize // step
@@ -167,9 +166,7 @@ def _loading(step):  # type: ignore[no-untyped-def]
                 c = min(c, channels - BLOCK)
                 for x in range(max(first, 0), end, BLOCK):
                     x = min(x, pixels - BLOCK)
-                    move_block(
-                        slab, i + x * channels + c, channels, numbers, at + c * to_channel + x * step, to_channel
-                    )
+                    move_block(slab, i + x * pitch + c, pitch, numbers, at + c * to_channel + x * step, to_channel)
             first = end
 
     return jit.specialised(load_blocks, step)
@@ -179,36 +176,28 @@ _load_pixels, _load_even = _loading(1), _loading(2)
 
 
 @jit.inline
-def load_line(slab, i, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
-    """Copy pixels of a row, the channels of each side by side."""
-    if (to_channel == 1 or channels == 1) and to_pixel == channels:
+def load_line(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
+    """Copy pixels of a row, the channels of each side by side, ``pitch`` numbers apart."""
+    if pitch == channels and (to_channel == 1 or channels == 1) and to_pixel == channels:
         copy_numbers(slab, i, numbers, at, pixels * channels)
-    elif channels == 1:
+    elif pitch == 1:
         copy_spaced(slab, i, numbers, at, to_pixel, pixels)
     elif to_channel == 1:
         for x in range(pixels):
-            copy_numbers(slab, i + x * channels, numbers, at + x * to_pixel, channels)
+            copy_numbers(slab, i + x * pitch, numbers, at + x * to_pixel, channels)
     elif to_pixel == 1 and pixels >= BLOCK and channels >= BLOCK:
-        _load_pixels(slab, i, numbers, at, channels, pixels, to_channel)
+        _load_pixels(slab, i, pitch, numbers, at, channels, pixels, to_channel)
     elif to_pixel == 2 and pixels >= BLOCK and channels >= BLOCK:  # at stride 2: 128 channels at 112² so take 10 % less
-        _load_even(slab, i, numbers, at, channels, pixels, to_channel)
-    elif to_pixel == 1 and channels == 3:
+        _load_even(slab, i, pitch, numbers, at, channels, pixels, to_channel)
+    elif to_pixel == 1 and channels == pitch == 3:
         _load_colours(slab, i, numbers, at, pixels, to_channel)
+    elif pitch > channels:
+        for c in range(channels):
+            for x in range(pixels):
+                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x * to_pixel)
     else:
         for x in range(pixels):
             for c in range(channels):
-                move(slab, i + x * channels + c, numbers, at + c * to_channel + x * to_pixel)
-
-
-@jit.inline
-def load_apart(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
-    """Copy pixels of a row, ``pitch`` numbers apart."""
-    if to_channel == 1 and channels >= lanes_of(slab):
-        for x in range(pixels):
-            copy_numbers(slab, i + x * pitch, numbers, at + x * to_pixel, channels)
-    else:
-        for c in range(channels):
-            for x in range(pixels):
                 move(slab, i + x * pitch + c, numbers, at + c * to_channel + x * to_pixel)
 
 

@@ -286,7 +286,8 @@ def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_l
             continue
         for side in range(2):
             start += side * to_second * x_layout[1]
-            slab.load(piece, side * pixels * count, x, x_layout, start, count, origin, stride, (1, rows, columns))
+            to = side * pixels * count
+            slab.load(piece, to, count, x, x_layout, start, count, origin, stride, (1, rows, columns))
         other = pixels * count
         _sum_up(sums, 7 * half * first, piece, starts, count, 0, other, half, count, scale, first, to_second)
     # Filters that lie side by side, of pixels that do, are written where they belong.

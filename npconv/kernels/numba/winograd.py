@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.filtering import Filtering, axes, elements_of
+from npconv.kernels.filtering import Filtering, axes, elements_of, pitch_of
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.folding import filter_to_points, loaded
@@ -70,6 +70,9 @@ class Plan(NamedTuple):
     axes: tuple[Filtering, Filtering]
     grid: np.ndarray
     sizes: np.ndarray
+
+
+pixel_pitch = jit.inline(pitch_of)
 
 
 @jit.inline
@@ -137,15 +140,16 @@ def tile_to_points(axes: tuple[Filtering, Filtering]) -> Any:
     _, _, (forward, forward_across) = zip(*map(filtering, axes), strict=True)
     to_points, columns = transform(forward, forward_across), axes[1].points
 
-    def points_of(points, at, step, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
+    def points_of(points, at, step, piece, first, pitch, between, channels):  # type: ignore[no-untyped-def]
         """Transform a tile, a vector of channels at a time; the last ones may overlap.
 
-        Of fewer, what comes behind is written, too, and must be written over.
+        There are ``pitch`` pixels to a row, and they lie ``between`` numbers apart. Of fewer channels, what comes
+        behind is written, too, and must be written over.
         """
         wide = width_of(piece)
         for c in range(0, channels, wide):
             c = max(min(c, channels - wide), 0)
-            to_points(points, at + c, columns * step, step, piece, first + c, pitch * channels, channels)
+            to_points(points, at + c, columns * step, step, piece, first + c, pitch * between, between)
 
     return jit.specialised(points_of, *axes[0], *axes[1])
 
@@ -216,12 +220,13 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
                 found += 1
         places = places[:found]
         folded = channels * y_fold * x_fold
+        between = pixel_pitch(folded, x.itemsize)
         elements = planes * folded
         wide = width_of(out)
         pixels = ((share[1] - 1) * y_pace + y_reach) * ((share[2] - 1) * x_pace + x_reach)
         # One array behind the other; each begins with a line of the cache.
         unit = buffers.LINE // x.itemsize
-        second = (pixels * elements + unit) // unit * unit
+        second = (pixels * planes * between + unit) // unit * unit
         step = apart(-(-(tiles * elements + max(wide - folded, 0)) // unit)) * unit
         third = second + n * step + -(-LEAST_ROWS * elements // unit) * unit
         fourth = (third + (n * tiles + SPARE) * wide + unit) // unit * unit
@@ -230,18 +235,19 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         for image, lower, right, _, _, tile_rows, tile_columns in places:
             pitch = (tile_columns - 1) * x_pace + x_reach
             shape = (planes, (tile_rows - 1) * y_pace + y_reach, pitch)
-            plane = shape[1] * pitch * folded
+            plane = shape[1] * pitch * between
             origin = (
                 before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * y_unit * y_step + lower,
                 before[2] + horizontal * share[2] * x_pace * x_unit * x_step + right,
             )  # fmt: skip
             start = image * x_layout[0] + g * channels * x_layout[1]
-            load_pixels(piece, np.int64(0), x, x_layout, start, channels, origin, (z_step, y_step, x_step), shape)
+            steps = z_step, y_step, x_step
+            load_pixels(piece, np.int64(0), between, x, x_layout, start, channels, origin, steps, shape)
             for i in range(tile_rows):
                 for j in range(tile_columns):
                     for k in range(planes):
-                        first = k * plane + (i * y_pace * pitch + j * x_pace) * folded
-                        points_of(points, tile * elements + k * folded, step, piece, first, pitch, folded)
+                        first = k * plane + (i * y_pace * pitch + j * x_pace) * between
+                        points_of(points, tile * elements + k * folded, step, piece, first, pitch, between, folded)
                     tile += 1
         chains, panels = chains_of(elements), -(-filters // wide)
         for panel in range(part * share[0], min((part + 1) * share[0], panels)):
@@ -320,9 +326,9 @@ class Winograd:
         )  # fmt: skip
         tiles = together * block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
-        scratch = (pixels + n * tiles + LEAST_ROWS) * elements
-        between = 2 * buffers.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0)  # points
-        scratch += n * between
+        between = pitch_of(elements // planes, problem.compute_dtype.itemsize)
+        scratch = pixels * planes * between + (n * tiles + LEAST_ROWS) * elements
+        scratch += n * (2 * buffers.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0))
         scratch += (n * tiles + SPARE + block.rows * block.columns * down.results * across.results) * wide
         scratch += 6 * buffers.LINE
         return Plan(

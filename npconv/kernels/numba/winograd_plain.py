@@ -20,7 +20,16 @@ from npconv.kernels.numba import bands, buffers, jit, product
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.folding import loaded
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.winograd import apart, chains_of, filters_to_points, name_of, results_of, tile_to_points, unload
+from npconv.kernels.numba.winograd import (
+    apart,
+    chains_of,
+    filters_to_points,
+    name_of,
+    pixel_pitch,
+    results_of,
+    tile_to_points,
+    unload,
+)
 from npconv.problem import ConvProblem
 
 
@@ -66,6 +75,7 @@ def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         begin = part * width
         count = min(width, channels - begin)
         folded = count * y_fold * x_fold
+        between = pixel_pitch(folded, x.itemsize)
         line = first_line + group * together
         end = min(line + together, end_line)
         while line < end:
@@ -81,14 +91,15 @@ def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
                 before[2] + segment * tile_columns * x_pace * x_unit * steps[2] + right,
             )  # fmt: skip
             start = image * x_layout[0] + begin * x_layout[1]
-            load_pixels(piece, np.int64(0), x, x_layout, start, count, origin, (steps[0], steps[1], steps[2]), shape)
+            pace = steps[0], steps[1], steps[2]
+            load_pixels(piece, np.int64(0), between, x, x_layout, start, count, origin, pace, shape)
             for i in range(some):
                 for j in range(tile_columns):
                     for k in range(planes):
                         tile = (line - first_line + i) * tile_columns + j
-                        at = ((k * shape[1] + i * y_pace) * shape[2] + j * x_pace) * folded
+                        at = ((k * shape[1] + i * y_pace) * shape[2] + j * x_pace) * between
                         to = part * n * step + tile * planes * width * y_fold * x_fold + k * folded
-                        points_of(points, to, step, piece, at, shape[2], folded)
+                        points_of(points, to, step, piece, at, shape[2], between, folded)
             line += some
 
     block.__name__ = block.__qualname__ = f"_to_points{name_of(axes)}"
