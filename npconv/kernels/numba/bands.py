@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from npconv.kernels.filtering import LINE, Filtering, axes
+from npconv.kernels.filtering import Filtering, axes, pitch_of
 from npconv.kernels.numba import blocking
 from npconv.kernels.numba.blocking import ELEMENTS, SPARE
 from npconv.problem import ConvProblem
@@ -76,8 +76,7 @@ def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
     share = min(sorted(shares, reverse=True), key=time)
     reach = (tile_columns - 1) * across.pace + across.reach
     together = max(min(blocking.CACHE // (reach * down.pace * width * planes * itemsize), band, tile_rows), 1)
-    # Pixels may lie a line further apart, as `npconv.kernels.filtering.pitch_of` tells.
-    numbers = planes * width + planes // folds * LINE // itemsize
+    numbers = planes // folds * pitch_of(width * folds, itemsize)
     loaded = ((together - 1) * down.pace + down.reach) * reach * numbers
     used = n * elements * band * tile_columns
     used += threads * max(scratch(problem, (down, across), share * tile_columns, tile_columns, wide), loaded)

@@ -72,9 +72,6 @@ class Plan(NamedTuple):
     sizes: np.ndarray
 
 
-pixel_pitch = jit.inline(pitch_of)
-
-
 @jit.inline
 def chains_of(elements):  # type: ignore[no-untyped-def]
     """Return in how many chains elements are summed up."""
@@ -203,7 +200,7 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         task, z = divmod(task, grid[2])
         task, those = divmod(task, grid[0])
         g, part = divmod(task, grid[1])
-        before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = sizes
+        before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = sizes[:5]
         row, column = vertical * share[1] * down, horizontal * share[2] * across
         # An image is one of the batch, and of its pixels those of a residue modulo the dilation, down and across.
         places, found, tiles = np.empty((together, 7), np.int64), 0, np.int64(0)
@@ -219,8 +216,7 @@ def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
                 tiles += place[5] * place[6]
                 found += 1
         places = places[:found]
-        folded = channels * y_fold * x_fold
-        between = pixel_pitch(folded, x.itemsize)
+        folded, between = channels * y_fold * x_fold, sizes[5, 0]
         elements = planes * folded
         wide = width_of(out)
         pixels = ((share[1] - 1) * y_pace + y_reach) * ((share[2] - 1) * x_pace + x_reach)
@@ -320,13 +316,13 @@ class Winograd:
         grid = (-(-images // together), -(-panels // block.panels), depth, -(-tile_rows // block.rows),
                 -(-tile_columns // block.columns), problem.groups)  # fmt: skip
         before = tuple(-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True))
+        between = pitch_of(elements // planes, problem.compute_dtype.itemsize)
         sizes = np.array(
             [before, (block.panels, *block[:2]), (channels, filters, planes), problem.dilation,
-             (problem.stride[0], together, images)]
+             (problem.stride[0], together, images), (between, 0, 0)]
         )  # fmt: skip
         tiles = together * block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
-        between = pitch_of(elements // planes, problem.compute_dtype.itemsize)
         scratch = pixels * planes * between + (n * tiles + LEAST_ROWS) * elements
         scratch += n * (2 * buffers.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0))
         scratch += (n * tiles + SPARE + block.rows * block.columns * down.results * across.results) * wide

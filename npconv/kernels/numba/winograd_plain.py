@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.filtering import Filtering, axes
+from npconv.kernels.filtering import Filtering, axes, pitch_of
 from npconv.kernels.numba import bands, buffers, jit, product
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.folding import loaded
@@ -25,7 +25,6 @@ from npconv.kernels.numba.winograd import (
     chains_of,
     filters_to_points,
     name_of,
-    pixel_pitch,
     results_of,
     tile_to_points,
     unload,
@@ -70,12 +69,11 @@ def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
         """Transform some lines of some channels."""
         x_layout, before, steps, z_stride = numbers[:8], numbers[8:11], numbers[11:14], numbers[14]
         depth, segments, tile_rows, tile_columns, channels, planes = numbers[15:21]
-        first_line, end_line, together, width, step = numbers[21:26]
+        first_line, end_line, together, width, step, between = numbers[21:27]
         group, part = divmod(task, -(-channels // width))
         begin = part * width
         count = min(width, channels - begin)
         folded = count * y_fold * x_fold
-        between = pixel_pitch(folded, x.itemsize)
         line = first_line + group * together
         end = min(line + together, end_line)
         while line < end:
@@ -195,7 +193,8 @@ class Plain:
         tile_columns = found.tile_columns
         tile_rows = -(-problem.output_size[1] // (problem.dilation[1] * down.results))
         line = buffers.LINE // itemsize
-        width = found.width * planes * down.fold * across.fold
+        folded = found.width * down.fold * across.fold
+        width, between = folded * planes, pitch_of(folded, itemsize)
         step = apart.py_func(-(-found.band * tile_columns * width // line)) * line
         before = [-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True)]
         parts = -(-channels // found.width)
@@ -206,7 +205,7 @@ class Plain:
         all_bands = []
         for first in range(0, found.lines, found.band):
             last = min(first + found.band, found.lines)
-            numbers = np.concatenate([*sizes, [first, last, found.together, found.width, step]])
+            numbers = np.concatenate([*sizes, [first, last, found.together, found.width, step, between]])
             all_bands.append(
                 Band(
                     (parts * -(-(last - first) // found.together), numbers),
