@@ -190,6 +190,10 @@ SHAPES = (
     "ic35oc9ih3kh3dh2ph2",
     "ic33oc34ih9iw12kh5ph2+bias",
     "ic64oc16ih6iw7kh5dh2dw1ph4",
+    # Pixels of whole kibibytes, which lie further apart: as they are, and folded.
+    "mb2ic256oc40ih6iw9kh3ph1+bias",
+    "ic64oc33ih9iw12kh7ph3+bias",
+    "ic128oc9ih13iw10kh7sh2ph3",
     "ic32oc8id3ih5iw6kd1kh3ph1pd0",
     "ic150oc70ih9iw10kh3ph1+bias",
     "ic32oc5ih6iw5kh3ph1+circular",
