@@ -1,6 +1,7 @@
 """Compiled kernels on disk: found again, right whichever process compiled which, and not missed where there is none."""
 
 import importlib
+import itertools
 import pkgutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from numba.core.dispatcher import Dispatcher
 from processes import python
 
 import npconv.kernels.numba
-from npconv.kernels.numba import jit
+from npconv.kernels.filtering import Filtering
+from npconv.kernels.numba import jit, points
 from npconv.kernels.numba.jit import Kernel
 
 CALL = """
@@ -50,9 +52,14 @@ def test_no_two_compiled_functions_share_a_name():
     for info in pkgutil.iter_modules(npconv.kernels.numba.__path__, "npconv.kernels.numba."):
         module = importlib.import_module(info.name)
         for value in vars(module).values():
-            function = value._task if isinstance(value, Kernel) else getattr(value, "py_func", None)
+            function = value.task.function if isinstance(value, Kernel) else getattr(value, "py_func", None)
             if isinstance(value, (Kernel, Dispatcher)):
                 found[id(function)] = function
+    axes = [Filtering(*numbers) for numbers in ((4, 3, 1), (2, 3, 1), (4, 3, 2), (1, 1, 21), (1, 12, 1), (3, 7, 2))]
+    for part in (points._of_tiles, points._of_sums, points._of_filters):
+        for pair in itertools.product(axes, axes):
+            function = part(pair).code.function
+            found[id(function)] = function
     names = Counter((function.__module__, function.__qualname__) for function in found.values())
     assert len(names) >= 10
     assert [name for name, times in names.items() if times > 1] == []

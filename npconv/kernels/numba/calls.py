@@ -6,6 +6,9 @@ types. That halves the seconds until a first result.
 
 An address knows no types. So it comes with a fingerprint of those that its function takes, and a loop asks `fits`
 before it begins.
+
+Kernels themselves call parts in which they differ, such as transforms, by address. What these take is told by a *form*,
+a letter for each argument: ``a`` is a flat array, all of one dtype, and ``i`` an integer.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 from numba.np.ufunc import parallel
@@ -48,6 +52,34 @@ def row_of(scratch: Any) -> Any:
 def _of_task(scratch: Any, arguments: Any) -> tuple[Any, ...]:
     """Return the types of a task's arguments; scratch of bytes is none."""
     return (types.int64, *(() if scratch.dtype == types.uint8 else (row_of(scratch),)), *arguments)
+
+
+def types_of(form: str, number: Any) -> tuple[Any, ...]:
+    """Return the Numba types of the arguments of a form, whose arrays have numbers of this type."""
+    return tuple({"a": types.Array(number, 1, "C"), "i": types.int64}[letter] for letter in form)
+
+
+def calling(form: str) -> Any:
+    """Return an intrinsic that calls functions of a form: ``call(address, arguments)``, a tuple of these."""
+
+    @intrinsic
+    def call(typing: Any, address: Any, arguments: Any) -> Any:
+        given = tuple(map(types.misc.unliteral, arguments))
+        kinds = types_of(form, given[form.index("a")].dtype)
+        if given != kinds:
+            raise TypingError(f"the arguments are {given}, not {kinds}")
+
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            address, packed = values
+            kind = context.call_conv.get_function_type(types.none, kinds)
+            function = builder.inttoptr(address, kind.as_pointer())
+            unpacked = cgutils.unpack_tuple(builder, packed, len(kinds))
+            context.call_conv.call_function(builder, function, types.none, kinds, unpacked)
+            return context.get_dummy_value()
+
+        return types.none(types.int64, arguments), code
+
+    return call
 
 
 @intrinsic

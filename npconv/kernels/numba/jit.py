@@ -41,7 +41,7 @@ from numba.np.ufunc import parallel as numba_threads
 from npconv import loading
 from npconv.errors import warn
 from npconv.kernels.numba.buffers import rooms
-from npconv.kernels.numba.calls import fits, handle_of, row_of, run
+from npconv.kernels.numba.calls import fits, handle_of, row_of, run, types_of
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.threads import get_num_threads, max_threads
 from npconv.turns import turn
@@ -95,14 +95,14 @@ class _Compiler(Compiler):
 _TASK = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
 """Tasks are called by address: they need no way in from Python or C."""
 
-_INLINE = {"pipeline_class": _Compiler, "_nrt": False, **_TASK}
+_ALONE = {"_nrt": False, **_TASK}
+"""These make no arrays, so that Numba need not count who uses the ones they are given, 80 cycles a call."""
+
+_INLINE = {"pipeline_class": _Compiler, **_ALONE}
 
 
 def inline(function: Callable[..., Any]) -> Any:
-    """Decorate a function that becomes part of the kernels which call it.
-
-    It makes no arrays, so that Numba need not count who uses the ones it is given, 80 cycles a call.
-    """
+    """Decorate a function that becomes part of the kernels which call it, and makes no arrays."""
     return numba.njit(**_INLINE)(function)
 
 
@@ -132,6 +132,51 @@ def _digest() -> str:
 _DIGEST = _digest()
 
 
+class _Code:
+    """A function's machine code: for each types of arguments compiled when they are first met, and kept on disk."""
+
+    compiled: Any = None
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        self.function, self._options = function, options
+
+    def __repr__(self) -> str:
+        return self.function.__qualname__
+
+    def ready(self, kinds: tuple[Any, ...]) -> Any:
+        """Return the code for types of arguments, which is compiled, or loaded, if need be."""
+        if self.compiled is None:
+            self.compiled = _compile(self.function, **self._options)
+        _compile_once(self.compiled, kinds)
+        return self.compiled.overloads[kinds]
+
+    def address(self, kinds: tuple[Any, ...]) -> int:
+        """Return where it is in memory."""
+        found = self.ready(kinds)
+        return int(found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
+
+
+class Part:
+    """A part of kernels that there are several of, which differ in it: called by its address.
+
+    It is compiled by itself, so that kernels are compiled once for all of their parts, and kernels that have one part
+    compile it once. `npconv.kernels.numba.calls` tells of its ``form``. A call costs some 10 ns: parts have loops.
+    """
+
+    def __init__(self, function: Callable[..., None], form: str) -> None:
+        self.code, self._form = _Code(function, **_ALONE), form
+        self._addresses: dict[Any, int] = {}
+
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Return where it is in memory, for arrays of a dtype."""
+        found = self._addresses.get(dtype)
+        if found is None:
+            with loading.lock:
+                found = self.code.address(types_of(self._form, numba.from_dtype(dtype)))
+            self._addresses[dtype] = found
+        return found
+
+
 def _loop(threads, tasks, handle, scratch, arguments):  # type: ignore[no-untyped-def]
     """Run every task, over threads or in one. False if the task is for other types."""
     if not fits(handle, scratch, arguments):
@@ -151,8 +196,7 @@ class Kernel:
     """
 
     def __init__(self, task: Callable[..., None], scratch: bool = False) -> None:
-        self._task, self._scratch = task, scratch
-        self._compiled: Any = None
+        self.task, self._scratch = _Code(task, **_TASK), scratch
         self._handles: tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]] = {}, {}  # in one thread, over threads
 
     def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
@@ -181,43 +225,23 @@ class Kernel:
 
     def _drive(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
         handle = self._handles[threads > 1].get(arguments[0].dtype)
-        if handle is not None and _driver[0](threads, tasks, handle, scratch, arguments):
+        if handle is not None and _driver.compiled(threads, tasks, handle, scratch, arguments):
             return
         # What Numba does with the first arrays of a kind, forks wait for: it takes locks of its own, those of
         # `functools.cached_property` in Python 3.11 among them, and imports modules.
         with loading.lock:
-            try:
-                self._first(threads, tasks, scratch, arguments)
-            except (EOFError, pickle.UnpicklingError) as error:
-                folder = next((d.stats.cache_path for d in (self._compiled, *_driver) if d is not None), "")
-                warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
-                self._compiled = _compile(self._task, cached=False, **_TASK)
-                _driver[:] = [_compile(_loop, cached=False, **_OPTIONS)]
-                for handles in self._handles:
-                    handles.clear()
-                self._first(threads, tasks, scratch, arguments)
-
-    def _first(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
-        """Compile, or load, what is not there for arguments of these types; and run."""
-        if self._compiled is None:
-            self._compiled = _compile(self._task, cached=True, **_TASK)
-        if not _driver:
-            _driver.append(_compile(_loop, cached=True, **_OPTIONS))
-        rows = [row_of(numba.typeof(scratch))] if self._scratch else []
-        kinds = (numba.int64, *rows, *map(numba.typeof, arguments))
-        _compile_once(self._compiled, kinds)
-        found = self._compiled.overloads[kinds]
-        address = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
-        handle = handle_of(address, kinds, threads > 1)
-        given = threads, tasks, handle, scratch, arguments
-        _compile_once(_driver[0], tuple(map(numba.typeof, given)))
-        if not _driver[0](*given):
-            raise AssertionError(f"{self._task.__qualname__} was compiled for other types than {kinds}")
-        self._handles[threads > 1][arguments[0].dtype] = handle
+            rows = [row_of(numba.typeof(scratch))] if self._scratch else []
+            kinds = (numba.int64, *rows, *map(numba.typeof, arguments))
+            handle = handle_of(self.task.address(kinds), kinds, threads > 1)
+            given = threads, tasks, handle, scratch, arguments
+            _driver.ready(tuple(map(numba.typeof, given)))
+            if not _driver.compiled(*given):
+                raise AssertionError(f"{self.task} was compiled for other types than {kinds}")
+            self._handles[threads > 1][arguments[0].dtype] = handle
 
 
-_driver: list[Any] = []
-"""The loop over tasks, for all kernels, once there is one."""
+_driver = _Code(_loop, **_OPTIONS)
+"""The loop over tasks, for all kernels."""
 
 
 def scratch_kernel(task: Callable[..., None]) -> Kernel:
@@ -243,19 +267,18 @@ class _Kept(FunctionCache):
             return False
 
 
-def _compile(task: Callable[..., Any], cached: bool, **options: Any) -> Any:
+def _compile(task: Callable[..., Any], **options: Any) -> Any:
     """Return a function to be compiled for types, and kept on disk if possible."""
     function = types.FunctionType(task.__code__, task.__globals__, task.__name__, task.__defaults__, task.__closure__)
     function.__module__ = task.__module__
     function.__qualname__ = f"{task.__qualname__}-{_DIGEST}"
     compiled = numba.njit(**options)(function)
-    if cached:
-        try:
-            compiled._cache = _Kept(function)
-        except RuntimeError as error:
-            if "locator" not in str(error):
-                raise
-            _warn_uncached()
+    try:
+        compiled._cache = _Kept(function)
+    except RuntimeError as error:
+        if "locator" not in str(error):
+            raise
+        _warn_uncached()
     return compiled
 
 
@@ -292,11 +315,14 @@ def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
                 _in_vain.add(lock)
         try:
             compiled.compile(kinds)
+            return
         except OSError:  # the place has gone, is full, or is no longer ours
             _warn_uncached()
-            if kinds not in compiled.overloads:
-                compiled._cache = NullCache()
-                compiled.compile(kinds)
+        except (EOFError, pickle.UnpicklingError) as error:
+            warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
+        if kinds not in compiled.overloads:
+            compiled._cache = NullCache()
+            compiled.compile(kinds)
 
 
 _warned = False

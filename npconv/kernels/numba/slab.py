@@ -104,6 +104,9 @@ def clear(out, i, count):  # type: ignore[no-untyped-def]
         k += 1
 
 
+_WHOLE = (1, 1, 1)
+
+
 @jit.inline
 def load(slab, at, pitch, numbers, layout, start, channels, origin, step, shape):  # type: ignore[no-untyped-def]
     """Fill (planes, rows, columns, channels), from ``slab[at]`` on, with the pixels at origin + index * step.
@@ -111,21 +114,39 @@ def load(slab, at, pitch, numbers, layout, start, channels, origin, step, shape)
     Pixels are ``pitch`` apart in the slab. Outside of the image there are zeros. ``start`` is the place of the first
     channel at depth, height and width 0; ``origin``, ``step`` and ``shape`` are (depth, height, width).
     """
+    load_folded(slab, at, pitch, numbers, layout, start, channels, origin, step, shape, _WHOLE, _WHOLE, _WHOLE)
+
+
+@jit.inline
+def load_folded(  # type: ignore[no-untyped-def]
+    slab, at, pitch, numbers, layout, start, channels, origin, step, shape, pace, folds, apart
+):
+    """Do the same where pixels are folded.
+
+    A pixel has ``folds`` parts, which are ``apart`` steps from one to the next, and lies ``pace`` steps from the one
+    before: these are (depth, height, width), too, of which height and width count.
+    """
     _, to_channel, to_plane, to_line, to_pixel, depth, height, width = layout
-    columns = shape[2]
-    first, last = inside(origin[2], step[2], columns, width)
+    columns, parts = shape[2], folds[1] * folds[2]
+    to_next = pace[2] * step[2]
     for plane in range(shape[0]):
         z = origin[0] + plane * step[0]
         for row in range(shape[1]):
-            y = origin[1] + row * step[1]
-            if z < 0 or z >= depth or y < 0 or y >= height:
+            if parts > 1:
                 clear(slab, at, columns * pitch)
-            else:
-                clear(slab, at, first * pitch)
-                clear(slab, at + last * pitch, (columns - last) * pitch)
-                source = start + z * to_plane + y * to_line + (origin[2] + first * step[2]) * to_pixel
-                to = at + first * pitch
-                load_line(slab, to, pitch, numbers, source, channels, last - first, to_channel, to_pixel * step[2])
+            for part in range(parts):
+                j, i = divmod(part, folds[2])
+                y, x = origin[1] + (row * pace[1] + j * apart[1]) * step[1], origin[2] + i * apart[2] * step[2]
+                first, last = inside(x, to_next, columns, width)
+                if z < 0 or z >= depth or y < 0 or y >= height:
+                    first, last = columns, columns
+                if parts == 1:
+                    clear(slab, at, first * pitch)
+                    clear(slab, at + last * pitch, (columns - last) * pitch)
+                if first < last:
+                    source = start + z * to_plane + y * to_line + (x + first * to_next) * to_pixel
+                    to = at + first * pitch + part * channels
+                    load_line(slab, to, pitch, numbers, source, channels, last - first, to_channel, to_pixel * to_next)
             at += columns * pitch
 
 

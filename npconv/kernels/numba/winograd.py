@@ -28,7 +28,7 @@ improving the accuracy of Winograd convolution for deep neural networks* (2020),
 
 from __future__ import annotations
 
-from functools import cache
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,11 +36,17 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes, elements_of, pitch_of
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.folding import filter_to_points, loaded
+from npconv.kernels.numba.points import (
+    FILTERS,
+    SUMS,
+    TILES,
+    filters_to_points,
+    numbers_of,
+    parts_of,
+    sums_to_results,
+    tiles_to_points,
+)
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.tile import COLUMNS
-from npconv.kernels.numba.transforms import filtering, transform, transform_and_add
-from npconv.kernels.numba.vector import activated, load, store
 from npconv.problem import ConvProblem
 
 LOAD = 0.7
@@ -84,91 +90,16 @@ def apart(number):  # type: ignore[no-untyped-def]
     return number | 1
 
 
-def name_of(axes: tuple[Filtering, Filtering]) -> str:
-    """Return a name for filterings."""
-    return "_".join("".join(map(str, axis)) for axis in axes)
-
-
-@cache
-def filters_to_points(axes: tuple[Filtering, Filtering]) -> Any:
-    """Return the transform of filters: G g Gᵀ, a vector of filters at a time."""
-    down, across = axes
-    to_points = filter_to_points(axes)
-    lines, columns, points, folds = down.taps, across.taps, across.points, down.fold * across.fold
-
-    def fill(packed, at, channels, pitch, taps, count, planes):  # type: ignore[no-untyped-def]
-        """Write the points, ``pitch`` elements each, of some channels of a panel, whose taps `load_filters` left.
-
-        Elements are so many channels, for each residue that is folded, and for each of the planes.
-        """
-        wide = width_of(packed)
-        first = np.int64(0)
-        for c in range(count):
-            for plane in range(planes):
-                element = (at + plane * folds * channels + c) * wide
-                to_points(packed, element, channels * wide, points * pitch * wide, pitch * wide, taps, first, wide)
-                first += lines * columns * wide
-
-    return jit.specialised(fill, *down, *across)
-
-
-@cache
-def _packing(axes: tuple[Filtering, Filtering]) -> Any:
-    """Return the kernel that packs filters."""
-    points, folds = axes[0].points * axes[1].points, axes[0].fold * axes[1].fold
-    to_points = filters_to_points(axes)
-
-    def pack(task, memory, weight, packed, sizes):  # type: ignore[no-untyped-def]
-        """Transform some channels of a panel."""
-        channels, planes = sizes[2], sizes[12]
-        pitch = apart(channels * planes * folds)
-        panel, first, last = product.pieces_of(task, sizes)
-        for piece in range(first, last):
-            channel, count = product.load_filters(panel, piece, memory, weight, sizes)
-            to_points(packed, panel * points * pitch + channel, channels, pitch, memory, count, planes)
-
-    pack.__name__ = pack.__qualname__ = f"_pack{name_of(axes)}"
-    return jit.scratch_kernel(pack)
-
-
-@cache
-def tile_to_points(axes: tuple[Filtering, Filtering]) -> Any:
-    """Return the transform of the input: Bᵀ d B."""
-    _, _, (forward, forward_across) = zip(*map(filtering, axes), strict=True)
-    to_points, columns = transform(forward, forward_across), axes[1].points
-
-    def points_of(points, at, step, piece, first, pitch, between, channels):  # type: ignore[no-untyped-def]
-        """Transform a tile, a vector of channels at a time; the last ones may overlap.
-
-        There are ``pitch`` pixels to a row, and they lie ``between`` numbers apart. Of fewer channels, what comes
-        behind is written, too, and must be written over.
-        """
-        wide = width_of(piece)
-        for c in range(0, channels, wide):
-            c = max(min(c, channels - wide), 0)
-            to_points(points, at + c, columns * step, step, piece, first + c, pitch * between, between)
-
-    return jit.specialised(points_of, *axes[0], *axes[1])
-
-
-@cache
-def results_of(axes: tuple[Filtering, Filtering]) -> Any:
-    """Return the transform of sums to results: Aᵀ M A."""
-    (inverse, inverse_across), _, _ = zip(*map(filtering, axes), strict=True)
-    to_results, columns = transform_and_add(inverse, inverse_across), axes[1].points
-    down, across = (axis.results for axis in axes)
-
-    def finish(result, first, pitch, points, room, tile, bias, b, epilogue):  # type: ignore[no-untyped-def]
-        """Transform a tile's sums back, and finish them."""
-        wide = width_of(result)
-        step, at = room * wide, first * wide
-        to_results(result, at, pitch * wide, wide, points, tile * wide, columns * step, step, bias, b)
-        if epilogue[0] != 0:
-            for _ in range(down):
-                store(activated(load(result, at, across, COLUMNS), epilogue), result, at, wide)
-                at += pitch * wide
-
-    return jit.specialised(finish, *axes[0], *axes[1])
+@jit.scratch_kernel
+def _pack(task, memory, weight, packed, sizes, numbers, parts):  # type: ignore[no-untyped-def]
+    """Transform some channels of a panel."""
+    channels, planes = sizes[2], sizes[12]
+    pitch = apart(channels * planes * numbers[1])
+    panel, first, last = product.pieces_of(task, sizes)
+    for piece in range(first, last):
+        channel, count = product.load_filters(panel, piece, memory, weight, sizes)
+        at = panel * numbers[0] * pitch + channel
+        filters_to_points(parts[FILTERS], (packed, at, channels, pitch, memory, count, planes))
 
 
 @jit.inline
@@ -185,95 +116,103 @@ def unload(out, layout, place, residues, steps, first, filters, rows, columns, r
     slab.unload(out, at, layout[1], y_step * layout[3], x_step * layout[4], count, rows, columns, result, 0, pitch)
 
 
-@cache
-def _kernel(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
-    """Return the kernel for packed filters."""
-    load_pixels, points_of, finish = loaded(axes), tile_to_points(axes), results_of(axes)
-    (down, across), n = [axis.results for axis in axes], axes[0].points * axes[1].points
-    y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
-    y_fold, x_fold, y_unit, x_unit = *[axis.fold for axis in axes], *[axis.steps[0] for axis in axes]
+@jit.inline
+def _place_of(index, sizes, out_layout, row, column):  # type: ignore[no-untyped-def]
+    """Return an image and residues modulo the dilation, and how many rows and columns of results a task has there.
 
-    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
-        """Compute a rectangle of some images' results for some panels of a group."""
-        task, horizontal = divmod(task, grid[4])
-        task, vertical = divmod(task, grid[3])
-        task, z = divmod(task, grid[2])
-        task, those = divmod(task, grid[0])
-        g, part = divmod(task, grid[1])
-        before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = sizes[:5]
-        row, column = vertical * share[1] * down, horizontal * share[2] * across
-        # An image is one of the batch, and of its pixels those of a residue modulo the dilation, down and across.
-        places, found, tiles = np.empty((together, 7), np.int64), 0, np.int64(0)
-        for index in range(those * together, min((those + 1) * together, images)):
-            image, right = divmod(index, x_step)
-            image, lower = divmod(image, y_step)
-            rows = min(share[1] * down, -(-(out_layout[6] - lower) // y_step) - row)
-            wanted = min(share[2] * across, -(-(out_layout[7] - right) // x_step) - column)
-            if rows > 0 and wanted > 0:
-                place = places[found]
-                place[0], place[1], place[2], place[3], place[4] = image, lower, right, rows, wanted
-                place[5], place[6] = -(-rows // down), -(-wanted // across)
-                tiles += place[5] * place[6]
-                found += 1
-        places = places[:found]
-        folded, between = channels * y_fold * x_fold, sizes[5, 0]
-        elements = planes * folded
-        wide = width_of(out)
-        pixels = ((share[1] - 1) * y_pace + y_reach) * ((share[2] - 1) * x_pace + x_reach)
-        # One array behind the other; each begins with a line of the cache.
-        unit = buffers.LINE // x.itemsize
-        second = (pixels * planes * between + unit) // unit * unit
-        step = apart(-(-(tiles * elements + max(wide - folded, 0)) // unit)) * unit
-        third = second + n * step + -(-LEAST_ROWS * elements // unit) * unit
-        fourth = (third + (n * tiles + SPARE) * wide + unit) // unit * unit
-        piece, points, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
-        tile = np.int64(0)
-        for image, lower, right, _, _, tile_rows, tile_columns in places:
-            pitch = (tile_columns - 1) * x_pace + x_reach
-            shape = (planes, (tile_rows - 1) * y_pace + y_reach, pitch)
-            plane = shape[1] * pitch * between
-            origin = (
-                before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * y_unit * y_step + lower,
-                before[2] + horizontal * share[2] * x_pace * x_unit * x_step + right,
-            )  # fmt: skip
-            start = image * x_layout[0] + g * channels * x_layout[1]
-            steps = z_step, y_step, x_step
-            load_pixels(piece, np.int64(0), between, x, x_layout, start, channels, origin, steps, shape)
-            for i in range(tile_rows):
-                for j in range(tile_columns):
-                    for k in range(planes):
-                        first = k * plane + (i * y_pace * pitch + j * x_pace) * between
-                        points_of(points, tile * elements + k * folded, step, piece, first, pitch, between, folded)
-                    tile += 1
-        chains, panels = chains_of(elements), -(-filters // wide)
-        for panel in range(part * share[0], min((part + 1) * share[0], panels)):
-            packed = g * panels + panel
-            for point in range(n):
-                w, first = (packed * n + point) * apart(elements) * wide, np.int64(0)
-                for chain in range(chains):
-                    last = elements * (chain + 1) // chains
-                    # What a tile spills over, the next point's products are written to.
-                    multiply_rows(
-                        products, point * tiles, points, point * step + first, elements, np.int64(1), tiles, weights, w,
-                        last - first, chain == 0,
-                    )  # fmt: skip
-                    w += (last - first) * wide
-                    first = last
-            tile = np.int64(0)
-            for image, lower, right, rows, wanted, tile_rows, tile_columns in places:
-                line = tile_columns * across
-                for i in range(tile_rows):
-                    for j in range(tile_columns):
-                        first = i * down * line + j * across
-                        finish(result, first, line, products, tiles, tile, bias, packed * wide, epilogue)
-                        tile += 1
-                unload(
-                    out, out_layout, (image, g, panel * wide, z), (lower, right), (y_step, x_step), (row, column),
-                    filters, rows, wanted, result, line,
+    Its first are (``row``, ``column``) of those residues.
+    """
+    down, across = sizes[3, 1], sizes[3, 2]
+    image, right = divmod(index, across)
+    image, lower = divmod(image, down)
+    rows = min(sizes[1, 1] * sizes[6, 1], -(-(out_layout[6] - lower) // down) - row)
+    columns = min(sizes[1, 2] * sizes[6, 2], -(-(out_layout[7] - right) // across) - column)
+    if rows <= 0 or columns <= 0:
+        rows, columns = np.int64(0), np.int64(0)
+    return (image, lower, right), (rows, columns)
+
+
+@jit.scratch_kernel
+def _block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
+    """Compute a rectangle of some images' results for some panels of a group."""
+    task, horizontal = divmod(task, grid[4])
+    task, vertical = divmod(task, grid[3])
+    task, z = divmod(task, grid[2])
+    task, those = divmod(task, grid[0])
+    g, part = divmod(task, grid[1])
+    before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = sizes[:5]
+    between, filterings = sizes[5, 0], sizes[6:]
+    (n, down, across), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = filterings
+    row, column = vertical * share[1] * down, horizontal * share[2] * across
+    first_place, end_place = those * together, min((those + 1) * together, images)
+    tiles = np.int64(0)
+    for index in range(first_place, end_place):
+        _, (rows, columns) = _place_of(index, sizes, out_layout, row, column)
+        tiles += -(-rows // down) * -(-columns // across)
+    folded = channels * folds[1] * folds[2]
+    elements = planes * folded
+    wide = width_of(out)
+    pixels = ((share[1] - 1) * y_pace + y_reach) * ((share[2] - 1) * x_pace + x_reach)
+    # One array behind the other; each begins with a line of the cache.
+    unit = buffers.LINE // x.itemsize
+    second = (pixels * planes * between + unit) // unit * unit
+    step = apart(-(-(tiles * elements + max(wide - folded, 0)) // unit)) * unit
+    third = second + n * step + -(-LEAST_ROWS * elements // unit) * unit
+    fourth = (third + (n * tiles + SPARE) * wide + unit) // unit * unit
+    piece, points, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
+    tile = np.int64(0)
+    for index in range(first_place, end_place):
+        (image, lower, right), (rows, columns) = _place_of(index, sizes, out_layout, row, column)
+        tile_rows, tile_columns = -(-rows // down), -(-columns // across)
+        if tile_rows * tile_columns == 0:
+            continue
+        pitch = (tile_columns - 1) * x_pace + x_reach
+        shape = (planes, (tile_rows - 1) * y_pace + y_reach, pitch)
+        plane = shape[1] * pitch * between
+        origin = (
+            before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * units[1] * y_step + lower,
+            before[2] + horizontal * share[2] * x_pace * units[2] * x_step + right,
+        )  # fmt: skip
+        start = image * x_layout[0] + g * channels * x_layout[1]
+        steps = z_step, y_step, x_step
+        slab.load_folded(
+            piece, np.int64(0), between, x, x_layout, start, channels, origin, steps, shape, units, folds, parted
+        )
+        tiles_to_points(
+            parts[TILES],
+            (points, tile * elements, step, elements, piece, np.int64(0), pitch, between, plane, tile_rows,
+             tile_columns, planes, folded),
+        )  # fmt: skip
+        tile += tile_rows * tile_columns
+    chains, panels = chains_of(elements), -(-filters // wide)
+    for panel in range(part * share[0], min((part + 1) * share[0], panels)):
+        packed = g * panels + panel
+        for point in range(n):
+            w, first = (packed * n + point) * apart(elements) * wide, np.int64(0)
+            for chain in range(chains):
+                last = elements * (chain + 1) // chains
+                # What a tile spills over, the next point's products are written to.
+                multiply_rows(
+                    products, point * tiles, points, point * step + first, elements, np.int64(1), tiles, weights, w,
+                    last - first, chain == 0,
                 )  # fmt: skip
-
-    block.__name__ = block.__qualname__ = f"_block{name_of(axes)}"
-    return jit.scratch_kernel(block)
+                w += (last - first) * wide
+                first = last
+        tile = np.int64(0)
+        for index in range(first_place, end_place):
+            (image, lower, right), (rows, columns) = _place_of(index, sizes, out_layout, row, column)
+            tile_rows, tile_columns = -(-rows // down), -(-columns // across)
+            line = tile_columns * across
+            sums_to_results(
+                parts[SUMS],
+                (result, np.int64(0), line, products, tiles, tile, tile_rows, tile_columns, bias, packed * wide,
+                 epilogue),
+            )  # fmt: skip
+            tile += tile_rows * tile_columns
+            unload(
+                out, out_layout, (image, g, panel * wide, z), (lower, right), (y_step, x_step), (row, column),
+                filters, rows, columns, result, line,
+            )  # fmt: skip
 
 
 class Winograd:
@@ -287,10 +226,12 @@ class Winograd:
         cut = product.packing(problem, weight)
         filterings = axes(problem, self._m)
         elements = apart.py_func(elements_of(problem, filterings))
-        packed = product.packed_like(problem, filterings[0].points * filterings[1].points * elements)
-        _packing(filterings).run(
-            cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, scratch=cut.scratch
-        )
+        points, folds = (math.prod(pair) for pair in ((a.points for a in filterings), (a.fold for a in filterings)))
+        packed = product.packed_like(problem, points * elements)
+        _pack.run(
+            cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, np.array([points, folds]),
+            parts_of(filterings, problem.compute_dtype), scratch=cut.scratch,
+        )  # fmt: skip
         return packed
 
     pack_bias = staticmethod(product.panel_bias)
@@ -319,7 +260,7 @@ class Winograd:
         between = pitch_of(elements // planes, problem.compute_dtype.itemsize)
         sizes = np.array(
             [before, (block.panels, *block[:2]), (channels, filters, planes), problem.dilation,
-             (problem.stride[0], together, images), (between, 0, 0)]
+             (problem.stride[0], together, images), (between, 0, 0), *numbers_of(filterings)]
         )  # fmt: skip
         tiles = together * block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
@@ -336,9 +277,9 @@ class Winograd:
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
-        _kernel(plan.axes).run(
+        _block.run(
             plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-            scratch=plan.scratch,
+            parts_of(plan.axes, out.dtype), scratch=plan.scratch,
         )  # fmt: skip
 
 

@@ -10,25 +10,25 @@ points of all are too many for the workspace, they come in *bands* of lines, one
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes, pitch_of
-from npconv.kernels.numba import bands, buffers, jit, product
+from npconv.kernels.numba import bands, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.folding import loaded
-from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.winograd import (
-    apart,
-    chains_of,
+from npconv.kernels.numba.points import (
+    FILTERS,
+    SUMS,
+    TILES,
     filters_to_points,
-    name_of,
-    results_of,
-    tile_to_points,
-    unload,
+    numbers_of,
+    parts_of,
+    sums_to_results,
+    tiles_to_points,
 )
+from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
+from npconv.kernels.numba.winograd import apart, chains_of, unload
 from npconv.problem import ConvProblem
 
 
@@ -56,117 +56,108 @@ class Plan(NamedTuple):
     scratch: tuple[int, int]
     dtype: np.dtype[Any]
     sizes: np.ndarray
+    filterings: np.ndarray
 
 
-@cache
-def _to_points(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
-    """Return the kernel that transforms the input."""
-    load_pixels, points_of, n = loaded(axes), tile_to_points(axes), axes[0].points * axes[1].points
-    y_pace, x_pace, y_reach, x_reach = *[axis.pace for axis in axes], *[axis.reach for axis in axes]
-    y_fold, x_fold, y_unit, x_unit = *[axis.fold for axis in axes], *[axis.steps[0] for axis in axes]
-
-    def block(task, piece, x, points, numbers):  # type: ignore[no-untyped-def]
-        """Transform some lines of some channels."""
-        x_layout, before, steps, z_stride = numbers[:8], numbers[8:11], numbers[11:14], numbers[14]
-        depth, segments, tile_rows, tile_columns, channels, planes = numbers[15:21]
-        first_line, end_line, together, width, step, between = numbers[21:27]
-        group, part = divmod(task, -(-channels // width))
-        begin = part * width
-        count = min(width, channels - begin)
-        folded = count * y_fold * x_fold
-        line = first_line + group * together
-        end = min(line + together, end_line)
-        while line < end:
-            other, row = divmod(line, tile_rows)
-            some = min(end - line, tile_rows - row)
-            other, segment = divmod(other, segments)
-            other, right = divmod(other, steps[2])
-            other, lower = divmod(other, steps[1])
-            image, z = divmod(other, depth)
-            shape = (planes, (some - 1) * y_pace + y_reach, (tile_columns - 1) * x_pace + x_reach)
-            origin = (
-                before[0] + z * z_stride, before[1] + row * y_pace * y_unit * steps[1] + lower,
-                before[2] + segment * tile_columns * x_pace * x_unit * steps[2] + right,
-            )  # fmt: skip
-            start = image * x_layout[0] + begin * x_layout[1]
-            pace = steps[0], steps[1], steps[2]
-            load_pixels(piece, np.int64(0), between, x, x_layout, start, count, origin, pace, shape)
-            for i in range(some):
-                for j in range(tile_columns):
-                    for k in range(planes):
-                        tile = (line - first_line + i) * tile_columns + j
-                        at = ((k * shape[1] + i * y_pace) * shape[2] + j * x_pace) * between
-                        to = part * n * step + tile * planes * width * y_fold * x_fold + k * folded
-                        points_of(points, to, step, piece, at, shape[2], between, folded)
-            line += some
-
-    block.__name__ = block.__qualname__ = f"_to_points{name_of(axes)}"
-    return jit.scratch_kernel(block)
+@jit.scratch_kernel
+def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ignore[no-untyped-def]
+    """Transform some lines of some channels."""
+    x_layout, before, steps, z_stride = numbers[:8], numbers[8:11], numbers[11:14], numbers[14]
+    depth, segments, tile_rows, tile_columns, channels, planes = numbers[15:21]
+    first_line, end_line, together, width, step, between = numbers[21:27]
+    (n, _, _), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = filterings
+    group, part = divmod(task, -(-channels // width))
+    begin = part * width
+    count = min(width, channels - begin)
+    folds_of_all, folded = folds[1] * folds[2], count * folds[1] * folds[2]
+    line = first_line + group * together
+    end = min(line + together, end_line)
+    while line < end:
+        other, row = divmod(line, tile_rows)
+        some = min(end - line, tile_rows - row)
+        other, segment = divmod(other, segments)
+        other, right = divmod(other, steps[2])
+        other, lower = divmod(other, steps[1])
+        image, z = divmod(other, depth)
+        shape = (planes, (some - 1) * y_pace + y_reach, (tile_columns - 1) * x_pace + x_reach)
+        origin = (
+            before[0] + z * z_stride, before[1] + row * y_pace * units[1] * steps[1] + lower,
+            before[2] + segment * tile_columns * x_pace * units[2] * steps[2] + right,
+        )  # fmt: skip
+        start = image * x_layout[0] + begin * x_layout[1]
+        pace = steps[0], steps[1], steps[2]
+        slab.load_folded(
+            piece, np.int64(0), between, x, x_layout, start, count, origin, pace, shape, units, folds, parted
+        )
+        room = planes * width * folds_of_all
+        to = part * n * step + (line - first_line) * tile_columns * room
+        plane = shape[1] * shape[2] * between
+        tiles_to_points(
+            parts[TILES],
+            (points, to, step, room, piece, np.int64(0), shape[2], between, plane, some, tile_columns, planes, folded),
+        )
+        line += some
 
 
-@cache
-def _products(axes: tuple[Filtering, Filtering]) -> jit.Kernel:
-    """Return the kernel that packs filters, multiplies, and transforms back."""
-    to_points, to_results = filters_to_points(axes), results_of(axes)
-    (down, across), n = [axis.results for axis in axes], axes[0].points * axes[1].points
-    folds = axes[0].fold * axes[1].fold
-
-    def block(task, memory, points, numbers, weights, bias, epilogue, out, out_layout, packing, sizes):  # type: ignore[no-untyped-def]
-        """Compute a panel of filters for some lines."""
-        first_line, end_line, share, panels, width, step = numbers
-        (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = sizes
-        section, panel = divmod(task, panels)
-        first = first_line + section * share
-        last = min(first + share, end_line)
-        tiles = (last - first) * tile_columns
-        elements, wide = width * planes * folds, width_of(out)
-        pitch = apart(elements)
-        room = tiles + SPARE  # what tiles spill over may be added to
-        line = buffers.LINE // points.itemsize
-        # One array behind the other; each begins with a line of the cache.
-        second = ((n * room + SPARE) * wide + line) // line * line
-        third = (second + down * tile_columns * across * wide + line) // line * line
-        fourth = (third + n * pitch * wide + line) // line * line
-        products, result = memory[:second], memory[second:third]
-        packed, taps = memory[third:fourth], memory[fourth:]
-        parts, pieces = -(-channels // width), width // packing[15]
-        for part in range(parts):
-            begin, count = part * width, min(width, channels - part * width)
-            for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
-                channel, some = product.load_filters(panel, piece, taps, weights, packing)
-                to_points(packed, channel - begin, count, pitch, taps, some, planes)
-            count *= planes * folds
-            chains = chains_of(count)
-            for point in range(n):
-                start, w = (part * n + point) * step + (first - first_line) * tile_columns * elements, point * pitch
-                for chain in range(chains):
-                    begin, end = count * chain // chains, count * (chain + 1) // chains
-                    multiply_rows(
-                        products, point * room, points, start + begin, elements, np.int64(1), tiles, packed,
-                        (w + begin) * wide, end - begin, part + chain == 0,
-                    )  # fmt: skip
-        k = panel * wide
-        for at_line in range(first, last):
-            other, row = divmod(at_line, tile_rows)
-            other, segment = divmod(other, segments)
-            other, right = divmod(other, x_step)
-            other, lower = divmod(other, y_step)
-            image, z = divmod(other, depth)
-            row, column = row * down, segment * tile_columns * across
-            rows = min(-(-(out_layout[6] - lower) // y_step) - row, down)
-            wanted = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
-            if rows <= 0 or wanted <= 0:
-                continue
-            for j in range(-(-wanted // across)):
-                tile = (at_line - first) * tile_columns + j
-                to_results(result, j * across, tile_columns * across, products, room, tile, bias, k, epilogue)
-            unload(
-                out, out_layout, (image, np.int64(0), k, z), (lower, right), (y_step, x_step), (row, column), filters,
-                rows, wanted, result, tile_columns * across,
-            )  # fmt: skip
-
-    block.__name__ = block.__qualname__ = f"_products{name_of(axes)}"
-    return jit.scratch_kernel(block)
+@jit.scratch_kernel
+def _products(  # type: ignore[no-untyped-def]
+    task, memory, points, numbers, weights, bias, epilogue, out, out_layout, packing, sizes, filterings, parts
+):
+    """Compute a panel of filters for some lines."""
+    first_line, end_line, share, panels, width, step = numbers
+    (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = sizes
+    (n, down, across), folds = filterings[0], filterings[3, 1] * filterings[3, 2]
+    section, panel = divmod(task, panels)
+    first = first_line + section * share
+    last = min(first + share, end_line)
+    tiles = (last - first) * tile_columns
+    elements, wide = width * planes * folds, width_of(out)
+    pitch = apart(elements)
+    room = tiles + SPARE  # what tiles spill over may be added to
+    line = buffers.LINE // points.itemsize
+    # One array behind the other; each begins with a line of the cache.
+    second = ((n * room + SPARE) * wide + line) // line * line
+    third = (second + down * tile_columns * across * wide + line) // line * line
+    fourth = (third + n * pitch * wide + line) // line * line
+    products, result = memory[:second], memory[second:third]
+    packed, taps = memory[third:fourth], memory[fourth:]
+    portions, pieces = -(-channels // width), width // packing[15]
+    for part in range(portions):
+        begin, count = part * width, min(width, channels - part * width)
+        for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
+            channel, some = product.load_filters(panel, piece, taps, weights, packing)
+            filters_to_points(parts[FILTERS], (packed, channel - begin, count, pitch, taps, some, planes))
+        count *= planes * folds
+        chains = chains_of(count)
+        for point in range(n):
+            start, w = (part * n + point) * step + (first - first_line) * tile_columns * elements, point * pitch
+            for chain in range(chains):
+                begin, end = count * chain // chains, count * (chain + 1) // chains
+                multiply_rows(
+                    products, point * room, points, start + begin, elements, np.int64(1), tiles, packed,
+                    (w + begin) * wide, end - begin, part + chain == 0,
+                )  # fmt: skip
+    k = panel * wide
+    for at_line in range(first, last):
+        other, row = divmod(at_line, tile_rows)
+        other, segment = divmod(other, segments)
+        other, right = divmod(other, x_step)
+        other, lower = divmod(other, y_step)
+        image, z = divmod(other, depth)
+        row, column = row * down, segment * tile_columns * across
+        rows = min(-(-(out_layout[6] - lower) // y_step) - row, down)
+        wanted = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
+        if rows <= 0 or wanted <= 0:
+            continue
+        sums_to_results(
+            parts[SUMS],
+            (result, np.int64(0), tile_columns * across, products, room, (at_line - first) * tile_columns, np.int64(1),
+             -(-wanted // across), bias, k, epilogue),
+        )  # fmt: skip
+        unload(
+            out, out_layout, (image, np.int64(0), k, z), (lower, right), (y_step, x_step), (row, column), filters,
+            rows, wanted, result, tile_columns * across,
+        )  # fmt: skip
 
 
 class Plain:
@@ -221,6 +212,7 @@ class Plain:
             problem.flops // 80 // len(all_bands), (found.loaded, scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (problem.out_channels, *problem.dilation[1:])]),
+            np.array(numbers_of(filterings)),
         )  # fmt: skip
 
     def conv(
@@ -228,16 +220,18 @@ class Plain:
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
-        to_points, products = _to_points(plan.axes), _products(plan.axes)
+        parts = parts_of(plan.axes, plan.dtype)
         points = buffers.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
         for band in plan.bands:
             tasks, numbers = band.points
             numbers = np.concatenate([x_layout, numbers])
-            to_points.run(tasks, plan.work, x, points, numbers, scratch=(plan.scratch[0], plan.dtype))
+            _to_points.run(
+                tasks, plan.work, x, points, numbers, plan.filterings, parts, scratch=(plan.scratch[0], plan.dtype)
+            )
             tasks, numbers = band.products
-            products.run(
+            _products.run(
                 tasks, plan.work, points, numbers, weights.numbers, bias, epilogue, out, out_layout, weights.packing,
-                plan.sizes, scratch=(plan.scratch[1], plan.dtype),
+                plan.sizes, plan.filterings, parts, scratch=(plan.scratch[1], plan.dtype),
             )  # fmt: skip
 
 

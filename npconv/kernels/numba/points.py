@@ -1,0 +1,131 @@
+"""Winograd's transforms of tiles, filters and sums, as parts of kernels: those of each filtering are compiled once.
+
+All that differs between filterings, such as F(4×4, 3×3) and F(2×2, 5×5), are these transforms and some numbers. When
+kernels were compiled for each, the first layer took 9.5 s until it had its result, and each of another kernel, stride
+or tile 3.7 to 6.5; now these take 0.9 to 3.1, and kernels are as fast: a part is called for many tiles or filters.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+from npconv.kernels.filtering import Filtering
+from npconv.kernels.numba import jit
+from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.folding import filter_to_points
+from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.tile import COLUMNS
+from npconv.kernels.numba.transforms import filtering, transform, transform_and_add
+from npconv.kernels.numba.vector import activated, load, store
+
+Axes = tuple[Filtering, Filtering]
+"""The filterings of height and width."""
+
+
+def numbers_of(axes: Axes) -> list[tuple[int, int, int]]:
+    """Return what kernels are told of filterings besides their transforms.
+
+    These are all points and the results down and across; then 0 and, down and across, the pace of tiles, their reach,
+    the fold, and the two steps.
+    """
+    down, across = axes
+    numbers = [(down.points * across.points, down.results, across.results)]
+    pairs = [(axis.pace, axis.reach, axis.fold, *axis.steps) for axis in axes]
+    return numbers + [(0, y, x) for y, x in zip(*pairs, strict=True)]
+
+
+def _part(function: Any, name: str, axes: Axes, form: str) -> jit.Part:
+    function.__name__ = function.__qualname__ = f"_{name}_{'_'.join('-'.join(map(str, axis)) for axis in axes)}"
+    return jit.Part(function, form)
+
+
+_TILES, _SUMS, _FILTERS = "aiiiaiiiiiiii", "aiiaiiiiaia", "aiiiaii"
+
+
+@cache
+def _of_tiles(axes: Axes) -> jit.Part:
+    """Return the transform of the input: Bᵀ d B."""
+    _, _, (forward, forward_across) = zip(*map(filtering, axes), strict=True)
+    to_points, columns = transform(forward, forward_across), axes[1].points
+    y_pace, x_pace = (axis.pace for axis in axes)
+
+    def tiles(points, at, step, room, piece, first, pitch, between, plane, rows, across, planes, channels):  # type: ignore[no-untyped-def]
+        """Transform tiles, a vector of channels at a time; the last ones may overlap.
+
+        There are ``pitch`` pixels to a row of a plane, and they lie ``between`` numbers apart. The points of a tile,
+        ``step`` apart, have ``room`` numbers: those of each plane behind the other. Of fewer channels than a vector
+        has, what comes behind is written, too, and must be written over.
+        """
+        wide = width_of(piece)
+        for i in range(rows):
+            for j in range(across):
+                for k in range(planes):
+                    start, to = first + k * plane + (i * y_pace * pitch + j * x_pace) * between, at + k * channels
+                    for c in range(0, channels, wide):
+                        c = max(min(c, channels - wide), 0)
+                        to_points(points, to + c, columns * step, step, piece, start + c, pitch * between, between)
+                at += room
+
+    return _part(tiles, "tiles", axes, _TILES)
+
+
+@cache
+def _of_sums(axes: Axes) -> jit.Part:
+    """Return the transform of sums to results: Aᵀ M A."""
+    (inverse, inverse_across), _, _ = zip(*map(filtering, axes), strict=True)
+    to_results, columns = transform_and_add(inverse, inverse_across), axes[1].points
+    down, right = (axis.results for axis in axes)
+
+    def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue):  # type: ignore[no-untyped-def]
+        """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results."""
+        wide = width_of(result)
+        step = room * wide
+        for i in range(rows):
+            for j in range(across):
+                at = (first + i * down * pitch + j * right) * wide
+                to_results(result, at, pitch * wide, wide, points, tile * wide, columns * step, step, bias, b)
+                if epilogue[0] != 0:
+                    for _ in range(down):
+                        store(activated(load(result, at, right, COLUMNS), epilogue), result, at, wide)
+                        at += pitch * wide
+                tile += 1
+
+    return _part(sums, "sums", axes, _SUMS)
+
+
+@cache
+def _of_filters(axes: Axes) -> jit.Part:
+    """Return the transform of filters: G g Gᵀ, a vector of filters at a time."""
+    down, across = axes
+    to_points = filter_to_points(axes)
+    lines, columns, points, folds = down.taps, across.taps, across.points, down.fold * across.fold
+
+    def filters(packed, at, channels, pitch, taps, count, planes):  # type: ignore[no-untyped-def]
+        """Write the points, ``pitch`` elements each, of some channels of a panel, whose taps `load_filters` left.
+
+        Elements are so many channels, for each residue that is folded, and for each of the planes.
+        """
+        wide = width_of(packed)
+        first = np.int64(0)
+        for c in range(count):
+            for plane in range(planes):
+                element = (at + plane * folds * channels + c) * wide
+                to_points(packed, element, channels * wide, points * pitch * wide, pitch * wide, taps, first, wide)
+                first += lines * columns * wide
+
+    return _part(filters, "filters", axes, _FILTERS)
+
+
+tiles_to_points, sums_to_results, filters_to_points = calling(_TILES), calling(_SUMS), calling(_FILTERS)
+"""What kernels call the transforms by: ``tiles_to_points(parts[TILES], (points, at, …))``, as they are told above."""
+
+TILES, SUMS, FILTERS = range(3)
+
+
+@lru_cache(maxsize=4096)
+def parts_of(axes: Axes, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return where the transforms of filterings are, for kernels to call."""
+    return np.array([part(axes).address(dtype) for part in (_of_tiles, _of_sums, _of_filters)])
