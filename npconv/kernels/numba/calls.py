@@ -8,7 +8,8 @@ An address knows no types. So it comes with a fingerprint of those that its func
 before it begins.
 
 Kernels themselves call parts in which they differ, such as transforms, by address. What these take is told by a *form*,
-a letter for each argument: ``a`` is a flat array, all of one dtype, and ``i`` an integer.
+a letter for each argument: ``a`` is a flat array, all of one dtype, ``n`` one of integers, and ``i`` an integer. Of an
+array they get the address alone, and not the seven numbers that Numba has for one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numba.np.arrayobj import populate_array
 from numba.np.ufunc import parallel
 
 from npconv.kernels.numba.buffers import LINE
+from npconv.kernels.numba.tile import data_of
 
 _INTEGER, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 _WORKER = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INTEGER.as_pointer(), _INTEGER.as_pointer(), _BYTES])
@@ -55,25 +57,32 @@ def _of_task(scratch: Any, arguments: Any) -> tuple[Any, ...]:
 
 
 def types_of(form: str, number: Any) -> tuple[Any, ...]:
-    """Return the Numba types of the arguments of a form, whose arrays have numbers of this type."""
-    return tuple({"a": types.Array(number, 1, "C"), "i": types.int64}[letter] for letter in form)
+    """Return the Numba types of what functions of a form take, whose arrays have numbers of this type."""
+    kinds = {"a": types.misc.CPointer(number), "n": types.misc.CPointer(types.int64), "i": types.int64}
+    return tuple(kinds[letter] for letter in form)
 
 
 def calling(form: str) -> Any:
-    """Return an intrinsic that calls functions of a form: ``call(address, arguments)``, a tuple of these."""
+    """Return an intrinsic that calls functions of a form: ``call(address, arguments)``, with arrays and integers."""
 
     @intrinsic
     def call(typing: Any, address: Any, arguments: Any) -> Any:
-        given = tuple(map(types.misc.unliteral, arguments))
-        kinds = types_of(form, given[form.index("a")].dtype)
-        if given != kinds:
-            raise TypingError(f"the arguments are {given}, not {kinds}")
+        number, given = arguments[form.index("a")].dtype, tuple(map(types.misc.unliteral, arguments))
+        arrays = {"a": types.Array(number, 1, "C"), "n": types.Array(types.int64, 1, "C"), "i": types.int64}
+        if given != tuple(arrays[letter] for letter in form):
+            raise TypingError(f"the arguments are {given}, and not of the form {form!r}")
+        kinds = types_of(form, number)
 
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             address, packed = values
             kind = context.call_conv.get_function_type(types.none, kinds)
             function = builder.inttoptr(address, kind.as_pointer())
-            unpacked = cgutils.unpack_tuple(builder, packed, len(kinds))
+            unpacked = [
+                value if letter == "i" else data_of(context, builder, kind, value)
+                for letter, kind, value in zip(
+                    form, arguments, cgutils.unpack_tuple(builder, packed, len(form)), strict=True
+                )
+            ]
             context.call_conv.call_function(builder, function, types.none, kinds, unpacked)
             return context.get_dummy_value()
 

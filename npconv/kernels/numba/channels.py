@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit
+from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import load_line, unload_line
 from npconv.kernels.numba.taps import products_of_pixels, store_some
@@ -59,7 +60,8 @@ BEYOND = 2**40
 class Way(NamedTuple):
     """A problem's numbers in one memory order, as its kernel takes them."""
 
-    kernel: Callable[[], jit.Kernel]
+    kernel: jit.Kernel
+    part: Callable[[], jit.Part]
     tasks: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
@@ -192,11 +194,12 @@ def way(problem: ConvProblem, threads: int, turned: bool = False) -> Way:
     chain = max(chain_length(problem.products) // form.taps, 1)
     sizes = np.array(
         [stride, dilation, [-pad for pad, _ in problem.padding], (*kernel[:2], kernel[2] // form.taps),
-         (block.rows, block.columns, apart), (channels, chain, problem.span[2]), (share, turned, 0)]
+         (block.rows, block.columns, apart), (channels, chain, problem.span[2]), (share, turned, 0),
+         (form.taps, form.pace, form.columns)]
     )  # fmt: skip
     return Way(
-        lambda: _kernel(form), int(np.prod(grid)), (numbers, problem.compute_dtype),
-        np.array(grid), sizes, np.zeros(0, np.int64),
+        _block, lambda: _row(form), int(np.prod(grid)), (numbers, problem.compute_dtype), np.array(grid), sizes,
+        np.zeros(0, np.int64),
     )  # fmt: skip
 
 
@@ -233,112 +236,132 @@ def _tile(form: Form, masked: bool) -> Any:
     return jit.specialised(in_several, *form, masked, within=True)
 
 
+_ROW = "aiiaiiiiiiiiiiiniiiiiiaaa"
+_compute_row = calling(_ROW)
+
+
 @cache
-def _kernel(form: Form) -> jit.Kernel:
-    """Return the kernel of a form."""
+def _row(form: Form) -> jit.Part:
+    """Return the sums of a row of results."""
     inside, anywhere = (_tile(form, masked) for masked in (False, True))
-    taps, pace, vectors, _ = form
+    _, pace, vectors, _ = form
     results = SUMS // vectors
 
-    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _):  # type: ignore[no-untyped-def]
-        """Compute a rectangle of the result for all channels, or an image for some of them."""
-        task, horizontal = divmod(task, grid[3])
-        task, vertical = divmod(task, grid[2])
-        task, part = divmod(task, grid[4])
-        n, z = divmod(task, grid[1])
-        stride, dilation, before, kernel, share, (channels, chain, span), (together, turned, _) = sizes
-        wide, apart = vectors * lanes_of(x), share[2]
-        row, column = vertical * share[0], horizontal * share[1]
-        rows, columns = min(share[0], out_layout[6] - row), min(share[1], out_layout[7] - column)
-        _, to_channel, to_plane, to_line, to_pixel, depths, height, width = x_layout
-        # The last tile of channels may overlap the one before.
-        begin, end = part * together, min((part + 1) * together, channels)
-        low = min(begin, channels - wide)
-        pitch_out, numbers, origin = channels, x, n * x_layout[0]
-        if turned:
-            pitch_out = end - low
-            numbers = scratch[rows * columns * pitch_out :]
-            start = origin + low * to_channel
-            if to_pixel == 1 and to_line == width:
-                load_line(numbers, 0, pitch_out, x, start, pitch_out, height * width, to_channel, to_pixel)
-            else:
-                for y in range(height):
-                    to = y * width * pitch_out
-                    load_line(numbers, to, pitch_out, x, start + y * to_line, pitch_out, width, to_channel, to_pixel)
-            origin, to_pixel, to_line = np.int64(0), pitch_out, width * pitch_out
-        products = kernel[0] * kernel[1] * kernel[2] * taps
-        # What neighbours in a row of taps, or without one neighbouring results, are apart.
-        between = dilation[2] if taps > 1 else stride[2]
-        step = between * to_pixel
-        reach = (results - 1) * pace * between + span
-        straight = out_layout[1] == 1 and turned == 0
-        pitch = 3 * (chain + 1)
-        lines = np.empty((-(-kernel[0] * kernel[1] * kernel[2] // chain) + 1) * pitch, np.int64)
-        for y in range(row, row + rows):
-            lines[:] = -1
-            met, complete = 0, True
-            for i in range(kernel[0]):
-                plane = before[0] + z * stride[0] + i * dilation[0]
-                for j in range(kernel[1]):
-                    line = before[1] + y * stride[1] + j * dilation[1]
-                    there = 0 <= plane < depths and 0 <= line < height
-                    complete = complete and there
-                    for m in range(kernel[2]):
-                        if met % pitch == 3 * chain:
-                            met += 3
-                        lines[met] = ((i * kernel[1] + j) * kernel[2] + m) * taps * wide
-                        lines[met + 1] = plane * to_plane + line * to_line + m * dilation[2] * to_pixel
-                        lines[met + 2] = m * dilation[2] if there else BEYOND
-                        met += 3
-            at = n * out_layout[0] + z * out_layout[2] + y * out_layout[3] + column * out_layout[4]
-            if straight:
-                target, to, next_pixel = out, at, out_layout[4]
-            else:
-                target, to, next_pixel = scratch, (y * columns * pitch_out if turned else np.int64(0)), pitch_out
-            for residue in range(min(apart, columns)):
-                count = -(-(columns - residue) // apart)
-                left = before[2] + (column + residue) * stride[2]
-                j, place = origin + left * to_pixel, to + residue * next_pixel
-                for first in range(0, count, results):
-                    whole = complete and left >= 0 and left + reach <= width
-                    w = begin * products
-                    for c in range(begin, end, wide):
-                        c = min(c, channels - wide)
-                        i = c - low
-                        if whole:
-                            tile = inside(numbers, j + i, step, left, between, width, lines, 0, pitch, weights, w)
-                        else:
-                            tile = anywhere(numbers, j + i, step, left, between, width, lines, 0, pitch, weights, w)
-                        tile = add_row(tile, bias, c)
-                        if epilogue[0] != 0:
-                            tile = activated(tile, epilogue)
-                        store_some(tile, target, place + i, apart * next_pixel, count - first)
-                        w += products * wide
-                    left += results * pace * between
-                    j += results * pace * step
-                    place += results * apart * next_pixel
-            if not straight and turned == 0:
-                unload_line(out, at, out_layout[1], out_layout[4], channels, columns, scratch, np.int64(0), channels)
-        if turned:
-            at = n * out_layout[0] + low * out_layout[1]
-            if rows == 1 or out_layout[3] == columns * out_layout[4]:
-                unload_line(
-                    out, at, out_layout[1], out_layout[4], pitch_out, rows * columns, scratch, np.int64(0), pitch_out
-                )
-            else:
-                for y in range(rows):
-                    line = y * columns * pitch_out
-                    unload_line(
-                        out,
-                        at + y * out_layout[3],
-                        out_layout[1],
-                        out_layout[4],
-                        pitch_out,
-                        columns,
-                        scratch,
-                        line,
-                        pitch_out,
-                    )
+    def compute(  # type: ignore[no-untyped-def]
+        target, to, next_pixel, numbers, origin, to_pixel, first_column, stride, columns, apart, step, between, reach,
+        complete, width, lines, pitch, begin, end, channels, low, products, weights, bias, epilogue,
+    ):  # fmt: skip
+        wide, active = vectors * lanes_of(target), epilogue[0] != 0
+        for residue in range(min(apart, columns)):
+            count = -(-(columns - residue) // apart)
+            left = first_column + residue * stride
+            j, place = origin + left * to_pixel, to + residue * next_pixel
+            for first in range(0, count, results):
+                whole = complete != 0 and left >= 0 and left + reach <= width
+                w = begin * products
+                for c in range(begin, end, wide):
+                    c = min(c, channels - wide)
+                    i = c - low
+                    if whole:
+                        tile = inside(numbers, j + i, step, left, between, width, lines, 0, pitch, weights, w)
+                    else:
+                        tile = anywhere(numbers, j + i, step, left, between, width, lines, 0, pitch, weights, w)
+                    tile = add_row(tile, bias, c)
+                    if active:
+                        tile = activated(tile, epilogue)
+                    store_some(tile, target, place + i, apart * next_pixel, count - first)
+                    w += products * wide
+                left += results * pace * between
+                j += results * pace * step
+                place += results * apart * next_pixel
 
-    block.__qualname__ = f"_channels{'-'.join(map(str, form))}"
-    return jit.scratch_kernel(block)
+    compute.__name__ = compute.__qualname__ = f"_row{'-'.join(map(str, form))}"
+    return jit.Part(compute, _ROW)
+
+
+@jit.scratch_kernel
+def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, parts):  # type: ignore[no-untyped-def]
+    """Compute a rectangle of the result for all channels, or an image for some of them."""
+    task, horizontal = divmod(task, grid[3])
+    task, vertical = divmod(task, grid[2])
+    task, part = divmod(task, grid[4])
+    n, z = divmod(task, grid[1])
+    stride, dilation, before, kernel, share, (channels, chain, span), (together, turned, _), form = sizes
+    taps, pace, vectors = form
+    results = SUMS // vectors
+    wide, apart = vectors * lanes_of(x), share[2]
+    row, column = vertical * share[0], horizontal * share[1]
+    rows, columns = min(share[0], out_layout[6] - row), min(share[1], out_layout[7] - column)
+    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = x_layout
+    # The last tile of channels may overlap the one before.
+    begin, end = part * together, min((part + 1) * together, channels)
+    low = min(begin, channels - wide)
+    pitch_out, numbers, origin = channels, x, n * x_layout[0]
+    if turned:
+        pitch_out = end - low
+        numbers = scratch[rows * columns * pitch_out :]
+        start = origin + low * to_channel
+        if to_pixel == 1 and to_line == width:
+            load_line(numbers, np.int64(0), pitch_out, x, start, pitch_out, height * width, to_channel, to_pixel)
+        else:
+            for y in range(height):
+                to = y * width * pitch_out
+                load_line(numbers, to, pitch_out, x, start + y * to_line, pitch_out, width, to_channel, to_pixel)
+        origin, to_pixel, to_line = np.int64(0), pitch_out, width * pitch_out
+    products = kernel[0] * kernel[1] * kernel[2] * taps
+    # What neighbours in a row of taps, or without one neighbouring results, are apart.
+    between = dilation[2] if taps > 1 else stride[2]
+    step = between * to_pixel
+    reach = (results - 1) * pace * between + span
+    straight = out_layout[1] == 1 and turned == 0
+    pitch = 3 * (chain + 1)
+    lines = np.empty((-(-kernel[0] * kernel[1] * kernel[2] // chain) + 1) * pitch, np.int64)
+    for y in range(row, row + rows):
+        lines[:] = -1
+        met, complete = 0, True
+        for i in range(kernel[0]):
+            plane = before[0] + z * stride[0] + i * dilation[0]
+            for j in range(kernel[1]):
+                line = before[1] + y * stride[1] + j * dilation[1]
+                there = 0 <= plane < depths and 0 <= line < height
+                complete = complete and there
+                for m in range(kernel[2]):
+                    if met % pitch == 3 * chain:
+                        met += 3
+                    lines[met] = ((i * kernel[1] + j) * kernel[2] + m) * taps * wide
+                    lines[met + 1] = plane * to_plane + line * to_line + m * dilation[2] * to_pixel
+                    lines[met + 2] = m * dilation[2] if there else BEYOND
+                    met += 3
+        at = n * out_layout[0] + z * out_layout[2] + y * out_layout[3] + column * out_layout[4]
+        if straight:
+            target, to, next_pixel = out, at, out_layout[4]
+        else:
+            target, to, next_pixel = scratch, (y * columns * pitch_out if turned else np.int64(0)), pitch_out
+        _compute_row(
+            parts[0],
+            (target, to, next_pixel, numbers, origin, to_pixel, before[2] + column * stride[2], stride[2], columns,
+             apart, step, between, reach, np.int64(complete), width, lines, pitch, begin, end, channels, low, products,
+             weights, bias, epilogue),
+        )  # fmt: skip
+        if not straight and turned == 0:
+            unload_line(out, at, out_layout[1], out_layout[4], channels, columns, scratch, np.int64(0), channels)
+    if turned:
+        at = n * out_layout[0] + low * out_layout[1]
+        if rows == 1 or out_layout[3] == columns * out_layout[4]:
+            unload_line(
+                out, at, out_layout[1], out_layout[4], pitch_out, rows * columns, scratch, np.int64(0), pitch_out
+            )
+        else:
+            for y in range(rows):
+                line = y * columns * pitch_out
+                unload_line(
+                    out,
+                    at + y * out_layout[3],
+                    out_layout[1],
+                    out_layout[4],
+                    pitch_out,
+                    columns,
+                    scratch,
+                    line,
+                    pitch_out,
+                )

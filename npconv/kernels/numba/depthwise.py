@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, channels, jit, planes
+from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.scrolling import Sums, elements_of, full_ones, over_slab, sums_of
@@ -109,14 +110,14 @@ def _straight(problem: ConvProblem, threads: int) -> Way:
     before = tuple(-pad for pad, _ in problem.padding)
     sizes = np.array(
         [stride, before, (1, *span), (together, *block[:2]), (multiplier, problem.products, at_once),
-         (dilation[1] if kernel[1] > 1 else 1, dilation[2], size)]
+         (dilation[1] if kernel[1] > 1 else 1, dilation[2], size), (kernel[2], 0, 0)]
     )  # fmt: skip
     blank = stride[2] * (room + 1) + problem.span[2]  # a row outside of the image
     scratch = blank + kernel[2] * room + at_once * (size + multiplier * pitch) + 2 * many
     form = (kernel[1:], stride[1:], dilation[2] == 1 or kernel[2] == 1)
     return Way(
-        lambda: _straight_kernel(*form), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid), sizes,
-        np.zeros(2, np.int64),
+        _straight_block, lambda: _straight_rows(*form), int(np.prod(grid)), (scratch, problem.compute_dtype),
+        np.array(grid), sizes, np.zeros(2, np.int64),
     )  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), before, (kernel[0], rows, columns),
          (together, *block[:2]), (multiplier, problem.products, full_ones(problem)),
-         (dilation[1] if kernel[1] > 1 else 1, at_once, gap), (stride[1] * kernel[2], room, 0)]
+         (dilation[1] if kernel[1] > 1 else 1, at_once, gap), (stride[1] * kernel[2], room, sums.columns)]
     )  # fmt: skip
     offsets = [
         ((i * len(phases[0]) + phases[0].index(j % stride[1])) * len(phases[1])
@@ -160,8 +161,8 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     most = min(max(at_once, BLOCK), together)
     scratch = room + most * (each * plane + multiplier * block.rows * -(-block.columns // wide) * wide) + 2 * wide
     return Way(
-        lambda: _down_kernel(sums), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid), sizes,
-        np.array(offsets + phases[0] + phases[1]),
+        _down_block, lambda: _down_runs(sums), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid),
+        sizes, np.array(offsets + phases[0] + phases[1]),
     )  # fmt: skip
 
 
@@ -175,9 +176,9 @@ def conv(
         way, filters = plan.along, weights.in_vectors
     elif plan.turned is not None:
         way, filters = plan.turned, weights.in_vectors
-    way.kernel().run(
+    way.kernel.run(
         way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
-        scratch=way.scratch,
+        jit.addresses((way.part(),), out.dtype), scratch=way.scratch,
     )  # fmt: skip
 
 
@@ -195,7 +196,7 @@ def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], den
         weights, w, bias, b, epilogue,
     ):  # fmt: skip
         kept = kept_numbers(weights, w + taps - 1, -1, taps)
-        lanes = lanes_of(out)
+        lanes, active = lanes_of(out), epilogue[0] != 0
         done = np.int64(0)
         while done < count:
             done = min(done, count - rows)  # the last ones may be computed twice
@@ -212,7 +213,7 @@ def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], den
                     tile = add_anywhere(tile, kept, addresses, i, apart, masks, mask)
                 if folded:
                     tile = unfolded(tile)
-                if epilogue[0] != 0:
+                if active:
                     tile = activated(tile, epilogue)
                 store(tile, out, at + done * step + x0, step)
             done += rows
@@ -220,176 +221,237 @@ def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], den
     return jit.specialised(compute, rows, kernel, stride, dense, within=True)
 
 
+_ROWS_OF_PLANES = "aiiiaiiiaiiiiiiiiiiaaiiiiaa"
+_compute_rows = calling(_ROWS_OF_PLANES)
+_write_mask, _write_folded_mask = mask_of(1), mask_of(2)
+
+
 @cache
-def _straight_kernel(kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> jit.Kernel:
-    """Return the kernel for planes that are read as they are."""
+def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> jit.Part:
+    """Return the sums of rows of results, of planes that are read as they are."""
     one, several = (_over_image(rows, kernel, stride, dense) for rows in (1, ROWS))
-    across, write_mask = kernel[1], mask_of(stride[1])
+    products = kernel[0] * kernel[1]
 
-    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, phases):  # type: ignore[no-untyped-def]
-        """Compute a rectangle of the result for some channels."""
-        task, horizontal = divmod(task, grid[4])
-        task, vertical = divmod(task, grid[3])
-        task, z = divmod(task, grid[2])
-        n, part = divmod(task, grid[1])
-        pace, before, span, share, (multiplier, products, at_once), (dilation, apart, size) = sizes
-        first = part * share[0]
-        end = min(first + share[0], len(bias) // multiplier)
-        row, column = vertical * share[1], horizontal * share[2]
-        rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
-        height, width = x_layout[6], x_layout[7]
-        top, left = before[1] + row * pace[1], before[2] + column * pace[2]
-        # The image's rows and columns that are met.
-        upper, lower = max(top, 0), min(top + (rows - 1) * pace[1] + span[1], height)
-        inner, outer = max(left, 0), min(left + (columns - 1) * pace[2] + span[2], width)
-        lanes = lanes_of(x)
-        # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
-        # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
-        lined = out_layout[4] == 1
-        long = lined and columns >= lanes
-        closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
-        straight = end * multiplier if long else end * multiplier - 1 if closed else np.int64(0)
-        room = -(-columns // lanes) * lanes
-        beyond = left + room * pace[2] + span[2]  # the columns that vectors read end there
-        pitch = rows * room
-        row_end = pace[2] * (room + 1) + span[2]
-        blank, scratch = scratch[:row_end], scratch[row_end:]
-        clear(blank, np.int64(0), len(blank))
-        masks, scratch = scratch[: across * room], scratch[across * room :]
-        for vector in range(room // lanes):
-            x0 = min(vector * lanes, columns - lanes) if long else vector * lanes
-            for m in range(across):
-                write_mask(masks, (vector * across + m) * lanes, left + x0 * pace[2] + m * apart, width)
-        piece, result = scratch[: at_once * size], scratch[at_once * size :]
-        begin = first
-        while begin < end:
-            number = min(at_once, end - begin)
-            start = n * x_layout[0] + begin * x_layout[1] + z * pace[0] * x_layout[2]
-            low = start + upper * x_layout[3] + left
-            high = start + (number - 1) * x_layout[1] + (lower - 1) * x_layout[3] + beyond
-            as_it_is = x_layout[4] == 1 and low >= 0
-            if as_it_is and high > len(x) and number > 1:  # the array's last plane, by itself
-                number -= 1
-                high -= x_layout[1]
-            if as_it_is and high <= len(x):
-                numbers, origin, line, next_plane = x, start + left, x_layout[3], x_layout[1]
+    def compute(  # type: ignore[no-untyped-def]
+        out, at, to_plane, to_row, x, begin, next_plane, line, blank, top, jump, height, rows, columns, long, apart,
+        left, span, width, masks, weights, f, end, first, multiplier, bias, epilogue,
+    ):  # fmt: skip
+        """Compute results of filters from ``f`` on, counted from ``first``, so many of each plane of the input."""
+        while f < end:
+            origin, k = begin + f // multiplier * next_plane, first + f
+            for residue in range(min(jump, rows)):
+                count = -(-(rows - residue) // jump)
+                to, y = at + f * to_plane + residue * to_row, top + residue * stride[0]
+                if count >= ROWS:
+                    several(
+                        out, to, jump * to_row, x, origin, line, blank, y, jump, height, count, columns, long, apart,
+                        left, span, width, masks, weights, k * products, bias, k, epilogue,
+                    )  # fmt: skip
+                else:
+                    one(
+                        out, to, jump * to_row, x, origin, line, blank, y, jump, height, count, columns, long, apart,
+                        left, span, width, masks, weights, k * products, bias, k, epilogue,
+                    )  # fmt: skip
+            f += 1
+
+    compute.__name__ = compute.__qualname__ = f"_rows{kernel}-{stride}-{dense}"
+    return jit.Part(compute, _ROWS_OF_PLANES)
+
+
+@jit.scratch_kernel
+def _straight_block(  # type: ignore[no-untyped-def]
+    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, phases, parts
+):
+    """Compute a rectangle of the result for some channels."""
+    task, horizontal = divmod(task, grid[4])
+    task, vertical = divmod(task, grid[3])
+    task, z = divmod(task, grid[2])
+    n, part = divmod(task, grid[1])
+    pace, before, span, share, (multiplier, _, at_once), (dilation, apart, size), (across, _, _) = sizes
+    first = part * share[0]
+    end = min(first + share[0], len(bias) // multiplier)
+    row, column = vertical * share[1], horizontal * share[2]
+    rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
+    height, width = x_layout[6], x_layout[7]
+    top, left = before[1] + row * pace[1], before[2] + column * pace[2]
+    # The image's rows and columns that are met.
+    upper, lower = max(top, 0), min(top + (rows - 1) * pace[1] + span[1], height)
+    inner, outer = max(left, 0), min(left + (columns - 1) * pace[2] + span[2], width)
+    lanes = lanes_of(x)
+    # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
+    # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
+    lined = out_layout[4] == 1
+    long = lined and columns >= lanes
+    closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
+    straight = end * multiplier if long else end * multiplier - 1 if closed else np.int64(0)
+    room = -(-columns // lanes) * lanes
+    beyond = left + room * pace[2] + span[2]  # the columns that vectors read end there
+    pitch = rows * room
+    row_end = pace[2] * (room + 1) + span[2]
+    blank, scratch = scratch[:row_end], scratch[row_end:]
+    clear(blank, np.int64(0), len(blank))
+    masks, scratch = scratch[: across * room], scratch[across * room :]
+    for vector in range(room // lanes):
+        x0 = min(vector * lanes, columns - lanes) if long else vector * lanes
+        for m in range(across):
+            at, first_column = (vector * across + m) * lanes, left + x0 * pace[2] + m * apart
+            if pace[2] == 1:
+                _write_mask(masks, at, first_column, width)
             else:
-                if x_layout[4] == 1 and low < 0:
-                    number = 1
-                line = max(outer - inner, 0)
-                margin = max(-before[2], 0)
-                numbers, origin, next_plane = piece, margin + left - inner - upper * line, size
-                if lower > upper and line > 0:
-                    load_planes(piece, margin, size, x, x_layout, start, number, (0, upper, inner), 1, (1, 1, 1),
-                                (1, lower - upper, line), phases, 1)  # fmt: skip
-            k = begin * multiplier
-            at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-            at += row * out_layout[3] + column * out_layout[4]
-            f = np.int64(0)
-            for _ in range(number):
-                for _ in range(multiplier):
-                    for residue in range(min(dilation, rows)):
-                        count = -(-(rows - residue) // dilation)
-                        if k + f < straight:
-                            target, to = out, at + f * out_layout[1] + residue * out_layout[3]
-                            step = dilation * out_layout[3]
-                        else:
-                            target, to, step = result, f * pitch + residue * room, dilation * room
-                        y = top + residue * pace[1]
-                        if count >= ROWS:
-                            several(target, to, step, numbers, origin, line, blank, y, dilation, height, count,
-                                    columns, long, apart, left, span[2], width, masks, weights, (k + f) * products,
-                                    bias, k + f, epilogue)  # fmt: skip
-                        else:
-                            one(target, to, step, numbers, origin, line, blank, y, dilation, height, count, columns,
-                                long, apart, left, span[2], width, masks, weights, (k + f) * products, bias, k + f,
-                                epilogue)  # fmt: skip
-                    f += 1
-                origin += next_plane
-            written = min(max(straight - k, 0), number * multiplier)
-            at += written * out_layout[1]
-            unload_planes(out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
-                          pitch, room)  # fmt: skip
-            begin += number
+                _write_folded_mask(masks, at, first_column, width)
+    piece, result = scratch[: at_once * size], scratch[at_once * size :]
+    begin = first
+    while begin < end:
+        number = min(at_once, end - begin)
+        start = n * x_layout[0] + begin * x_layout[1] + z * pace[0] * x_layout[2]
+        low = start + upper * x_layout[3] + left
+        high = start + (number - 1) * x_layout[1] + (lower - 1) * x_layout[3] + beyond
+        as_it_is = x_layout[4] == 1 and low >= 0
+        if as_it_is and high > len(x) and number > 1:  # the array's last plane, by itself
+            number -= 1
+            high -= x_layout[1]
+        if as_it_is and high <= len(x):
+            numbers, origin, line, next_plane = x, start + left, x_layout[3], x_layout[1]
+        else:
+            if x_layout[4] == 1 and low < 0:
+                number = 1
+            line = max(outer - inner, 0)
+            margin = max(-before[2], 0)
+            numbers, origin, next_plane = piece, margin + left - inner - upper * line, size
+            if lower > upper and line > 0:
+                load_planes(piece, margin, size, x, x_layout, start, number, (0, upper, inner), 1, (1, 1, 1),
+                            (1, lower - upper, line), phases, 1)  # fmt: skip
+        k = begin * multiplier
+        at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
+        at += row * out_layout[3] + column * out_layout[4]
+        written = min(max(straight - k, 0), number * multiplier)
+        if written > 0:
+            _compute_rows(
+                parts[0],
+                (out, at, out_layout[1], out_layout[3], numbers, origin, next_plane, line, blank, top, dilation, height,
+                 rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, np.int64(0), written, k,
+                 multiplier, bias, epilogue),
+            )  # fmt: skip
+        if written < number * multiplier:
+            _compute_rows(
+                parts[0],
+                (result, np.int64(0), pitch, room, numbers, origin, next_plane, line, blank, top, dilation, height,
+                 rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, written,
+                 number * multiplier, k, multiplier, bias, epilogue),
+            )  # fmt: skip
+        at += written * out_layout[1]
+        unload_planes(out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
+                      pitch, room)  # fmt: skip
+        begin += number
 
-    block.__qualname__ = f"_straight{kernel}-{stride}-{dense}"
-    return jit.scratch_kernel(block)
+
+_RUNS_OF_PLANES = "aiiiiaiiiiiniiiaiiiiiaaa"
+_compute_runs = calling(_RUNS_OF_PLANES)
 
 
 @cache
-def _down_kernel(sums: Sums) -> jit.Kernel:
-    """Return the kernel for planes."""
+def _down_runs(sums: Sums) -> jit.Part:
+    """Return the sums that scroll down planes of a slab."""
     one = over_slab(sums, 1)
     several = one if sums.columns == 1 else over_slab(sums, sums.columns)
 
-    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets):  # type: ignore[no-untyped-def]
-        """Compute a rectangle of the result for some channels."""
-        task, horizontal = divmod(task, grid[4])
-        task, vertical = divmod(task, grid[3])
-        task, z = divmod(task, grid[2])
-        n, part = divmod(task, grid[1])
-        stride, (depth_step, down, across), before, window, share, (multiplier, products, full), others, more = sizes
-        dilation, gap, apart, room = others[0], others[2], more[0], scratch[: more[1]]
-        scratch = scratch[more[1] :]
-        first = part * share[0]
-        together = min(share[0], len(bias) // multiplier - first)
-        row, column = vertical * share[1], horizontal * share[2]
-        rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
-        elements = (len(offsets) - down - across) // 2
-        phases = offsets[2 * elements :]
-        plane = window[1] * window[2]
-        size = window[0] * down * across * plane
-        lanes = lanes_of(x)
-        wide = sums.columns * lanes
-        # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
-        # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
-        lined = out_layout[4] == 1
-        long = lined and columns >= lanes
-        closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
-        at_once = others[1] if x_layout[1] != 1 and (lined or out_layout[1] != 1) else max(others[1], BLOCK)
-        at_once = min(at_once, together)
-        piece, result = scratch[gap : at_once * size + wide], scratch[at_once * size + wide :]
-        width = -(-columns // wide) * wide
-        pitch = rows * width
-        clear(piece, np.int64(0), at_once * size)  # once: padding is the same for all
-        for begin in range(first, first + together, at_once):
-            number = min(at_once, first + together - begin)
-            start = n * x_layout[0] + begin * x_layout[1]
-            origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
-            load_planes(
-                piece, np.int64(0), plane, x, x_layout, start, number, origin, depth_step, stride, window, phases, down
-            )
-            k = begin * multiplier
-            at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-            at += row * out_layout[3] + column * out_layout[4]
-            straight = number * multiplier if long else number * multiplier - 1 if closed else 0
-            for f in range(number * multiplier):
-                for residue in range(min(dilation, rows)):
-                    count = -(-(rows - residue) // dilation)
-                    source = f // multiplier * size + residue * window[2]
-                    x0 = np.int64(0)
-                    while x0 < columns:
-                        many = columns - x0 > lanes and (columns >= wide or f >= straight)
-                        if f < straight:
-                            x0 = min(x0, max(columns - (wide if many else lanes), np.int64(0)))
-                            target, to = out, at + f * out_layout[1] + residue * out_layout[3] + x0
-                            step = dilation * out_layout[3]
-                        else:
-                            target, to = result, f * pitch + residue * width + x0
-                            step = dilation * width
-                        if many:
-                            several(target, to, step, piece, source + x0, dilation * window[2], count, offsets,
-                                    elements, full, apart, weights, (k + f) * products, bias, k + f, epilogue,
-                                    room)  # fmt: skip
-                            x0 += wide
-                        else:
-                            one(target, to, step, piece, source + x0, dilation * window[2], count, offsets,
-                                elements, full, apart, weights, (k + f) * products, bias, k + f, epilogue,
-                                room)  # fmt: skip
-                            x0 += lanes
-            at += straight * out_layout[1]
-            unload_planes(out, out_layout, at, number * multiplier - straight, rows, columns, result, straight * pitch,
-                          pitch, width)  # fmt: skip
+    def compute(  # type: ignore[no-untyped-def]
+        out, at, to_plane, to_row, straight, piece, size, line, dilation, rows, columns, offsets, elements, full,
+        apart, weights, f, end, first, multiplier, products, bias, epilogue, room,
+    ):  # fmt: skip
+        """Compute results of filters from ``f`` on, counted from ``first``, so many of each plane of the input.
 
-    block.__qualname__ = f"_down{'-'.join(map(str, sums))}"
-    return jit.scratch_kernel(block)
+        What is written ``straight`` into the result ends with its rows, but for rows that are shorter than a vector.
+        """
+        lanes = lanes_of(out)
+        wide = sums.columns * lanes
+        while f < end:
+            w, k = (first + f) * products, first + f
+            for residue in range(min(dilation, rows)):
+                count = -(-(rows - residue) // dilation)
+                source = f // multiplier * size + residue * line
+                x0 = np.int64(0)
+                while x0 < columns:
+                    many = columns - x0 > lanes and (columns >= wide or straight == 0)
+                    if straight != 0:
+                        x0 = min(x0, max(columns - (wide if many else lanes), np.int64(0)))
+                    to = at + f * to_plane + residue * to_row + x0
+                    if many:
+                        several(
+                            out, to, dilation * to_row, piece, source + x0, dilation * line, count, offsets, elements,
+                            full, apart, weights, w, bias, k, epilogue, room,
+                        )  # fmt: skip
+                        x0 += wide
+                    else:
+                        one(
+                            out, to, dilation * to_row, piece, source + x0, dilation * line, count, offsets, elements,
+                            full, apart, weights, w, bias, k, epilogue, room,
+                        )  # fmt: skip
+                        x0 += lanes
+            f += 1
+
+    compute.__name__ = compute.__qualname__ = f"_runs{'-'.join(map(str, sums))}"
+    return jit.Part(compute, _RUNS_OF_PLANES)
+
+
+@jit.scratch_kernel
+def _down_block(  # type: ignore[no-untyped-def]
+    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets, parts
+):
+    """Compute a rectangle of the result for some channels."""
+    task, horizontal = divmod(task, grid[4])
+    task, vertical = divmod(task, grid[3])
+    task, z = divmod(task, grid[2])
+    n, part = divmod(task, grid[1])
+    stride, (depth_step, down, across), before, window, share, (multiplier, products, full), others, more = sizes
+    dilation, gap, apart, room = others[0], others[2], more[0], scratch[: more[1]]
+    scratch = scratch[more[1] :]
+    first = part * share[0]
+    together = min(share[0], len(bias) // multiplier - first)
+    row, column = vertical * share[1], horizontal * share[2]
+    rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
+    elements = (len(offsets) - down - across) // 2
+    phases = offsets[2 * elements :]
+    plane = window[1] * window[2]
+    size = window[0] * down * across * plane
+    lanes = lanes_of(x)
+    wide = more[2] * lanes
+    # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
+    # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
+    lined = out_layout[4] == 1
+    long = lined and columns >= lanes
+    closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
+    at_once = others[1] if x_layout[1] != 1 and (lined or out_layout[1] != 1) else max(others[1], BLOCK)
+    at_once = min(at_once, together)
+    piece, result = scratch[gap : at_once * size + wide], scratch[at_once * size + wide :]
+    width = -(-columns // wide) * wide
+    pitch = rows * width
+    clear(piece, np.int64(0), at_once * size)  # once: padding is the same for all
+    for begin in range(first, first + together, at_once):
+        number = min(at_once, first + together - begin)
+        start = n * x_layout[0] + begin * x_layout[1]
+        origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
+        load_planes(
+            piece, np.int64(0), plane, x, x_layout, start, number, origin, depth_step, stride, window, phases, down
+        )
+        k = begin * multiplier
+        at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
+        at += row * out_layout[3] + column * out_layout[4]
+        straight = number * multiplier if long else number * multiplier - 1 if closed else 0
+        if straight > 0:
+            _compute_runs(
+                parts[0],
+                (out, at, out_layout[1], out_layout[3], np.int64(1), piece, size, window[2], dilation, rows, columns,
+                 offsets, elements, full, apart, weights, np.int64(0), straight, k, multiplier, products, bias,
+                 epilogue, room),
+            )  # fmt: skip
+        if straight < number * multiplier:
+            _compute_runs(
+                parts[0],
+                (result, np.int64(0), pitch, width, np.int64(0), piece, size, window[2], dilation, rows, columns,
+                 offsets, elements, full, apart, weights, straight, number * multiplier, k, multiplier, products, bias,
+                 epilogue, room),
+            )  # fmt: skip
+        at += straight * out_layout[1]
+        unload_planes(out, out_layout, at, number * multiplier - straight, rows, columns, result, straight * pitch,
+                      pitch, width)  # fmt: skip

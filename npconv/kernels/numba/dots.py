@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
+from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.slab import clear, copy_numbers, load_planes, unload_planes
 from npconv.kernels.numba.taps import rows_of_taps, store_sums
 from npconv.kernels.numba.tile import VECTOR_BYTES
@@ -55,6 +56,8 @@ RESULTS = 9
 TILE = 3, 4
 """Results, and filters, of a tile where a group has so many filters."""
 
+OF_SEVERAL = TILE[0] * TILE[1]
+
 LARGE = 300
 """Elements of a kernel from which on it pays to load the slab for few results of some filters: 4 filters a group take
 0.8 times as long at 28², 1.3 times at 14²."""
@@ -73,7 +76,8 @@ longer (32 channels of 112² on a Zen 3), three a tenth.
 class Plan(NamedTuple):
     """A problem's numbers, as the kernel takes them."""
 
-    kernel: Callable[[], jit.Kernel]
+    kernel: jit.Kernel
+    part: Callable[[], jit.Part]
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
@@ -123,14 +127,14 @@ def _straight(problem: ConvProblem, threads: int) -> Plan:
     together = min(max(min(NUMBERS // (channels * math.prod(met)), share), 1), problem.groups)
     parts = -(-problem.groups // together)
     chain = math.isqrt(room // lanes) + 1
+    pace = dilation[1] if dilation[1] <= 2 and stride[1] == 1 else 0
     sizes = np.array(
         [stride, dilation, tuple(-pad for pad, _ in problem.padding), (problem.groups, together, chain),
-         (channels, filters, 0), (rows, columns, 0), (*met, size)]
+         (channels, filters, 0), (rows, columns, 0), (*met, size), (height, width, pace)]
     )  # fmt: skip
-    pace = dilation[1] if dilation[1] <= 2 and stride[1] == 1 else 0
     form = (height, width, dilation[2], stride[2] == 1, pace)
     return Plan(
-        lambda: _straight_kernel(*form), problem.batch * parts * depth, problem.flops // 10,
+        _straight_block, lambda: _sums_of_plane(*form), problem.batch * parts * depth, problem.flops // 10,
         (size + room + RESULTS * lanes + filters * -(-RESULTS // lanes) * lanes, problem.compute_dtype),
         np.array((problem.batch, parts, depth)), sizes, np.zeros(0, np.int64), np.zeros(2, np.int64),
     )  # fmt: skip
@@ -172,11 +176,11 @@ def _over_slab(problem: ConvProblem, many: bool) -> Plan:
     steps = np.stack([row * pitch + column * lanes, row * kernel[2] + column * lanes], axis=1)
     sizes = np.array(
         [(stride[0], dilation[1], dilation[2]), (dilation[0], len(phases[0]), chain), before, (kernel[0], rows, pitch),
-         kernel, (channels, filters, tiles), parts[:3], (band, 0, 0)]
+         kernel, (channels, filters, tiles), parts[:3], (band, results, at_once)]
     )  # fmt: skip
     grid = (problem.batch, problem.groups, depth)
     return Plan(
-        lambda: _slab_kernel(results, at_once), int(np.prod(grid)), problem.flops // 10,
+        _slab_block, lambda: _sums_over_slab(results, at_once), int(np.prod(grid)), problem.flops // 10,
         (sum(parts), problem.compute_dtype), np.array(grid), sizes, np.concatenate([places, steps.reshape(-1)]),
         np.array(phases[0] + phases[1]),
     )  # fmt: skip
@@ -187,9 +191,9 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
-    plan.kernel().run(
+    plan.kernel.run(
         plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-        plan.places, plan.phases, scratch=plan.scratch,
+        plan.places, plan.phases, jit.addresses((plan.part(),), out.dtype), scratch=plan.scratch,
     )  # fmt: skip
 
 
@@ -203,9 +207,13 @@ def _finish(result, first, count, bias, k, epilogue):  # type: ignore[no-untyped
         store(row, result, place, 0)
 
 
+_TILE_OVER_SLAB = "aiaiininiaiiiiii"
+_multiply = calling(_TILE_OVER_SLAB)
+
+
 @cache
-def _slab_kernel(results: int, at_once: int) -> jit.Kernel:
-    """Return the kernel for planes that lie in the slab, so many results of so many filters at a time."""
+def _sums_over_slab(results: int, at_once: int) -> jit.Part:
+    """Return the sums of so many results of so many filters over a plane that lies in the slab."""
     number = results * at_once
 
     def multiply(  # type: ignore[no-untyped-def]
@@ -246,90 +254,108 @@ def _slab_kernel(results: int, at_once: int) -> jit.Kernel:
                 added += count
         add_to(add(total, tile), sums, at, lanes)
 
-    multiply = jit.specialised(multiply, results, at_once)
+    multiply.__name__ = multiply.__qualname__ = f"_multiply{results}-{at_once}"
+    return jit.Part(multiply, _TILE_OVER_SLAB)
 
-    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, places, phases):  # type: ignore[no-untyped-def]
-        """Compute a plane of the result for the filters of a group."""
-        task, z = divmod(task, grid[2])
-        n, g = divmod(task, grid[1])
-        stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), parts, more = sizes
-        ends, band = (parts[0], parts[0] + parts[1], parts[0] + parts[1] + parts[2]), more[0]
-        piece, flat, sums = scratch[: ends[0]], scratch[ends[0] : ends[1]], scratch[ends[1] : ends[2]]
-        lanes = lanes_of(x)
-        totals, result = scratch[ends[2] : ends[2] + len(sums) // lanes], scratch[ends[2] + len(sums) // lanes :]
-        wide, plane = -(-kernel[2] // lanes) * lanes, window[1] * window[2]
-        steps = places[tiles * results :]
-        clear(piece, np.int64(0), parts[0])
-        clear(sums, np.int64(0), parts[2])
-        origin = (before[0] + z * stride[0], before[1], before[2])
-        across = len(phases) - down
-        apart = channels * kernel[0] * kernel[1] * kernel[2]
-        for c in range(channels):
-            start = n * x_layout[0] + (g * channels + c) * x_layout[1]
-            one = np.int64(1)
-            load_planes(
-                piece, np.int64(0), plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down
-            )
-            for i in range(kernel[0]):
-                begin = i * down * across * plane
-                for k in range(0, filters, at_once):
-                    first = g * filters + min(k, filters - at_once)  # the last ones may overlap those before
-                    w = ((first * channels + c) * kernel[0] + i) * kernel[1] * kernel[2]
-                    # Rows whose last vector would be read behind the last filter are copied.
-                    there = (len(weights) - w - (at_once - 1) * apart - wide) // kernel[2] + 1
-                    rows = min(max(there, 0), kernel[1])
-                    others = kernel[1] - rows
-                    for f in range(at_once if others else 0):
-                        for row in range(others):
-                            source = w + f * apart + (rows + row) * kernel[2]
-                            copy_numbers(flat, (f * others + row) * wide, weights, source, kernel[2])
-                    for tile in range(tiles):
-                        at, place = (k * tiles + tile * at_once) * results * lanes, tile * results
-                        multiply(sums, at, piece, begin, window[2], places, place, steps, band, weights, w, kernel[2],
-                                 apart, rows, kernel[2], chain)  # fmt: skip
-                        if others:
-                            multiply(sums, at, piece, begin + rows * window[2], window[2], places, place, steps, band,
-                                     flat, np.int64(0), wide, others * wide, others, kernel[2], chain)  # fmt: skip
-        for some in range(0, len(totals), number):
-            store_sums(load(sums, some * lanes, number, 1), totals, some)
-        rows, columns = out_layout[6], out_layout[7]
-        pitch = -(-rows * columns // lanes) * lanes
-        for k in range(filters):
-            first = min(k // at_once * at_once, filters - at_once)
-            at = (k // at_once * tiles * results) * at_once + k - first
-            for place in range(rows * columns):
-                result[k * pitch + place] = totals[at + place * at_once]
-            _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
-        at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
-        unload_planes(out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
 
-    block.__qualname__ = f"_block{results}-{at_once}"
-    return jit.scratch_kernel(block)
+@jit.scratch_kernel
+def _slab_block(  # type: ignore[no-untyped-def]
+    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, places, phases, parts
+):
+    """Compute a plane of the result for the filters of a group."""
+    task, z = divmod(task, grid[2])
+    n, g = divmod(task, grid[1])
+    stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), bounds, more = sizes
+    ends, band = (bounds[0], bounds[0] + bounds[1], bounds[0] + bounds[1] + bounds[2]), more[0]
+    piece, flat, sums = scratch[: ends[0]], scratch[ends[0] : ends[1]], scratch[ends[1] : ends[2]]
+    lanes = lanes_of(x)
+    totals, result = scratch[ends[2] : ends[2] + len(sums) // lanes], scratch[ends[2] + len(sums) // lanes :]
+    wide, plane = -(-kernel[2] // lanes) * lanes, window[1] * window[2]
+    results, at_once = more[1], more[2]
+    steps = places[tiles * results :]
+    clear(piece, np.int64(0), bounds[0])
+    clear(sums, np.int64(0), bounds[2])
+    origin = (before[0] + z * stride[0], before[1], before[2])
+    across = len(phases) - down
+    apart = channels * kernel[0] * kernel[1] * kernel[2]
+    for c in range(channels):
+        start = n * x_layout[0] + (g * channels + c) * x_layout[1]
+        one = np.int64(1)
+        load_planes(
+            piece, np.int64(0), plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down
+        )
+        for i in range(kernel[0]):
+            begin = i * down * across * plane
+            for k in range(0, filters, at_once):
+                first = g * filters + min(k, filters - at_once)  # the last ones may overlap those before
+                w = ((first * channels + c) * kernel[0] + i) * kernel[1] * kernel[2]
+                # Rows whose last vector would be read behind the last filter are copied.
+                there = (len(weights) - w - (at_once - 1) * apart - wide) // kernel[2] + 1
+                rows = min(max(there, 0), kernel[1])
+                others = kernel[1] - rows
+                for f in range(at_once if others else 0):
+                    for row in range(others):
+                        source = w + f * apart + (rows + row) * kernel[2]
+                        copy_numbers(flat, (f * others + row) * wide, weights, source, kernel[2])
+                for tile in range(tiles):
+                    at, place = (k * tiles + tile * at_once) * results * lanes, tile * results
+                    _multiply(
+                        parts[0],
+                        (sums, at, piece, begin, window[2], places, place, steps, band, weights, w, kernel[2], apart,
+                         rows, kernel[2], chain),
+                    )  # fmt: skip
+                    if others:
+                        _multiply(
+                            parts[0],
+                            (sums, at, piece, begin + rows * window[2], window[2], places, place, steps, band, flat,
+                             np.int64(0), wide, others * wide, others, kernel[2], chain),
+                        )  # fmt: skip
+    number = results * at_once
+    for some in range(0, len(totals), number):
+        if number == RESULTS:
+            store_sums(load(sums, some * lanes, RESULTS, 1), totals, some)
+        else:
+            store_sums(load(sums, some * lanes, OF_SEVERAL, 1), totals, some)
+    rows, columns = out_layout[6], out_layout[7]
+    pitch = -(-rows * columns // lanes) * lanes
+    for k in range(filters):
+        first = min(k // at_once * at_once, filters - at_once)
+        at = (k // at_once * tiles * results) * at_once + k - first
+        for place in range(rows * columns):
+            result[k * pitch + place] = totals[at + place * at_once]
+        _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
+    at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
+    unload_planes(out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
+
+
+_PLANE = "aaiiiiaiiiiiiiiinniai"
+_sum_up_plane = calling(_PLANE)
 
 
 @cache
-def _straight_kernel(down: int, across: int, stride: int, dense: bool, pace: int) -> jit.Kernel:
-    """Return the kernel for a few results of planes that are read as they are.
+def _sums_of_plane(down: int, across: int, stride: int, dense: bool, pace: int) -> jit.Part:
+    """Return a few results' sums over planes that are read as they are.
 
     ``pace`` is that of the kernel's rows over the image's, if those that a row meets are neighbours, else 0.
     """
     results = down * across
     rows_at_once = TOGETHER if pace else 1
+    number_of_lines = (rows_at_once - 1) * pace + down
     add_all = rows_of_taps(down, across, stride, dense, "", rows_at_once, pace)
     add_inside = rows_of_taps(down, across, stride, dense, "columns", rows_at_once, pace)
     add_anywhere = rows_of_taps(down, across, stride, dense, "rows")
 
     def sum_up(  # type: ignore[no-untyped-def]
         sums, weights, w, line_w, rows, columns, x, origin, line, top, pace, step_y, step_x, height, width, left, lines,
-        edges, chain,
+        edges, chain, result, place,
     ):  # fmt: skip
-        """Add to ``sums`` a plane's products."""
+        """Add to ``sums`` a plane's products; if it is the last one, write their lanes' sums to ``result[place:]``."""
         lanes = lanes_of(sums)
         total = load(sums, 0, results, 1)
         tile = zeros(sums, results, 1)
         left_over = chain
-        for r in range(len(lines)):
-            lines[r, 0] = r * step_y * line
+        for r in range(number_of_lines):
+            lines[2 * r] = r * step_y * line
         for column in range(0, columns, lanes):
             edge, count = left + column * stride, columns - column
             whole = edge >= 0 and edge + (lanes - 1) * stride + (across - 1) * step_x < width and count >= lanes
@@ -349,8 +375,8 @@ def _straight_kernel(down: int, across: int, stride: int, dense: bool, pace: int
                 else:
                     for r in range(down):
                         there = 0 <= y + r * step_y < height
-                        edges[r, 0] = min(max(y + r * step_y, 0), max(height - 1, 0)) * line
-                        edges[r, 1] = width if there else 0
+                        edges[2 * r] = min(max(y + r * step_y, 0), max(height - 1, 0)) * line
+                        edges[2 * r + 1] = width if there else 0
                     tile = add_anywhere(tile, weights, i, line_w, count, x, j, edges, step_x, edge, width)
                     row += 1
                     left_over -= 1
@@ -358,55 +384,64 @@ def _straight_kernel(down: int, across: int, stride: int, dense: bool, pace: int
                     total = add(total, tile)
                     tile = zeros(sums, results, 1)
                     left_over = chain
-        store(add(total, tile), sums, 0, lanes)
+        total = add(total, tile)
+        if place >= 0:
+            store_sums(total, result, place)
+        else:
+            store(total, sums, 0, lanes)
 
-    sum_up = jit.specialised(sum_up, down, across, stride, dense, pace)
+    sum_up.__name__ = sum_up.__qualname__ = f"_plane{down}-{across}-{stride}-{dense}-{pace}"
+    return jit.Part(sum_up, _PLANE)
 
-    number_of_lines = (rows_at_once - 1) * pace + down
 
-    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, phases):  # type: ignore[no-untyped-def]
-        """Compute a plane of the result for some groups."""
-        task, z = divmod(task, grid[2])
-        n, part = divmod(task, grid[1])
-        step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met = sizes
-        lanes = lanes_of(x)
-        room = -(-columns // lanes) * lanes
-        plane, size = rows * columns, met[2]
-        piece, flat = scratch[:size], scratch[size : size + rows * room]
-        first = size + rows * room + RESULTS * lanes
-        sums, result = scratch[first - RESULTS * lanes : first], scratch[first:]
-        pitch = -(-results // lanes) * lanes
-        height, width = x_layout[6], x_layout[7]
-        top, left = before[1], before[2]
-        upper, lower = max(top, 0), min(top + met[0], height)
-        inner, outer = max(left, 0), min(left + met[1], width)
-        beyond = left + room * stride + across * step[2]  # the columns that vectors read end there
-        lines, edges = np.empty((number_of_lines, 2), np.int64), np.empty((down, 2), np.int64)
-        for g in range(part * together, min((part + 1) * together, groups)):
-            for k in range(filters):
-                clear(sums, np.int64(0), RESULTS * lanes)
-                for c in range(channels):
-                    start = n * x_layout[0] + (g * channels + c) * x_layout[1] + z * step[0] * x_layout[2]
-                    low, high = start + upper * x_layout[3] + left, start + (lower - 1) * x_layout[3] + beyond
-                    numbers, origin, line, y, tall = x, start + left, x_layout[3], top, height
-                    if x_layout[4] != 1 or low < 0 or high > len(x) or lower <= upper:
-                        line, tall = max(outer - inner, 0), max(lower - upper, 0)
-                        numbers, origin, y = piece, max(-left, 0) + left - inner, top - upper
-                        if lower > upper and line > 0:
-                            load_planes(piece, max(-left, 0), size, x, x_layout, start, 1, (0, upper, inner), 1,
-                                        (1, 1, 1), (1, lower - upper, line), phases, 1)  # fmt: skip
-                    w = ((g * filters + k) * channels + c) * plane
-                    kernels, line_w = weights, columns
-                    if w + (rows - 1) * columns + room > len(weights):
-                        for row in range(rows):
-                            copy_numbers(flat, row * room, weights, w + row * columns, columns)
-                        kernels, w, line_w = flat, np.int64(0), room
-                    sum_up(sums, kernels, w, line_w, rows, columns, numbers, origin, line, y, paces[1], step[1],
-                           step[2], tall, width, left, lines, edges, chain)  # fmt: skip
-                store_sums(load(sums, 0, results, 1), result, k * pitch)
-                _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
-            at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
-            unload_planes(out, out_layout, at, filters, down, across, result, 0, pitch, across)
-
-    block.__qualname__ = f"_straight{down}-{across}-{stride}-{dense}-{pace}"
-    return jit.scratch_kernel(block)
+@jit.scratch_kernel
+def _straight_block(  # type: ignore[no-untyped-def]
+    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, phases, parts
+):
+    """Compute a plane of the result for some groups."""
+    task, z = divmod(task, grid[2])
+    n, part = divmod(task, grid[1])
+    step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met, form = sizes
+    (down, across, pace), stride = form, paces[2]
+    results = down * across
+    lanes = lanes_of(x)
+    room = -(-columns // lanes) * lanes
+    plane, size = rows * columns, met[2]
+    piece, flat = scratch[:size], scratch[size : size + rows * room]
+    first = size + rows * room + RESULTS * lanes
+    sums, result = scratch[first - RESULTS * lanes : first], scratch[first:]
+    pitch = -(-results // lanes) * lanes
+    height, width = x_layout[6], x_layout[7]
+    top, left = before[1], before[2]
+    upper, lower = max(top, 0), min(top + met[0], height)
+    inner, outer = max(left, 0), min(left + met[1], width)
+    beyond = left + room * stride + across * step[2]  # the columns that vectors read end there
+    number_of_lines = (TOGETHER - 1) * pace + down
+    lines, edges = np.empty(2 * number_of_lines, np.int64), np.empty(2 * down, np.int64)
+    for g in range(part * together, min((part + 1) * together, groups)):
+        for k in range(filters):
+            clear(sums, np.int64(0), RESULTS * lanes)
+            for c in range(channels):
+                start = n * x_layout[0] + (g * channels + c) * x_layout[1] + z * step[0] * x_layout[2]
+                low, high = start + upper * x_layout[3] + left, start + (lower - 1) * x_layout[3] + beyond
+                numbers, origin, line, y, tall = x, start + left, x_layout[3], top, height
+                if x_layout[4] != 1 or low < 0 or high > len(x) or lower <= upper:
+                    line, tall = max(outer - inner, 0), max(lower - upper, 0)
+                    numbers, origin, y = piece, max(-left, 0) + left - inner, top - upper
+                    if lower > upper and line > 0:
+                        load_planes(piece, max(-left, 0), size, x, x_layout, start, 1, (0, upper, inner), 1,
+                                    (1, 1, 1), (1, lower - upper, line), phases, 1)  # fmt: skip
+                w = ((g * filters + k) * channels + c) * plane
+                kernels, line_w = weights, columns
+                if w + (rows - 1) * columns + room > len(weights):
+                    for row in range(rows):
+                        copy_numbers(flat, row * room, weights, w + row * columns, columns)
+                    kernels, w, line_w = flat, np.int64(0), room
+                _sum_up_plane(
+                    parts[0],
+                    (sums, kernels, w, line_w, rows, columns, numbers, origin, line, y, paces[1], step[1], step[2],
+                     tall, width, left, lines, edges, chain, result, k * pitch if c == channels - 1 else np.int64(-1)),
+                )  # fmt: skip
+            _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
+        at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
+        unload_planes(out, out_layout, at, filters, down, across, result, 0, pitch, across)

@@ -25,6 +25,7 @@ import types
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,12 @@ class Part:
                 found = self.code.address(types_of(self._form, numba.from_dtype(dtype)))
             self._addresses[dtype] = found
         return found
+
+
+@lru_cache(maxsize=4096)
+def addresses(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return where parts are in memory, as kernels take them."""
+    return np.array([part.address(dtype) for part in parts])
 
 
 def _loop(threads, tasks, handle, scratch, arguments):  # type: ignore[no-untyped-def]

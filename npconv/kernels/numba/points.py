@@ -82,12 +82,12 @@ def _of_sums(axes: Axes) -> jit.Part:
     def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue):  # type: ignore[no-untyped-def]
         """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results."""
         wide = width_of(result)
-        step = room * wide
+        step, active = room * wide, epilogue[0] != 0
         for i in range(rows):
             for j in range(across):
                 at = (first + i * down * pitch + j * right) * wide
                 to_results(result, at, pitch * wide, wide, points, tile * wide, columns * step, step, bias, b)
-                if epilogue[0] != 0:
+                if active:
                     for _ in range(down):
                         store(activated(load(result, at, right, COLUMNS), epilogue), result, at, wide)
                         at += pitch * wide
@@ -128,4 +128,4 @@ TILES, SUMS, FILTERS = range(3)
 @lru_cache(maxsize=4096)
 def parts_of(axes: Axes, dtype: np.dtype[Any]) -> np.ndarray:
     """Return where the transforms of filterings are, for kernels to call."""
-    return np.array([part(axes).address(dtype) for part in (_of_tiles, _of_sums, _of_filters)])
+    return jit.addresses((_of_tiles(axes), _of_sums(axes), _of_filters(axes)), dtype)

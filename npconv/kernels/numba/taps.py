@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from npconv.kernels.numba.tile import (
     Tile,
+    data_of,
     kept_where,
     lanes_within,
     order_of,
@@ -207,7 +208,7 @@ def rows_of_taps(
                 (pointer,) = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], a, at))
                 vector = vector_at(builder, pointer, tile)
                 numbers.append(kept_where(builder, counted, vector) if masked else vector)
-            table = context.make_array(signature.args[7])(context, builder, lines).data
+            table = data_of(context, builder, signature.args[7], lines)
             for place in range((together - 1) * pace + rows):
                 start = builder.add(j, builder.load(builder.gep(table, [index(2 * place)])))
                 if masked == "rows":
@@ -248,7 +249,7 @@ def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int, mask
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             result, kept, b, j, lines, column = arguments
             index = ir.IntType(64)
-            table = context.make_array(signature.args[4])(context, builder, lines).data
+            table = data_of(context, builder, signature.args[4], lines)
             row = Tile(tile.dtype, 1, 1)
             loaded: dict[tuple[int, int], Any] = {}
             for i in range(down):

@@ -52,9 +52,14 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, tile, ir.ArrayType(ir.VectorType(element, tile.lanes), tile.rows * tile.columns))
 
 
-def pointer_to(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def data_of(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """Return a pointer to the first element of an array, which may be given as one."""
+    return array if isinstance(kind, types.misc.CPointer) else context.make_array(kind)(context, builder, array).data
+
+
+def pointer_to(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
     """Return a pointer to ``array[index]``."""
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+    return builder.gep(data_of(context, builder, kind, array), [index])
 
 
 def vectors_at(builder: Any, tile: Tile, pointer: Any) -> list[Any]:

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from npconv.kernels.numba.tile import (
     VECTOR_BYTES,
     Tile,
+    data_of,
     kept_where,
     lanes_within,
     last_rows,
@@ -122,7 +123,7 @@ def multiply_add(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, j:
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, a, starts, i, b, j = arguments
-        numbers = context.make_array(signature.args[1])(context, builder, a).data
+        numbers = data_of(context, builder, signature.args[1], a)
         vectors = vectors_at(builder, tile, pointer_to(context, builder, signature.args[4], b, j))
         loaded = [vector_at(builder, vector, tile) for vector in vectors]
         for row, start in last_rows(builder, tile, signature.args[2], starts):
@@ -146,7 +147,7 @@ def multiply_add_rows(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: An
         result, a, starts, i, b, j = arguments
         vectors = vectors_at(builder, tile, pointer_to(context, builder, signature.args[4], b, j))
         loaded = [vector_at(builder, vector, tile) for vector in vectors]
-        numbers = context.make_array(signature.args[1])(context, builder, a).data
+        numbers = data_of(context, builder, signature.args[1], a)
         for row, start in last_rows(builder, tile, signature.args[2], starts):
             others = vectors_at(builder, tile, builder.gep(builder.gep(numbers, [start]), [i]))
             for column, (vector, other) in enumerate(zip(loaded, others, strict=True)):
@@ -183,7 +184,7 @@ def _adding_pairs(tile: Any, a: Any, starts: Any, b: Any, others: Any, part: boo
         within = lanes_within(builder, tile.lanes, ir.IntType(64)(0), counts[0], 0, 1) if part else None
 
         def loaded(array: int, numbers: Any, start: Any, i: Any) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, numbers).data
+            data = data_of(context, builder, signature.args[array], numbers)
             (pointer,) = vectors_at(builder, tile, builder.gep(builder.gep(data, [start]), [i]))
             vector = vector_at(builder, pointer, tile)
             return kept_where(builder, within, vector) if part else vector
@@ -285,7 +286,7 @@ def activated(typing: Any, tile: Any, epilogue: Any) -> Any:
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, epilogue = arguments
-        numbers = context.make_array(signature.args[1])(context, builder, epilogue).data
+        numbers = data_of(context, builder, signature.args[1], epilogue)
         slope, low, high = (
             repeated(builder, builder.load(builder.gep(numbers, [ir.IntType(64)(n)])), tile.lanes) for n in (1, 2, 3)
         )
