@@ -276,14 +276,14 @@ SHAPES = (
 )  # fmt: skip
 
 RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")
-"""Kernels and strides of most of which each is a kernel more to compile, two seconds of it."""
+"""Kernels and strides for most of which some more has to be compiled, about a second for each."""
 
 COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *DENSE, *DOTS} or not RARE.search(text))
 """The other problems: for vectors of other widths, those of float64 or of another machine."""
 
 
 SPECIALISED = ("depthwise", "winograd2", "winograd4")
-"""Engines that compile a kernel for each size of filters."""
+"""Engines that compile sums or transforms for each size of filters."""
 
 
 def few_kernels(algorithm: str) -> tuple[str, ...]:

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from numba.core.dispatcher import Dispatcher
+from numba.core.errors import TypingError
 from processes import python
 
 import npconv.kernels.numba
 from npconv.kernels.filtering import Filtering
 from npconv.kernels.numba import jit, points
+from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.jit import Kernel
 
 CALL = """
@@ -77,6 +80,27 @@ def test_arguments_of_other_types():
             out = np.zeros(5)
             kernel.run(5, 0, out, number, table[0] if table.ndim == 2 else table)
             assert (out == number * table.reshape(-1)[0]).all()
+
+
+def test_parts_are_given_what_they_take():
+    """An address has no types: so what is given is checked when the kernel that calls it is compiled."""
+
+    def double(numbers, count, table):
+        for index in range(count):
+            numbers[index] *= table[0]
+
+    part, call = jit.Part(double, "ain"), calling("ain")
+
+    def task(index, numbers, table, parts):
+        call(parts[0], (numbers, len(numbers), table))
+
+    parts = jit.addresses((part,), np.dtype(np.float64))
+    numbers, wrong = np.arange(4.0), "not of the form 'ain'"
+    Kernel(task).run(1, 0, numbers, np.array([2]), parts)
+    assert numbers.tolist() == [0, 2, 4, 6]
+    for others in ((np.ones((2, 2)), np.array([2])), (np.ones(4), np.array([2.0])), (np.ones(8)[::2], np.array([2]))):
+        with pytest.raises(TypingError, match=wrong):
+            Kernel(task).run(1, 0, *others, parts)
 
 
 COMPILING = """

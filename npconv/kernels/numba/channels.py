@@ -70,7 +70,7 @@ class Way(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What a kernel is compiled for."""
+    """What the sums of a row are compiled for."""
 
     taps: int
     """Taps of a row that are taken together, their weights in registers; 1 for rows of any width."""
@@ -91,7 +91,7 @@ def lanes(problem: ConvProblem) -> int:
 
 
 def form_of(problem: ConvProblem) -> Form:
-    """Return what the kernel of a canonical problem is compiled for."""
+    """Return what the sums of a canonical problem are compiled for."""
     width, stride = problem.kernel_size[2], problem.stride[2]
     taps, pace = (width, stride) if 1 < width <= TAPS and stride <= 2 else (1, 1)
     both = 2 * taps + SUMS + 1 < REGISTERS and problem.in_channels >= 2 * lanes(problem)
@@ -251,6 +251,10 @@ def _row(form: Form) -> jit.Part:
         target, to, next_pixel, numbers, origin, to_pixel, first_column, stride, columns, apart, step, between, reach,
         complete, width, lines, pitch, begin, end, channels, low, products, weights, bias, epilogue,
     ):  # fmt: skip
+        """Compute ``columns`` results for channels from ``begin`` to ``end``; the first of them is read as ``low``.
+
+        Each line that is met has its three numbers in ``lines``; if ``complete``, none of them is beyond the image.
+        """
         wide, active = vectors * lanes_of(target), epilogue[0] != 0
         for residue in range(min(apart, columns)):
             count = -(-(columns - residue) // apart)
@@ -353,15 +357,5 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
             )
         else:
             for y in range(rows):
-                line = y * columns * pitch_out
-                unload_line(
-                    out,
-                    at + y * out_layout[3],
-                    out_layout[1],
-                    out_layout[4],
-                    pitch_out,
-                    columns,
-                    scratch,
-                    line,
-                    pitch_out,
-                )
+                line, to = y * columns * pitch_out, at + y * out_layout[3]
+                unload_line(out, to, out_layout[1], out_layout[4], pitch_out, columns, scratch, line, pitch_out)

@@ -161,7 +161,8 @@ class Part:
     """A part of kernels that there are several of, which differ in it: called by its address.
 
     It is compiled by itself, so that kernels are compiled once for all of their parts, and kernels that have one part
-    compile it once. `npconv.kernels.numba.calls` tells of its ``form``. A call costs some 10 ns: parts have loops.
+    compile it once. `npconv.kernels.numba.calls` tells of its ``form``. Calls go through memory, as there are more
+    arguments than registers: so parts have loops, and each call is for many tiles, rows or planes.
     """
 
     def __init__(self, function: Callable[..., None], form: str) -> None:

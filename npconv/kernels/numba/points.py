@@ -1,13 +1,13 @@
 """Winograd's transforms of tiles, filters and sums, as parts of kernels: those of each filtering are compiled once.
 
 All that differs between filterings, such as F(4×4, 3×3) and F(2×2, 5×5), are these transforms and some numbers. When
-kernels were compiled for each, the first layer took 9.5 s until it had its result, and each of another kernel, stride
-or tile 3.7 to 6.5; now these take 0.9 to 3.1, and kernels are as fast: a part is called for many tiles or filters.
+kernels were compiled for each, a layer of another kernel, stride or tile than the first took 3.7 to 6.5 s until it had
+its result, and takes 0.9 to 3.1. Kernels are as fast: a part is called for many tiles or filters.
 """
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ tiles_to_points, sums_to_results, filters_to_points = calling(_TILES), calling(_
 TILES, SUMS, FILTERS = range(3)
 
 
-@lru_cache(maxsize=4096)
+@cache
 def parts_of(axes: Axes, dtype: np.dtype[Any]) -> np.ndarray:
     """Return where the transforms of filterings are, for kernels to call."""
     return jit.addresses((_of_tiles(axes), _of_sums(axes), _of_filters(axes)), dtype)

@@ -38,7 +38,7 @@ FEW = 9
 
 
 class Sums(NamedTuple):
-    """What a kernel is compiled for: the rows and columns of its tile, and more."""
+    """What the sums are compiled for: the rows and columns of its tile, and more."""
 
     rows: int
     columns: int
