@@ -10,8 +10,7 @@ before it begins.
 Kernels themselves call parts in which they differ, such as transforms, by address. What these take is told by a *form*,
 a letter for each argument: ``a`` is a flat array, all of one dtype, ``n`` one of integers, and ``i`` an integer. Of an
 array they get the address alone, and not the seven numbers that Numba has for one: with those, weight gradients of 512
-channels at 14² took a tenth longer. A part knows no length of an array, and
-raises nothing.
+channels at 14² took a tenth longer. A part knows no length of an array, and raises nothing.
 """
 
 from __future__ import annotations
