@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from npconv import loading
 from npconv.kernels import filtering
@@ -451,6 +451,7 @@ class Effort:
         return slab
 
 
+@lru_cache(maxsize=64)  # it is the same for each of them
 def prepared_bytes(problem: ConvProblem) -> int:
     """Return the bytes of the padded or cast copies that the textbook algorithms start from."""
     dtype = problem.compute_dtype

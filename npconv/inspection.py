@@ -103,7 +103,7 @@ class Explanation:
     ) -> None:  # fmt: skip
         self._problem, self._plans, self._kept, self._instead = problem, plans, kept, instead
         self._plan = plan = max(plans, key=lambda plan: plan.problem.flops)
-        chosen = [next(c for c in plan.candidates if c.algorithm is plan.algorithm) for plan in plans]
+        chosen = [plan.chosen for plan in plans]
         self.algorithm = plan.algorithm.name
         self.backend = plan.algorithm.backend
         self.reason = plan.reason
@@ -112,9 +112,7 @@ class Explanation:
         self.workspace = max(c.workspace for c in chosen) + kept
         self.threads = plan.threads
         self.output_shape = output_shape
-        self.refusals = {
-            (c.algorithm.backend, c.algorithm.name): c.refusal for c in plan.candidates if c.refusal is not None
-        }
+        self.refusals = plan.refusals
 
     def __repr__(self) -> str:
         return f"<Explanation: {self.backend} {self.algorithm}, {self.reason}>"

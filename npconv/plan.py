@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -52,28 +52,48 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen algorithm for a problem, and what else was considered."""
+    """The chosen algorithm for a problem, and why."""
 
     problem: ConvProblem
-    algorithm: Algorithm
+    choice: Choice
+    chosen: Candidate
     reason: str
-    candidates: tuple[Candidate, ...]
-    threads: int
-    few: bool
-    """Whether these threads are fewer than there are."""
 
-    strict: bool
+    @property
+    def algorithm(self) -> Algorithm:
+        """The chosen one."""
+        return self.chosen.algorithm
+
+    @property
+    def threads(self) -> int:
+        """How many threads it runs in."""
+        return self.chosen.threads
+
+    @property
+    def few(self) -> bool:
+        """Whether these are fewer than there are."""
+        return self.threads < self.choice.threads
 
     @property
     def seconds(self) -> float:
         """How long it should take."""
-        return next(c.seconds for c in self.candidates if c.algorithm is self.algorithm)
+        return self.chosen.seconds
 
     @property
     def modest(self) -> bool:
         """Whether it is within its limit of workspace."""
-        chosen = next(c for c in self.candidates if c.algorithm is self.algorithm)
-        return self.algorithm.within_limit(self.problem, chosen.workspace)
+        return self.algorithm.within_limit(self.problem, self.chosen.workspace)
+
+    @once
+    def candidates(self) -> list[Candidate]:
+        """All algorithms that there are on the backends to choose from, and how they stand to the problem."""
+        return candidates(self.problem, self.choice)
+
+    @property
+    def refusals(self) -> dict[tuple[str, str], str]:
+        """Why algorithms refuse the problem, by backend and name."""
+        found = ((a, _refusal(a, self.problem, self.choice.precision)) for a in considered(self.choice))
+        return {(a.backend, a.name): refusal for a, refusal in found if refusal is not None}
 
     def run(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any = None, part: Any = None) -> Any:
         """Compute the convolution into ``out`` (made by the backend where it is None) and return it.
@@ -139,7 +159,7 @@ class Plan:
     @once
     def computed(self) -> ConvProblem:
         """Return the problem as engines take it, with the precision of its sums."""
-        return replace(self.problem, loose=not self.strict)
+        return replace(self.problem, loose=self.choice.precision != "strict")
 
     @once
     def _of_call(self) -> tuple[Packing, Run]:
@@ -175,43 +195,46 @@ def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str 
     return algorithm.refuse(problem)
 
 
-def candidates(problem: ConvProblem, choice: Choice) -> list[Candidate]:
-    """Return all algorithms of the backends to choose from, and how they stand to a problem."""
+def considered(choice: Choice) -> list[Algorithm]:
+    """Return all algorithms of the backends to choose from."""
     if choice.backend == "auto":
-        considered = backends.cpu_backends()
+        names = backends.cpu_backends()
     else:
         backends.require(choice.backend)
-        considered = (choice.backend,)
+        names = (choice.backend,)
+    return [algorithm for name in names for algorithm in registry.candidates(name)]
+
+
+def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algorithm] | None = None) -> list[Candidate]:
+    """Return how algorithms stand to a problem: all of the backends to choose from, or those that are given."""
     times = winners.times(problem, choice) if choice.algorithm == "auto" else {}
 
     def standing(algorithm: Algorithm) -> Candidate:
         refusal = _refusal(algorithm, problem, choice.precision)
         if refusal is not None:  # what it would take need not make sense
             return Candidate(algorithm, refusal, math.inf, 0)
-        threads = _threads(algorithm, problem, choice)
-        return Candidate(
-            algorithm,
-            None,
-            algorithm.seconds(problem, threads, choice.packed),
-            algorithm.workspace(problem, threads, choice.packed),
-            times.get((algorithm.backend, algorithm.name)),
-            threads,
-        )
+        threads, workspace = _fitting(algorithm, problem, choice)
+        seconds = algorithm.seconds(problem, threads, choice.packed)
+        measured = times.get((algorithm.backend, algorithm.name))
+        return Candidate(algorithm, None, seconds, workspace, measured, threads)
 
-    return [standing(algorithm) for name in considered for algorithm in registry.candidates(name)]
+    return [standing(algorithm) for algorithm in (considered(choice) if algorithms is None else algorithms)]
 
 
-def _threads(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> int:
-    """Return how many of the threads an algorithm can have within its limit of workspace; all if none could.
+def _fitting(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> tuple[int, int]:
+    """Return how many of the threads an algorithm can have within its limit of workspace, and what these take.
 
-    Small results would not do for many threads otherwise: 64 channels at 56² for 16, whom `im2col` gives 505 µs, and
-    Winograd's tiles 113 to 160.
+    All, if none could. Small results would not do for many threads otherwise: 64 channels at 56² for 16, whom `im2col`
+    gives 505 µs, and Winograd's tiles 113 to 160.
     """
-
-    def fit(threads: int) -> bool:
-        return algorithm.within_limit(problem, algorithm.workspace(problem, threads, choice.packed))
-
-    return next((threads for threads in range(choice.threads, 0, -1) if fit(threads)), choice.threads)
+    all_of_them = choice.threads, algorithm.workspace(problem, choice.threads, choice.packed)
+    threads, workspace = all_of_them
+    while not algorithm.within_limit(problem, workspace):
+        if threads == 1:
+            return all_of_them
+        threads -= 1
+        workspace = algorithm.workspace(problem, threads, choice.packed)
+    return threads, workspace
 
 
 def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
@@ -236,18 +259,18 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     CudaUnavailableError
         If the CUDA backend was named and cannot run here.
     """
-    algorithm, backend = choice.algorithm, choice.backend
-    found = candidates(problem, choice)
-    named = [c for c in found if algorithm in ("auto", c.algorithm.name)]
+    algorithm, backend, every = choice.algorithm, choice.backend, considered(choice)
+    named = [entry for entry in every if algorithm in ("auto", entry.name)]
     if not named:
-        exists = ", ".join(dict.fromkeys(c.algorithm.name for c in found))
+        exists = ", ".join(dict.fromkeys(entry.name for entry in every))
         raise ValueError(f"algorithm {algorithm!r} does not exist on backend {backend!r}, which has {exists}")
-    able = [c for c in named if c.refusal is None]
-    if not able and named[0].refusal == NOTHING:  # any other does it as well
-        able = [c for c in found if c.refusal is None]
+    found = candidates(problem, choice, named)
+    able = [c for c in found if c.refusal is None]
     if not able:
-        others = ", ".join(dict.fromkeys(c.algorithm.name for c in found if c.refusal is None))
-        raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {named[0].refusal}; {others} can")
+        able = [c for c in candidates(problem, choice, every) if c.refusal is None]
+        if not able or found[0].refusal != NOTHING:  # of which any other has as little to do
+            others = ", ".join(dict.fromkeys(c.algorithm.name for c in able))
+            raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {found[0].refusal}; {others} can")
     small = modest(problem, able)
     best = min(small, key=lambda c: c.seconds)
     winner = winners.winner(problem, choice) if algorithm == "auto" else None
@@ -265,5 +288,4 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
         reason = "the fastest expected of those whose workspace is within its limit"
     else:
         reason = "the fastest expected of all that take this problem"
-    few = best.threads < choice.threads
-    return Plan(problem, best.algorithm, reason, tuple(found), best.threads, few, choice.precision == "strict")
+    return Plan(problem, choice, best, reason)

@@ -65,9 +65,9 @@ class ConvProblem:
     loose: bool = False
     """Whether sums may be as far off as ``precision="default"`` allows; set by `npconv.plan` for the engines."""
 
-    @property
+    @once
     def rank(self) -> int:
-        """Number of spatial axes."""
+        """How many spatial axes there are."""
         return len(self.input_size)
 
     @once
@@ -86,22 +86,22 @@ class ConvProblem:
         """Spatial size of the result."""
         return tuple(map(output_size, self.padded_size, self.span, self.stride))
 
-    @property
+    @once
     def taps(self) -> int:
         """Elements of one kernel plane."""
         return math.prod(self.kernel_size)
 
-    @property
+    @once
     def products(self) -> int:
         """Products that are summed up for one element of the result."""
         return self.in_channels // self.groups * self.taps
 
-    @property
+    @once
     def positions(self) -> int:
         """Elements of one output plane."""
         return math.prod(self.output_size)
 
-    @property
+    @once
     def compute_dtype(self) -> np.dtype[np.generic]:
         """Dtype in which products are summed."""
         return compute_dtype(self.dtype)
@@ -119,22 +119,22 @@ class ConvProblem:
     def _bytes(self, elements: int) -> int:
         return elements * np.dtype(self.dtype).itemsize
 
-    @property
+    @once
     def input_bytes(self) -> int:
         """Bytes of the input."""
         return self._bytes(self.batch * self.in_channels * math.prod(self.input_size))
 
-    @property
+    @once
     def weight_bytes(self) -> int:
         """Bytes of the weight."""
         return self._bytes(self.out_channels * self.products)
 
-    @property
+    @once
     def output_bytes(self) -> int:
         """Bytes of the result."""
         return self._bytes(self.batch * self.out_channels * self.positions)
 
-    @property
+    @once
     def padded_elements(self) -> int:
         """Elements of the input with its padding, without zeros between them."""
         up = self.up or (1,) * self.rank
@@ -205,6 +205,8 @@ class ConvProblem:
 
     def three(self, per_axis: tuple[int, ...], fill: int = 1) -> tuple[int, int, int]:
         """Extend a per-axis tuple to depth, height and width."""
+        if self.rank == 3:
+            return per_axis  # type: ignore[return-value]
         return (*(fill,) * (3 - self.rank), *per_axis)  # type: ignore[return-value]
 
 

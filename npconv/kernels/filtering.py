@@ -161,6 +161,7 @@ def _reach(axis: Filtering) -> int:
     return axis.points if axis.fold > 1 else int(max(phase.samples.stop for phase in axis.phases))
 
 
+@lru_cache(maxsize=1024)
 def axes(problem: ConvProblem, outputs: int) -> tuple[Filtering, Filtering]:
     """Return the filterings of height and width that make so many results, or one along an axis of one tap."""
     _, *kernel = problem.three(problem.kernel_size)

@@ -171,6 +171,8 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
     padded = not swapped and any(pad > 0 for pair in problem.padding for pad in pair)
     _, pace = _steps(problem)
     longest = chain_length(problem.products)
+    shares = dict.fromkeys(blocking.even(rows, -(-rows // parts)) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
+    panels_together = dict.fromkeys(blocking.even(panels, together) for together in (1, 2, 3, 4, 6, 8, 12, 16))
     for elements in ELEMENTS:
         columns = blocking.even(width, elements)
         lines = blocking.even(height, elements // columns)
@@ -181,8 +183,7 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
         window = (problem.output_size[0], (lines - 1) * pace[1] + (o_height - 1) * problem.stride[1] + 1,
                   (columns - 1) * pace[2] + (o_width - 1) * problem.stride[2] + 1)  # fmt: skip
         copied = images * _apart(math.prod(window), itemsize) if padded else 0
-        for parts, together in itertools.product((1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64), (1, 2, 3, 4, 6, 8, 12, 16)):
-            share, together = blocking.even(rows, -(-rows // parts)), blocking.even(panels, together)
+        for share, together in itertools.product(shares, panels_together):
             number = share * positions
             tasks = -(-rows // share) * -(-panels // together)
             chains = -(-block // longest)

@@ -248,20 +248,20 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
          (share, *block[:2]), (channels, filters, plane), (problem.groups, together, all_rows),
          (slivers, as_they_are, 0)]
     )  # fmt: skip
-    offsets: list[int] = []
+    offsets: list[np.ndarray] = []
     sums = []
+    depth_step = len(phases[0]) * len(phases[1]) * plane
     for one, shift in zip(problems, shifts, strict=True):
-        each = [
-            ((((c * kernel[0] + i) * len(phases[0]) + phases[0].index(j * dilation[1] % stride[1])) * len(phases[1])
-              + phases[1].index(m * one.dilation[2] % stride[2])) * plane
-             + j * dilation[1] // stride[1] * columns + m * one.dilation[2] // stride[2] + shift)
-            for c in range(channels) for i in range(kernel[0]) for j in range(kernel[1])
-            for m in range(one.kernel_size[2])
-        ]  # fmt: skip
-        cut_before = offsets[-len(each) :] == each  # what the problem before this one has cut
+        lines = [j * dilation[1] for j in range(kernel[1])]
+        pixels_of = [m * one.dilation[2] for m in range(one.kernel_size[2])]
+        to_line = [phases[0].index(j % stride[1]) * len(phases[1]) * plane + j // stride[1] * columns for j in lines]
+        to_pixel = [phases[1].index(m % stride[2]) * plane + m // stride[2] + shift for m in pixels_of]
+        to_plane = np.arange(channels * kernel[0]) * depth_step
+        each = (to_plane[:, None, None] + np.array(to_line, np.int64)[:, None] + np.array(to_pixel, np.int64)).ravel()
+        cut_before = bool(offsets) and np.array_equal(offsets[-1], each)  # what the problem before this one has cut
         sums.append((one.products, _even_chain(one), cut_before))
-        offsets += each
-    offsets += phases[0] + phases[1]
+        offsets.append(each)
+    offsets.append(np.array(phases[0] + phases[1]))
     spare = WIDEST * lanes
     pitch = -(-block.rows * columns // lanes) * lanes + spare
     at_once = min(together, BLOCK)
@@ -275,7 +275,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
         (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
-        sizes, turned_sizes, np.array(offsets), (many, as_they_are if many else len(problems) > 1 or all_rows > 0),
+        sizes, turned_sizes, np.concatenate(offsets),
+        (many, as_they_are if many else len(problems) > 1 or all_rows > 0),
     )  # fmt: skip
 
 
