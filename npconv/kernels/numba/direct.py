@@ -124,11 +124,13 @@ def conv(
 ) -> None:  # fmt: skip
     """Fill ``out``."""
     _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
-               plan.sizes, plan.runs, scratch=plan.scratch)  # fmt: skip
+               plan.sizes, plan.runs, slab.parts_of(out.dtype), scratch=plan.scratch)  # fmt: skip
 
 
 @jit.scratch_kernel
-def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, order, sizes, runs):  # type: ignore[no-untyped-def]
+def _block(  # type: ignore[no-untyped-def]
+    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, order, sizes, runs, slabs
+):
     """Compute a rectangle of the result for some panels."""
     task, place = divmod(task, grid[4])
     vertical, horizontal = divmod(order[place], grid[5])
@@ -157,7 +159,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
             for some in range(parts):
                 start = begin + image * x_layout[0] + some * share * x_layout[1]
                 to = image * size + some * (size // parts)
-                slab.load(piece, to, share, x, x_layout, start, share, origin, step, window)
+                slab.load(slabs, piece, to, share, x, x_layout, start, share, origin, step, window)
         begin, to_row, to_column, numbers = np.int64(0), pace[1] * window[2] * share, pace[2] * share, piece
         runs = runs[: len(runs) - pointwise]
     pixels = rows * columns
@@ -191,10 +193,11 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
         if straight and count == wide:
             continue
         if in_line:
-            slab.unload(out, at, out_layout[1], 0, out_layout[4], count, 1, images * pixels, result, 0, images * pixels)
+            slab.unload(slabs, out, at, out_layout[1], 0, out_layout[4], count, 1, images * pixels, result, 0,
+                        images * pixels)  # fmt: skip
         else:
             for image in range(images):
                 slab.unload(
-                    out, image * out_layout[0] + at, out_layout[1], out_layout[3], out_layout[4], count, rows, columns,
-                    result, image * pixels * wide, columns,
+                    slabs, out, image * out_layout[0] + at, out_layout[1], out_layout[3], out_layout[4], count, rows,
+                    columns, result, image * pixels * wide, columns,
                 )  # fmt: skip

@@ -209,7 +209,8 @@ def conv(
         if x_line is not None and w_line is not None:
             plan, x_layout, w_layout = plan.line, x_line, w_line
     both = (w, w_layout, x, x_layout) if plan.swapped else (x, x_layout, w, w_layout)
-    _block.run(plan.tasks, plan.work, *both, bias, epilogue, out, out_layout, plan.sizes, scratch=plan.scratch)
+    _block.run(plan.tasks, plan.work, *both, bias, epilogue, out, out_layout, plan.sizes, slab.parts_of(out.dtype),
+               scratch=plan.scratch)  # fmt: skip
 
 
 def _in_line(layout: np.ndarray) -> np.ndarray | None:
@@ -270,7 +271,7 @@ def _multiply(  # type: ignore[no-untyped-def]
 
 
 @jit.scratch_kernel
-def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue, out, out_layout, sizes):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue, out, out_layout, sizes, slabs):  # type: ignore[no-untyped-def]
     """Compute some rows for some panels."""
     (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = sizes[:4]
     (block_rows, block_columns, chain), result, stride, (copied, swapped, folded) = sizes[4:8]
@@ -348,8 +349,8 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue
                         for n in range(many):
                             for c in range(0, share, at_once):
                                 source = x_at + c * x_layout[0] + (image + n) * x_layout[1]
-                                slab.load(piece, n * to_image + c * to_x, at_once, x, strides, source, at_once, corner,
-                                          step, (window[0], rows, window[2]))  # fmt: skip
+                                slab.load(slabs, piece, n * to_image + c * to_x, at_once, x, strides, source, at_once,
+                                          corner, step, (window[0], rows, window[2]))  # fmt: skip
                     else:
                         base = x_at + image * x_layout[1] + corner[0] * to_plane
                         numbers = x[base + corner[1] * to_line + corner[2] * to_pixel :]
@@ -357,7 +358,7 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue
                         lane = min((first_panel + k) * wide, max(lanes - wide, 0))  # the last panel may overlap
                         for n in range(many):
                             slab.load(
-                                panel, k * room + n * height * width * pitch, pitch, lanes_of_all, lanes_strides,
+                                slabs, panel, k * room + n * height * width * pitch, pitch, lanes_of_all, lanes_strides,
                                 lanes_at + lane * lanes_layout[0] + (image + n) * lanes_layout[1], pitch,
                                 (lanes_origin[0] + z * lanes_step[0], lanes_origin[1] + y * lanes_step[1],
                                  lanes_origin[2] + left * lanes_step[2]),
@@ -388,12 +389,12 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue
                 _finish(sums, k * size, number, bias, g * panels * wide + lane - skipped, epilogue)
         at, count, begins = out_at + k * wide * to_lane, min(wide, lanes - lane), k * size + skipped
         if row_step != 0:
-            slab.unload(out, at, to_lane, 0, row_step, count, 1, number, sums, begins, number)
+            slab.unload(slabs, out, at, to_lane, 0, row_step, count, 1, number, sums, begins, number)
         else:
             for row in range(0, number, result[1] * result[2]):
                 c, i = divmod(row // (result[1] * result[2]), result[0])
-                slab.unload(out, at + c * to_row + i * out_layout[2], to_lane, out_layout[3], out_layout[4], count,
-                            result[1], result[2], sums, begins + row * wide, result[2])  # fmt: skip
+                slab.unload(slabs, out, at + c * to_row + i * out_layout[2], to_lane, out_layout[3], out_layout[4],
+                            count, result[1], result[2], sums, begins + row * wide, result[2])  # fmt: skip
 
 
 @jit.inline

@@ -87,7 +87,7 @@ def conv(
     """Fill ``out``."""
     _kernel(plan.results).run(
         plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.layout, plan.sizes,
-        scratch=plan.scratch,
+        slab.parts_of(out.dtype), scratch=plan.scratch,
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def _kernel(m: int) -> jit.Kernel:
 
     results_of = jit.specialised(results_of, m)
 
-    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, layout, sizes):  # type: ignore[no-untyped-def]
+    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, layout, sizes, slabs):  # type: ignore[no-untyped-def]
         """Compute a panel of filters for some channels."""
         (images, y_step, x_step), (channels, share, filters), (down, across, _), (rows, columns, together), _ = sizes
         part, panel = divmod(task, -(-filters // width_of(x)))
@@ -155,12 +155,13 @@ def _kernel(m: int) -> jit.Kernel:
                         image, lower = divmod(rest, y_step)
                         y, x0 = vertical * r * y_step + lower, horizontal * r * x_step + right
                         slab.load(
-                            piece, np.int64(0), channels, x, x_strides, begin * x_layout[0] + image * x_layout[1],
-                            channels, (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
+                            slabs, piece, np.int64(0), channels, x, x_strides,
+                            begin * x_layout[0] + image * x_layout[1], channels,
+                            (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
                         )  # fmt: skip
                         slab.load(
-                            kernel_piece, np.int64(0), wide, weights, layout, k * layout[1] + image * layout[0], wide,
-                            (0, y, x0), step, kernel_shape,
+                            slabs, kernel_piece, np.int64(0), wide, weights, layout, k * layout[1] + image * layout[0],
+                            wide, (0, y, x0), step, kernel_shape,
                         )  # fmt: skip
                         for i in range(rows):
                             for j in range(columns):
@@ -182,13 +183,13 @@ def _kernel(m: int) -> jit.Kernel:
         skipped = panel * wide - k
         at = begin * out_layout[0] + panel * wide * out_layout[1]
         if out_layout[0] == m * m * out_layout[4] and out_layout[3] == m * out_layout[4]:
-            slab.unload(out, at, out_layout[1], 0, out_layout[4], wide - skipped, 1, channels * m * m, result, skipped,
-                        channels * m * m)  # fmt: skip
+            slab.unload(slabs, out, at, out_layout[1], 0, out_layout[4], wide - skipped, 1, channels * m * m, result,
+                        skipped, channels * m * m)  # fmt: skip
         else:
             for c in range(channels):
                 slab.unload(
-                    out, at + c * out_layout[0], out_layout[1], out_layout[3], out_layout[4], wide - skipped, m, m,
-                    result, c * m * m * wide + skipped, m,
+                    slabs, out, at + c * out_layout[0], out_layout[1], out_layout[3], out_layout[4], wide - skipped, m,
+                    m, result, c * m * m * wide + skipped, m,
                 )  # fmt: skip
 
     block.__qualname__ = f"_block{m}"

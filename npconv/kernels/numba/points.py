@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npconv.kernels.filtering import Filtering
-from npconv.kernels.numba import jit
+from npconv.kernels.numba import jit, slab
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.folding import filter_to_points
 from npconv.kernels.numba.product import width_of
@@ -122,10 +122,10 @@ def _of_filters(axes: Axes) -> jit.Part:
 tiles_to_points, sums_to_results, filters_to_points = calling(_TILES), calling(_SUMS), calling(_FILTERS)
 """What kernels call the transforms by: ``tiles_to_points(parts[TILES], (points, at, …))``, as they are told above."""
 
-TILES, SUMS, FILTERS = range(3)
+TILES, SUMS, FILTERS = range(slab.OTHERS, slab.OTHERS + 3)
 
 
 @cache
 def parts_of(axes: Axes, dtype: np.dtype[Any]) -> np.ndarray:
-    """Return where the transforms of filterings are, for kernels to call."""
-    return jit.addresses((_of_tiles(axes), _of_sums(axes), _of_filters(axes)), dtype)
+    """Return where the transforms of filterings are, for kernels to call, behind those that slabs need."""
+    return slab.parts_of(dtype, (_of_tiles(axes), _of_sums(axes), _of_filters(axes)))

@@ -12,11 +12,14 @@ then the sizes of depth, height and width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from npconv.kernels import host
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
+from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.moves import (
     BLOCK,
     blank,
@@ -31,7 +34,7 @@ from npconv.kernels.numba.moves import (
     transpose_even,
 )
 from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.tile import COLUMNS
+from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
 
 
@@ -104,50 +107,68 @@ def clear(out, i, count):  # type: ignore[no-untyped-def]
         k += 1
 
 
+_LOAD, _UNLOAD = "aiianii" + 15 * "i", "aiiiiiiiaii"
+_load, _unload = calling(_LOAD), calling(_UNLOAD)
+
+
+def _load_slab(  # type: ignore[no-untyped-def]
+    slab, at, pitch, numbers, layout, start, channels, z, y, x, z_step, y_step, x_step, planes, rows, columns,
+    y_pace, x_pace, down, across, y_apart, x_apart,
+):  # fmt: skip
+    """Fill planes of a slab, as `load_folded` tells."""
+    parts, to_next = down * across, x_pace * x_step
+    for _ in range(planes):
+        for row in range(rows):
+            if parts > 1:
+                clear(slab, at, columns * pitch)
+            for part in range(parts):
+                j, i = divmod(part, across)
+                lower, right = y + (row * y_pace + j * y_apart) * y_step, x + i * x_apart * x_step
+                first, last = inside(right, to_next, columns, layout[7])
+                if z < 0 or z >= layout[5] or lower < 0 or lower >= layout[6]:
+                    first, last = columns, columns
+                if parts == 1:
+                    clear(slab, at, first * pitch)
+                    clear(slab, at + last * pitch, (columns - last) * pitch)
+                if first < last:
+                    source = start + z * layout[2] + lower * layout[3] + (right + first * to_next) * layout[4]
+                    to = at + first * pitch + part * channels
+                    load_line(slab, to, pitch, numbers, source, channels, last - first, layout[1], layout[4] * to_next)
+            at += columns * pitch
+        z += z_step
+
+
 _WHOLE = (1, 1, 1)
 
 
 @jit.inline
-def load(slab, at, pitch, numbers, layout, start, channels, origin, step, shape):  # type: ignore[no-untyped-def]
+def load(parts, slab, at, pitch, numbers, layout, start, channels, origin, step, shape):  # type: ignore[no-untyped-def]
     """Fill (planes, rows, columns, channels), from ``slab[at]`` on, with the pixels at origin + index * step.
 
     Pixels are ``pitch`` apart in the slab. Outside of the image there are zeros. ``start`` is the place of the first
-    channel at depth, height and width 0; ``origin``, ``step`` and ``shape`` are (depth, height, width).
+    channel at depth, height and width 0; ``origin``, ``step`` and ``shape`` are (depth, height, width). ``parts`` are
+    those of `parts_of`.
     """
-    load_folded(slab, at, pitch, numbers, layout, start, channels, origin, step, shape, _WHOLE, _WHOLE, _WHOLE)
+    load_folded(parts, slab, at, pitch, numbers, layout, start, channels, origin, step, shape, _WHOLE, _WHOLE, _WHOLE)
 
 
 @jit.inline
 def load_folded(  # type: ignore[no-untyped-def]
-    slab, at, pitch, numbers, layout, start, channels, origin, step, shape, pace, folds, apart
+    parts, slab, at, pitch, numbers, layout, start, channels, origin, step, shape, pace, folds, apart
 ):
     """Do the same where pixels are folded.
 
     A pixel has ``folds`` parts, which are ``apart`` steps from one to the next, and lies ``pace`` steps from the one
     before: these are (depth, height, width), too, of which height and width count.
     """
-    _, to_channel, to_plane, to_line, to_pixel, depth, height, width = layout
-    columns, parts = shape[2], folds[1] * folds[2]
-    to_next = pace[2] * step[2]
-    for plane in range(shape[0]):
-        z = origin[0] + plane * step[0]
-        for row in range(shape[1]):
-            if parts > 1:
-                clear(slab, at, columns * pitch)
-            for part in range(parts):
-                j, i = divmod(part, folds[2])
-                y, x = origin[1] + (row * pace[1] + j * apart[1]) * step[1], origin[2] + i * apart[2] * step[2]
-                first, last = inside(x, to_next, columns, width)
-                if z < 0 or z >= depth or y < 0 or y >= height:
-                    first, last = columns, columns
-                if parts == 1:
-                    clear(slab, at, first * pitch)
-                    clear(slab, at + last * pitch, (columns - last) * pitch)
-                if first < last:
-                    source = start + z * to_plane + y * to_line + (x + first * to_next) * to_pixel
-                    to = at + first * pitch + part * channels
-                    load_line(slab, to, pitch, numbers, source, channels, last - first, to_channel, to_pixel * to_next)
-            at += columns * pitch
+    z, y, x = origin
+    z_step, y_step, x_step = step
+    planes, rows, columns = shape
+    _load(
+        parts[LOAD],
+        (slab, at, pitch, numbers, layout, start, channels, z, y, x, z_step, y_step, x_step, planes, rows, columns,
+         pace[1], pace[2], folds[1], folds[2], apart[1], apart[2]),
+    )  # fmt: skip
 
 
 @jit.inline
@@ -177,8 +198,9 @@ def _loading(step):  # type: ignore[no-untyped-def]
 
     def load_blocks(slab, i, pitch, numbers, at, channels, pixels, to_channel):  # type: ignore[no-untyped-def]
         run, first = BLOCK, 0
-        if to_channel % (SETS // numbers.itemsize) == 0:
-            line = LINE // numbers.itemsize // step
+        itemsize = VECTOR_BYTES // lanes_of(slab)
+        if to_channel % (SETS // itemsize) == 0:
+            line = LINE // itemsize // step
             run = max(line * max(STAYS // (channels * LINE), 1), BLOCK)
             first = -(-to_next_line(numbers, at) // step) - line
         while first < pixels:
@@ -241,19 +263,38 @@ def _load_colours(slab, i, numbers, at, pixels, to_channel):  # type: ignore[no-
                 move(slab, i + 3 * x + c, numbers, at + c * to_channel + x)
 
 
+def _unload_slab(  # type: ignore[no-untyped-def]
+    out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch
+):
+    """Write a rectangle of pixels into a result, as `unload` tells."""
+    wide = width_of(out)
+    for row in range(rows):
+        line = first + row * pitch * wide
+        unload_line(out, start + row * to_line, to_filter, to_pixel, filters, columns, slab, line, wide)
+
+
 @jit.inline
 def unload(  # type: ignore[no-untyped-def]
-    out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch
+    parts, out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch
 ):
     """Write a rectangle of pixels into a result.
 
     ``start`` is the place of the first filter of the first pixel, and ``to_…`` the strides. From ``slab[first]`` on
     there are ``pitch`` pixels to a row, a panel's width of numbers to each, of which the first ``filters`` are wanted.
     """
-    wide = width_of(out)
-    for row in range(rows):
-        line = first + row * pitch * wide
-        unload_line(out, start + row * to_line, to_filter, to_pixel, filters, columns, slab, line, wide)
+    _unload(parts[UNLOAD], (out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch))
+
+
+LOAD, UNLOAD, OTHERS = range(3)
+_PARTS = jit.Part(_load_slab, _LOAD), jit.Part(_unload_slab, _UNLOAD)
+
+
+def parts_of(dtype: np.dtype[Any], others: tuple[jit.Part, ...] = ()) -> np.ndarray:
+    """Return where `load` and `unload` are, for kernels to call, and ``others`` behind them, from `OTHERS` on.
+
+    They are parts, as each kernel that has them would take two seconds longer to compile.
+    """
+    return jit.addresses((*_PARTS, *others), dtype)
 
 
 @jit.inline

@@ -187,7 +187,7 @@ def conv(
 ) -> None:  # fmt: skip
     """Fill ``out``."""
     _block.run(plan.tasks, plan.work, x, x_layout, *weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
-               plan.sizes, scratch=plan.scratch)  # fmt: skip
+               plan.sizes, slab.parts_of(out.dtype), scratch=plan.scratch)  # fmt: skip
 
 
 @jit.inline
@@ -252,7 +252,7 @@ def _combine(result, first, second, pitch, last, products, half, bias, b, other,
 
 
 @jit.scratch_kernel
-def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_layout, grid, order, sizes):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_layout, grid, order, sizes, slabs):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some pairs of panels."""
     task, place = divmod(task, grid[3])
     vertical, horizontal = divmod(order[place], grid[4])
@@ -287,7 +287,7 @@ def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_l
         for side in range(2):
             start += side * to_second * x_layout[1]
             to = side * pixels * count
-            slab.load(piece, to, count, x, x_layout, start, count, origin, stride, (1, rows, columns))
+            slab.load(slabs, piece, to, count, x, x_layout, start, count, origin, stride, (1, rows, columns))
         other = pixels * count
         _sum_up(sums, 7 * half * first, piece, starts, count, 0, other, half, count, scale, first, to_second)
     # Filters that lie side by side, of pixels that do, are written where they belong.
@@ -315,6 +315,6 @@ def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_l
         _combine(result, np.int64(0), second, wide, 2 * half - 1, products, half, bias, k, m, epilogue)
         for side in range(1 if alone else 2):
             slab.unload(
-                out, at + (m if side else k) * out_layout[1], out_layout[1], out_layout[3], out_layout[4],
+                slabs, out, at + (m if side else k) * out_layout[1], out_layout[1], out_layout[3], out_layout[4],
                 min(wide, filters - (m if side else k)), rows, columns, result, side * second, columns,
             )  # fmt: skip

@@ -103,7 +103,7 @@ def _pack(task, memory, weight, packed, sizes, numbers, parts):  # type: ignore[
 
 
 @jit.inline
-def unload(out, layout, place, residues, steps, first, filters, rows, columns, result, pitch):  # type: ignore[no-untyped-def]
+def unload(parts, out, layout, place, residues, steps, first, filters, rows, columns, result, pitch):  # type: ignore[no-untyped-def]
     """Write a rectangle of results where it belongs.
 
     It is of an image, a group, a panel's first filter of so many ``filters`` of the group, and a plane, and there of
@@ -113,7 +113,9 @@ def unload(out, layout, place, residues, steps, first, filters, rows, columns, r
     at = image * layout[0] + (g * filters + k) * layout[1] + z * layout[2]
     at += (lower + row * y_step) * layout[3] + (right + column * x_step) * layout[4]
     count = min(width_of(out), filters - k)
-    slab.unload(out, at, layout[1], y_step * layout[3], x_step * layout[4], count, rows, columns, result, 0, pitch)
+    slab.unload(
+        parts, out, at, layout[1], y_step * layout[3], x_step * layout[4], count, rows, columns, result, 0, pitch
+    )
 
 
 @jit.inline
@@ -176,7 +178,7 @@ def _block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, 
         start = image * x_layout[0] + g * channels * x_layout[1]
         steps = z_step, y_step, x_step
         slab.load_folded(
-            piece, np.int64(0), between, x, x_layout, start, channels, origin, steps, shape, units, folds, parted
+            parts, piece, np.int64(0), between, x, x_layout, start, channels, origin, steps, shape, units, folds, parted
         )
         tiles_to_points(
             parts[TILES],
@@ -210,7 +212,7 @@ def _block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, 
             )  # fmt: skip
             tile += tile_rows * tile_columns
             unload(
-                out, out_layout, (image, g, panel * wide, z), (lower, right), (y_step, x_step), (row, column),
+                parts, out, out_layout, (image, g, panel * wide, z), (lower, right), (y_step, x_step), (row, column),
                 filters, rows, columns, result, line,
             )  # fmt: skip
 

@@ -87,7 +87,7 @@ def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ign
         start = image * x_layout[0] + begin * x_layout[1]
         pace = steps[0], steps[1], steps[2]
         slab.load_folded(
-            piece, np.int64(0), between, x, x_layout, start, count, origin, pace, shape, units, folds, parted
+            parts, piece, np.int64(0), between, x, x_layout, start, count, origin, pace, shape, units, folds, parted
         )
         room = planes * width * folds_of_all
         to = part * n * step + (line - first_line) * tile_columns * room
@@ -155,8 +155,8 @@ def _products(  # type: ignore[no-untyped-def]
              -(-wanted // across), bias, k, epilogue),
         )  # fmt: skip
         unload(
-            out, out_layout, (image, np.int64(0), k, z), (lower, right), (y_step, x_step), (row, column), filters,
-            rows, wanted, result, tile_columns * across,
+            parts, out, out_layout, (image, np.int64(0), k, z), (lower, right), (y_step, x_step), (row, column),
+            filters, rows, wanted, result, tile_columns * across,
         )  # fmt: skip
 
 
