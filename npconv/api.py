@@ -113,8 +113,8 @@ def conv2d(
         stay integers.
     algorithm : str, default "auto"
         ``"auto"`` takes the fastest there is; ``"loop"``, ``"flatten"`` and ``"im2col"`` are the textbook's,
-        ``"direct"``, ``"planes"``, ``"depthwise"``, ``"dots"``, ``"outer"``, ``"pieces"``, ``"winograd2"`` and
-        ``"winograd4"`` faster ones; see `npconv.algorithms`.
+        ``"direct"``, ``"planes"``, ``"depthwise"``, ``"dense"``, ``"dots"``, ``"outer"``, ``"pieces"``,
+        ``"strassen"``, ``"winograd2"``, ``"winograd2x4"`` and ``"winograd4"`` faster ones; see `npconv.algorithms`.
     backend : {"auto", "numpy", "numba", "cuda"}
         ``"auto"`` follows the input: device arrays run on their device, anything else on the CPU.
     precision : {"default", "strict"}, optional
@@ -148,9 +148,9 @@ def conv2d(
     for ``precision="strict"``; the default precision lets ``"auto"`` take algorithms that transform their data,
     within max(64, 8 + √n) · eps · max Σ|input · weight|. Integers are exact modulo 2**bits. NaN and infinity go
     through as IEEE arithmetic takes them; zeros of the padding are multiplied like any others. Algorithms that
-    transform their data, ``"winograd2"``, ``"winograd4"`` and ``"pieces"``, spoil all results of a tile, up to 5 × 5 of
-    them, that meets one NaN, infinity, or number whose multiples overflow; ``"strassen"`` those of one more pixel of
-    the image, or of one more filter.
+    transform their data, ``"winograd2"``, ``"winograd2x4"``, ``"winograd4"`` and ``"pieces"``, spoil all results of a
+    tile, up to 5 × 5 of them, that meets one NaN, infinity, or number whose multiples overflow; ``"strassen"`` those of
+    one more pixel of the image, or of one more filter.
 
     The textbook's algorithms are those of Chellapilla, Puri and Simard, *High Performance Convolutional Neural
     Networks for Document Processing* (2006), §2 (loops) and §3.1 (unrolling into a matrix product); the others name

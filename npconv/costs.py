@@ -79,7 +79,7 @@ class Effort:
     """Rough speed of an engine, by what it does: products, copies of input and result, weights packed and streamed.
 
     ``products`` a second and thread in float32; ``panel`` vectors of filters that are computed together, ``tile``
-    results of a Winograd tile along an axis. ``pack`` is the cost of packing a number of the weight, in nanoseconds,
+    results of a Winograd tile down and across. ``pack`` is the cost of packing a number of the weight, in nanoseconds,
     and a quarter more for each that becomes of it, which calls that bring packed weights do not pay.
     """
 
@@ -87,7 +87,7 @@ class Effort:
     products: float
     pack: float
     panel: int = 0
-    tile: int = 1
+    tile: tuple[int, int] = (1, 1)
     dots: bool = False
     """Whether elements of the kernel are in the vectors, and not results."""
 
@@ -172,7 +172,7 @@ class Effort:
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
-        transforms = self.tile > 1 or self.pieces or self.quarters
+        transforms = self.tile != (1, 1) or self.pieces or self.quarters
         rate = self.products * SPEED[vector_bytes()][transforms] * 4 / itemsize
         if self.panel:
             wide = self._wide(problem) * (2 if self.quarters else 1)  # panels in pairs
@@ -181,7 +181,7 @@ class Effort:
             rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
             if self.slivers and problem.taps > problem.positions:
                 rate *= 0.3  # for a few results at a time, elements that fill no cache
-        if self.panel and self.tile == 1 and not self.pieces and problem.taps > problem.positions:
+        if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
             # For a few results at a time, filters that fill no cache; and if they are dilated, they meet short runs.
             rate *= 0.8 if problem.dilation[-1] == 1 else 0.6
         filters *= problem.groups
@@ -214,7 +214,7 @@ class Effort:
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and problem.data_format == "channels_first"
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
-        if self.tile > 1:
+        if self.tile != (1, 1):
             images, tiles_of_image = self._images(problem)
             pixels = images * tiles_of_image * math.prod(outputs)
             rate *= min(tiles_of_image * self._together(problem, threads) / self.LOWEST, 1)
@@ -231,7 +231,7 @@ class Effort:
         copied += pixels * filters * (2 if turned else 1)
         if self.pieces:
             copied += problem.batch * filters * self.FROM_POINTS
-        if turned and self.tile == 1 and not (self.pieces or self.quarters):
+        if turned and self.tile == (1, 1) and not (self.pieces or self.quarters):
             copied += self.TURNED * (problem.padded_elements + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
@@ -325,7 +325,7 @@ class Effort:
             return ((results * (7 - results) / 6) ** 2 if results < 6 else 1.0), 1.0
         if self.quarters:
             return 8 / 7, 7 / 4
-        if self.tile == 1:
+        if self.tile == (1, 1):
             return 1.0, 1.0
         axes = self._axes(problem)
         points = math.prod(axis.points * axis.fold / axis.taps for axis in axes)
@@ -370,7 +370,7 @@ class Effort:
 
     def _most(self, problem: ConvProblem, threads: int) -> int:
         """Return how many Winograd tiles a task may have."""
-        if self.tile == 1:
+        if self.tile == (1, 1):
             return 0
         elements = filtering.elements_of(problem, self._axes(problem))
         return tiles_at_once(problem, self._points(problem), elements, threads)
@@ -438,7 +438,7 @@ class Effort:
         if self.pieces:
             pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
             slab += 36 * (64 * 32 + pieces * 96) * 4
-        if self.tile > 1:
+        if self.tile != (1, 1):
             tiles = self._tiles(problem, self._most(problem, threads))
             pixels = math.prod(
                 (n - 1) * axis.pace + axis.reach for n, axis in zip(tiles, self._axes(problem), strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from npconv.kernels import filtering
 from npconv.problem import ConvProblem
@@ -40,8 +40,12 @@ def direct(problem: ConvProblem) -> str | None:
     return None
 
 
-def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], str | None]:
-    """Return the function that refuses all but kernels of so many taps, at stride 1 and 2, along height and width."""
+def winograd(taps: set[int], taps_of_two: Set[int] = frozenset()) -> Callable[[ConvProblem], str | None]:
+    """Return the function that refuses all but kernels of so many taps along height and width, at stride 1 and 2.
+
+    At stride 2 it refuses all if none are named for it.
+    """
+    strides = "strides of 1 and 2" if taps_of_two else "stride 1"
 
     def refuse(problem: ConvProblem) -> str | None:
         _, *kernel = problem.three(problem.kernel_size)
@@ -57,15 +61,15 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
             if s > 1 and (d > 1 or r == 1):
                 return "it takes no stride together with a dilation, or along an axis of one element"
             known = {1: taps, 2: taps_of_two}.get(s)
-            if known is None:
-                return "it is for strides of 1 and 2"
+            if not known:
+                return f"it is for {strides}"
             if r > 1 and r not in known:
                 return f"it is for kernels of {_ranges(known)} elements at stride {s}, not of {r}"
         refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
         if any(r > filtering.UNFOLDED and s > 1 for r, s in zip(kernel, stride, strict=True)):
             least = FOLDED
         elif any(r > filtering.WHOLE for r in kernel):
-            least = max(least // math.prod(axis.fold for axis in filtering.axes(problem, 4)), FOLDED)
+            least = max(least // math.prod(axis.fold for axis in filtering.axes(problem, (4, 4))), FOLDED)
         channels = problem.in_channels // problem.groups
         if refused is None and channels < least:
             of_group = "" if problem.groups == 1 else " a group"
@@ -75,7 +79,7 @@ def winograd(taps: set[int], taps_of_two: set[int]) -> Callable[[ConvProblem], s
     return refuse
 
 
-def _ranges(numbers: set[int]) -> str:
+def _ranges(numbers: Set[int]) -> str:
     """Return numbers in words.
 
     Examples

@@ -19,7 +19,7 @@ from npconv import costs, plan, recall
 from npconv.kernels.numba import blocking
 
 DIRECT = ("direct", "planes")
-WINOGRAD = ("winograd2", "winograd4", "pieces")
+WINOGRAD = ("winograd2", "winograd2x4", "winograd4", "pieces")
 TERMWISE = (*DIRECT, "depthwise", "dots", "outer", "dense")
 """Those that add up products as they are, so that NaN and infinity stay where they belong."""
 
@@ -282,7 +282,7 @@ COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *
 """The other problems: for vectors of other widths, those of float64 or of another machine."""
 
 
-SPECIALISED = ("depthwise", "winograd2", "winograd4")
+SPECIALISED = ("depthwise", "winograd2", "winograd2x4", "winograd4")
 """Engines that compile sums or transforms for each size of filters."""
 
 

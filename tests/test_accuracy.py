@@ -257,7 +257,7 @@ def largest_size(x, w, stride=1):
 FILTERINGS = [
     *[("winograd4", 3, 1), ("winograd2", 3, 1), ("winograd2", 5, 1), ("winograd4", 2, 1)],
     *[("winograd4", 3, 2), ("winograd2", 3, 2), ("winograd4", 4, 2), ("winograd2", 5, 2)],
-    *[("winograd4", 4, 1), ("winograd4", 5, 2), ("winograd4", 7, 2)],
+    *[("winograd4", 4, 1), ("winograd4", 5, 2), ("winograd4", 7, 2), ("winograd2x4", 3, 1)],
 ]
 SELDOM = FILTERINGS[3:10]
 """Those that run in float64 with ``--long`` only: the matrices are those of float32, and each takes 6 s to compile."""
@@ -402,7 +402,7 @@ def test_strassen_balances_channels():
     assert_close(npconv.conv2d(x, w, algorithm="strassen"), x, w, "smallest", 0.5)
 
 
-@pytest.mark.parametrize("algorithm", ["winograd4", "winograd2"])
+@pytest.mark.parametrize("algorithm", ["winograd4", "winograd2x4", "winograd2"])
 @pytest.mark.parametrize("make", [constants, thirds])
 def test_bound_of_transforms_of_volumes(algorithm, make):
     """Where filters are packed within the tasks, those of many planes are no longer chains than others."""

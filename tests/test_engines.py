@@ -146,7 +146,7 @@ def test_any_problem(data):
 
 @pytest.mark.parametrize("limit", [None, 2**17, 2**18])
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long), "float16"])
-@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd2x4", "winograd4"])
 def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
     """Winograd's engines pack filters within their tasks where packed ones take too much memory: in any bands."""
     texts = problems.texts_for(dtype, algorithm, request.config.getoption("--long"))
@@ -616,7 +616,7 @@ def test_workspace_of_filters_packed_within_tasks(size, weight, stride, threads)
             3, size, weight, None, np.dtype(kind), stride=stride, padding=0, dilation=1, groups=1,
             padding_mode="zeros", data_format="channels_first",
         ).canonical_form()  # fmt: skip
-        for engine in (winograd_plain.two, winograd_plain.four):
+        for engine in (winograd_plain.two, winograd_plain.two_by_four, winograd_plain.four):
             found = engine.plan(problem, threads)
             numbers = found.points + threads * max(found.scratch)
             assert numbers * np.dtype(kind).itemsize <= 1.25 * blocking.engine_limit(problem)
@@ -656,7 +656,7 @@ def test_strassen_keeps_nan_to_its_image(value):
             np.testing.assert_allclose(got[~spoiled], plain[~spoiled], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd2x4", "winograd4"])
 def test_winograd_keeps_nan_to_its_tile(algorithm):
     """A transform spreads what is not finite over a tile, but no further, and never hides it."""
     x = np.random.default_rng(2).standard_normal((2, 40, 30, 30)).astype("f4")

@@ -32,7 +32,7 @@ RUNS = (("end", "nan"), ("begin", "large"), ("end", "small"))
 """Where arrays end or begin with the guard, and what lies between."""
 
 
-@pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd4 within"])
+@pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd2x4 within", "winograd4 within"])
 def test_no_engine_trespasses(algorithm, request):
     """All of it with ``--long``: else every other problem at the beginning, and float64 at the end only.
 

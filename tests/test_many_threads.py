@@ -46,8 +46,8 @@ assert seen[-1][0] == 2
 @pytest.mark.parametrize(
     ("problem", "algorithms"),
     [
-        ((64, 64, 24, 3, 1), {"winograd2", "winograd4"}),
-        ((128, 64, 20, 3, 1), {"winograd2", "winograd4"}),
+        ((64, 64, 28, 3, 1), {"winograd2", "winograd2x4", "winograd4"}),
+        ((128, 64, 20, 3, 1), {"winograd2", "winograd2x4", "winograd4"}),
         ((256, 256, 28, 7, 256), {"depthwise"}),
     ],
 )

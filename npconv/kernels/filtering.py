@@ -18,7 +18,6 @@ times 5 products instead of 16.
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from itertools import repeat
 from typing import NamedTuple
 
 from npconv.problem import ConvProblem
@@ -162,13 +161,13 @@ def _reach(axis: Filtering) -> int:
 
 
 @lru_cache(maxsize=1024)
-def axes(problem: ConvProblem, outputs: int) -> tuple[Filtering, Filtering]:
+def axes(problem: ConvProblem, outputs: tuple[int, int]) -> tuple[Filtering, Filtering]:
     """Return the filterings of height and width that make so many results, or one along an axis of one tap."""
     _, *kernel = problem.three(problem.kernel_size)
     _, *stride = problem.three(problem.stride)
     _, *up = problem.three(problem.up or (1,) * problem.rank)
     before = [pad % u for (pad, _), u in zip(((0, 0), (0, 0), *problem.padding)[-2:], up, strict=True)]
-    down, across = map(_longest, repeat(outputs), kernel, stride, up, before)
+    down, across = map(_longest, outputs, kernel, stride, up, before)
     return down, across
 
 

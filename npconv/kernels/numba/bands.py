@@ -47,7 +47,7 @@ class Cut(NamedTuple):
     """Of workspace."""
 
 
-def cut(problem: ConvProblem, outputs: int, threads: int, wide: int) -> Cut:
+def cut(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int) -> Cut:
     """Cut a problem into bands and sections, for panels of ``wide`` filters."""
     down, across = axes(problem, outputs)
     n, itemsize = down.points * across.points, problem.compute_dtype.itemsize

@@ -161,10 +161,10 @@ def _products(  # type: ignore[no-untyped-def]
 
 
 class Plain:
-    """Tiles of m × m results as an engine: `npconv.kernels.packed` tells what its methods do."""
+    """Tiles of so many results down and across as an engine: `npconv.kernels.packed` tells what its methods do."""
 
-    def __init__(self, m: int) -> None:
-        self._m = m
+    def __init__(self, *results: int) -> None:
+        self._results = results[0], results[-1]
 
     def pack(self, problem: ConvProblem, weight: np.ndarray) -> Weights:
         """Return how to pack filters (K, C, kd, kh, kw), and they themselves."""
@@ -175,11 +175,11 @@ class Plain:
 
     def plan(self, problem: ConvProblem, threads: int) -> Plan:
         """Cut a canonical problem into tasks."""
-        filterings = axes(problem, self._m)
+        filterings = axes(problem, self._results)
         down, across = filterings
         n, itemsize = down.points * across.points, problem.compute_dtype.itemsize
         wide = product.width(problem.compute_dtype)
-        found = bands.cut(problem, self._m, threads, wide)
+        found = bands.cut(problem, self._results, threads, wide)
         channels, planes = problem.in_channels, problem.kernel_size[0]
         tile_columns = found.tile_columns
         tile_rows = -(-problem.output_size[1] // (problem.dilation[1] * down.results))
@@ -235,4 +235,4 @@ class Plain:
             )  # fmt: skip
 
 
-two, four = Plain(2), Plain(4)
+two, two_by_four, four = Plain(2), Plain(2, 4), Plain(4)
