@@ -100,10 +100,10 @@ def faster(times: float) -> str:
 
 
 def first_calls(run: dict[str, Any]) -> str:
-    """Return what a new process pays, as a Markdown table, or nothing if that was not measured."""
+    """Return what first calls take, as a Markdown table, or nothing if that was not measured."""
     found = {e["extra_info"]["what"]: e["stats"]["min"] for e in run["benchmarks"] if "what" in e["extra_info"]}
     rows = [f"| {what} | {seconds(least)} |" for what, least in found.items()]
-    return "\n".join(["| in a new process | |", "| --- | ---: |", *rows]) if rows else ""
+    return "\n".join(["| first calls | |", "| --- | ---: |", *rows]) if rows else ""
 
 
 def machine(run: dict[str, Any]) -> str:

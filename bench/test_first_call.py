@@ -1,4 +1,4 @@
-"""What a new process pays before it runs at full speed: importing npconv, and the first call of a kind."""
+"""What is paid before calls run at full speed: importing npconv, and the first call of a kind or of a size."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import npconv
@@ -92,3 +94,23 @@ def test_import(what, times, report):
 def test_first_call(call, cache, times, report):
     what = f"import and first call {call}, {cache}"
     report(f"first call, {cache}", times[what], what=what)
+
+
+SIZES = 20
+
+
+@pytest.mark.parametrize("kind", ["function", "layer"])
+def test_first_call_of_a_size(kind, pytestconfig, report):
+    """What images of sizes not met before pay in a process that runs: most of it to choose, and to cut into tasks."""
+    weight = np.ones((64, 64, 3, 3), np.float32)
+    called = npconv.Conv2d(weight) if kind == "layer" else lambda x: npconv.conv2d(x, weight)
+    found = defaultdict(list)
+    for number in range(min(ROUNDS, pytestconfig.getoption("--rounds"))):
+        for size in range(SIZES):
+            x = np.ones((1, 64, 20 + size, 20 + number), np.float32)
+            for call in ("first", "next"):
+                start = time.perf_counter()
+                called(x)
+                found[call].append(time.perf_counter() - start)
+    spared = np.array(found["first"]) - min(found["next"])
+    report("first call of a size", spared.tolist(), what=f"a size not met before, 3×3 {kind}: more than the next call")
