@@ -61,7 +61,9 @@ class Way(NamedTuple):
     """A problem's numbers in one memory order, as its kernel takes them."""
 
     kernel: jit.Kernel
-    part: Callable[[], jit.Part]
+    part: Callable[[int], jit.Part]
+    """Which depends on the activation, as `npconv.kernels.numba.depthwise` tells."""
+
     tasks: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
@@ -198,7 +200,7 @@ def way(problem: ConvProblem, threads: int, turned: bool = False) -> Way:
          (form.taps, form.pace, form.columns)]
     )  # fmt: skip
     return Way(
-        _block, lambda: _row(form), int(np.prod(grid)), (numbers, problem.compute_dtype), np.array(grid), sizes,
+        _block, lambda _: _row(form), int(np.prod(grid)), (numbers, problem.compute_dtype), np.array(grid), sizes,
         np.zeros(0, np.int64),
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.scrolling import Sums, elements_of, full_ones, over_slab, sums_of
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
 from npconv.kernels.numba.taps import addresses_of, kept_numbers, mask_of, products_of_rows, unfolded
-from npconv.kernels.numba.vector import activated, filled, lanes_of, store
+from npconv.kernels.numba.vector import activated, clipped, filled, lanes_of, store
 from npconv.problem import ConvProblem
 
 ROWS = 4
@@ -116,8 +116,8 @@ def _straight(problem: ConvProblem, threads: int) -> Way:
     scratch = blank + kernel[2] * room + at_once * (size + multiplier * pitch) + 2 * many
     form = (kernel[1:], stride[1:], dilation[2] == 1 or kernel[2] == 1)
     return Way(
-        _straight_block, lambda: _straight_rows(*form), int(np.prod(grid)), (scratch, problem.compute_dtype),
-        np.array(grid), sizes, np.zeros(2, np.int64),
+        _straight_block, lambda activation: _straight_rows(*form, activation), int(np.prod(grid)),
+        (scratch, problem.compute_dtype), np.array(grid), sizes, np.zeros(2, np.int64),
     )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     most = min(max(at_once, BLOCK), together)
     scratch = room + most * (each * plane + multiplier * block.rows * -(-block.columns // wide) * wide) + 2 * wide
     return Way(
-        _down_block, lambda: _down_runs(sums), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid),
+        _down_block, lambda _: _down_runs(sums), int(np.prod(grid)), (scratch, problem.compute_dtype), np.array(grid),
         sizes, np.array(offsets + phases[0] + phases[1]),
     )  # fmt: skip
 
@@ -178,47 +178,71 @@ def conv(
         way, filters = plan.turned, weights.in_vectors
     way.kernel.run(
         way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
-        jit.addresses((way.part(),), out.dtype), scratch=way.scratch,
+        jit.addresses((way.part(_activation(epilogue)),), out.dtype), scratch=way.scratch,
     )  # fmt: skip
 
 
-def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> Any:
+def _activation(epilogue: np.ndarray) -> int:
+    """Return 0 if there is no activation, 1 if it clips, and 2 if it has a slope."""
+    return 0 if epilogue[0] == 0 else 1 if epilogue[1] == 1 else 2
+
+
+def _finishing(folded: bool, activation: int) -> Any:
+    """Return what is done to sums before they are stored."""
+
+    def finished(tile, epilogue):  # type: ignore[no-untyped-def]
+        if folded:
+            tile = unfolded(tile)
+        if activation == 1:
+            tile = clipped(tile, epilogue)
+        elif activation == 2:
+            tile = activated(tile, epilogue)
+        return tile
+
+    return jit.specialised(finished, folded, activation, within=True)
+
+
+def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool, activation: int) -> Any:
     """Return the sums of some rows of results, of an image as it is; their weights stay in registers.
 
     Rows beyond the image are ``blank``; columns beyond it are masked. Taps of a row lie side by side if ``dense``.
+    Which ``activation`` there is, is known: to ask for it takes the weights' registers.
     """
     taps, across, folded = kernel[0] * kernel[1], kernel[1], stride[1] == 2
     addresses_of_rows = addresses_of((rows - 1) * stride[0] + kernel[0])
     add_inside, add_anywhere = (products_of_rows(kernel, stride, dense, masked) for masked in (False, True))
+
+    finished = _finishing(folded, activation)
 
     def compute(  # type: ignore[no-untyped-def]
         out, at, step, x, begin, line, blank, y, jump, height, count, columns, long, apart, left, span, width, masks,
         weights, w, bias, b, epilogue,
     ):  # fmt: skip
         kept = kept_numbers(weights, w + taps - 1, -1, taps)
-        lanes, active = lanes_of(out), epilogue[0] != 0
-        done = np.int64(0)
+        lanes = lanes_of(out)
+        done, vectors, pace = np.int64(0), -(-columns // lanes), lanes * stride[1]
+        # The vectors that meet nothing but the image come first: a loop for all has no registers for the weights.
+        first = min(max(-(left // pace), 0), vectors)
+        last = max(min((width - span - (lanes - 1) * stride[1] - left) // pace + 1, columns // lanes), first)
         while done < count:
             done = min(done, count - rows)  # the last ones may be computed twice
             addresses = addresses_of_rows(x, begin, line, y + done * jump * stride[0], jump, height, blank)
-            for vector in range(-(-columns // lanes)):
+            to = at + done * step
+            for vector in range(first, last):
+                tile = filled(bias, b, rows, 1)
+                tile = add_inside(tile, kept, addresses, vector * pace, apart, masks, np.int64(0))
+                store(finished(tile, epilogue), out, to + vector * lanes, step)
+            for other in range(vectors - last + first):
+                vector = other if other < first else other + last - first
                 x0 = vector * lanes
                 if long:
                     x0 = min(x0, columns - lanes)
-                i, mask = x0 * stride[1], vector * across * lanes
                 tile = filled(bias, b, rows, 1)
-                if left + i >= 0 and left + i + (lanes - 1) * stride[1] + span <= width:
-                    tile = add_inside(tile, kept, addresses, i, apart, masks, mask)
-                else:
-                    tile = add_anywhere(tile, kept, addresses, i, apart, masks, mask)
-                if folded:
-                    tile = unfolded(tile)
-                if active:
-                    tile = activated(tile, epilogue)
-                store(tile, out, at + done * step + x0, step)
+                tile = add_anywhere(tile, kept, addresses, x0 * stride[1], apart, masks, vector * across * lanes)
+                store(finished(tile, epilogue), out, to + x0, step)
             done += rows
 
-    return jit.specialised(compute, rows, kernel, stride, dense, within=True)
+    return jit.specialised(compute, rows, kernel, stride, dense, activation, within=True)
 
 
 _ROWS_OF_PLANES = "aiiiaiiiaiiiiiiiiiiaaiiiiaa"
@@ -227,9 +251,9 @@ _write_mask, _write_folded_mask = mask_of(1), mask_of(2)
 
 
 @cache
-def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> jit.Part:
+def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, activation: int) -> jit.Part:
     """Return the sums of rows of results, of planes that are read as they are."""
-    one, several = (_over_image(rows, kernel, stride, dense) for rows in (1, ROWS))
+    one, several = (_over_image(rows, kernel, stride, dense, activation) for rows in (1, ROWS))
     products = kernel[0] * kernel[1]
 
     def compute(  # type: ignore[no-untyped-def]
@@ -254,7 +278,7 @@ def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool
                     )  # fmt: skip
             f += 1
 
-    compute.__name__ = compute.__qualname__ = f"_rows{kernel}-{stride}-{dense}"
+    compute.__name__ = compute.__qualname__ = f"_rows{kernel}-{stride}-{dense}-{activation}"
     return jit.Part(compute, _ROWS_OF_PLANES)
 
 

@@ -283,7 +283,16 @@ def add_column(typing: Any, tile: Any, column: Any, i: Any) -> Any:
 @intrinsic
 def activated(typing: Any, tile: Any, epilogue: Any) -> Any:
     """Return a tile's activation, (_, slope, low, high): negative numbers times the slope, then clipped; NaN kept."""
+    return _activating(tile, epilogue, sloping=True)
 
+
+@intrinsic
+def clipped(typing: Any, tile: Any, epilogue: Any) -> Any:
+    """Do the same where the slope is 1, as most are."""
+    return _activating(tile, epilogue, sloping=False)
+
+
+def _activating(tile: Any, epilogue: Any, sloping: bool) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, epilogue = arguments
         numbers = data_of(context, builder, signature.args[1], epilogue)
@@ -292,8 +301,9 @@ def activated(typing: Any, tile: Any, epilogue: Any) -> Any:
         )
         for at in range(tile.rows * tile.columns):
             number = builder.extract_value(result, at)
-            negative = builder.fcmp_ordered("<", number, ir.Constant(number.type, None))
-            number = builder.select(negative, builder.fmul(number, slope), number)
+            if sloping:
+                negative = builder.fcmp_ordered("<", number, ir.Constant(number.type, None))
+                number = builder.select(negative, builder.fmul(number, slope), number)
             number = builder.select(builder.fcmp_ordered("<", number, low), low, number)
             number = builder.select(builder.fcmp_ordered(">", number, high), high, number)
             result = builder.insert_value(result, number, at)
