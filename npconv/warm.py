@@ -120,9 +120,9 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
 
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
-    filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides and
-    for channels that are last as well; what is less usual than 3 × 3 it compiles when it is asked to. Dense, dots,
-    outer and pieces are for large kernels, and strassen is for those of one element.
+    filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides,
+    activations and channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked
+    to. Dense, dots, outer and pieces are for large kernels, and strassen is for those of one element.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -143,7 +143,11 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     grouped = {**options, "groups": 64}
     if algorithm == "depthwise":
         weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}
-        calls = [_Call((1, 64, 99, 99), weight, {**grouped, "stride": stride}) for stride in (1, 2)]
+        calls = [
+            _Call((1, 64, 99, 99), weight, {**grouped, "stride": stride, "activation": activation})
+            for stride in (1, 2)
+            for activation in (None, "relu")
+        ]
         calls += [_Call((1, 99, 99, 64), weight, {**last, "stride": stride}) for stride in (1, 2)]
     elif algorithm == "strassen":
         calls = [_Call((1, 64, 30, 30), (64, 64, 1, 1), options)]

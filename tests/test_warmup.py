@@ -68,7 +68,8 @@ with jit.compile_clock() as clock:
                     npconv.Conv2d(weight, padding=1, algorithm=algorithm, backend="numba")(x)
                 npconv.conv2d(x, large, padding=2, algorithm="winograd2")
                 for stride in (1, 2):
-                    npconv.conv2d(x, weight[:, :1], stride=stride, groups=channels)
+                    for activation in (None, "relu6"):
+                        npconv.conv2d(x, weight[:, :1], stride=stride, groups=channels, activation=activation)
                     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
                     npconv.conv2d(last, weight[:, :1], stride=stride, groups=channels, data_format="channels_last")
 print(clock.seconds)
