@@ -62,7 +62,7 @@ class Way(NamedTuple):
 
     kernel: jit.Kernel
     part: Callable[[int], jit.Part]
-    """Which depends on the activation, as `npconv.kernels.numba.depthwise` tells."""
+    """Which depends on the kind of activation, as `npconv.kernels.numba.vector.activating` tells."""
 
     tasks: int
     scratch: tuple[int, np.dtype[Any]]

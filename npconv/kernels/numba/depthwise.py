@@ -34,7 +34,7 @@ from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.scrolling import Sums, elements_of, full_ones, over_slab, sums_of
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
 from npconv.kernels.numba.taps import addresses_of, kept_numbers, mask_of, products_of_rows, unfolded
-from npconv.kernels.numba.vector import activated, clipped, filled, lanes_of, store
+from npconv.kernels.numba.vector import activating, activation_of, filled, lanes_of, store
 from npconv.problem import ConvProblem
 
 ROWS = 4
@@ -178,41 +178,21 @@ def conv(
         way, filters = plan.turned, weights.in_vectors
     way.kernel.run(
         way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
-        jit.addresses((way.part(_activation(epilogue)),), out.dtype), scratch=way.scratch,
+        jit.addresses((way.part(activation_of(epilogue)),), out.dtype), scratch=way.scratch,
     )  # fmt: skip
-
-
-def _activation(epilogue: np.ndarray) -> int:
-    """Return 0 if there is no activation, 1 if it clips, and 2 if it has a slope."""
-    return 0 if epilogue[0] == 0 else 1 if epilogue[1] == 1 else 2
-
-
-def _finishing(folded: bool, activation: int) -> Any:
-    """Return what is done to sums before they are stored."""
-
-    def finished(tile, epilogue):  # type: ignore[no-untyped-def]
-        if folded:
-            tile = unfolded(tile)
-        if activation == 1:
-            tile = clipped(tile, epilogue)
-        elif activation == 2:
-            tile = activated(tile, epilogue)
-        return tile
-
-    return jit.specialised(finished, folded, activation, within=True)
 
 
 def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool, activation: int) -> Any:
     """Return the sums of some rows of results, of an image as it is; their weights stay in registers.
 
     Rows beyond the image are ``blank``; columns beyond it are masked. Taps of a row lie side by side if ``dense``.
-    Which ``activation`` there is, is known: to ask for it takes the weights' registers.
+    The ``activation`` is one of `npconv.kernels.numba.vector.activating`.
     """
     taps, across, folded = kernel[0] * kernel[1], kernel[1], stride[1] == 2
     addresses_of_rows = addresses_of((rows - 1) * stride[0] + kernel[0])
     add_inside, add_anywhere = (products_of_rows(kernel, stride, dense, masked) for masked in (False, True))
 
-    finished = _finishing(folded, activation)
+    finished = activating(activation)
 
     def compute(  # type: ignore[no-untyped-def]
         out, at, step, x, begin, line, blank, y, jump, height, count, columns, long, apart, left, span, width, masks,
@@ -231,6 +211,8 @@ def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], den
             for vector in range(first, last):
                 tile = filled(bias, b, rows, 1)
                 tile = add_inside(tile, kept, addresses, vector * pace, apart, masks, np.int64(0))
+                if folded:
+                    tile = unfolded(tile)
                 store(finished(tile, epilogue), out, to + vector * lanes, step)
             for other in range(vectors - last + first):
                 vector = other if other < first else other + last - first
@@ -239,6 +221,8 @@ def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], den
                     x0 = min(x0, columns - lanes)
                 tile = filled(bias, b, rows, 1)
                 tile = add_anywhere(tile, kept, addresses, x0 * stride[1], apart, masks, vector * across * lanes)
+                if folded:
+                    tile = unfolded(tile)
                 store(finished(tile, epilogue), out, to + x0, step)
             done += rows
 

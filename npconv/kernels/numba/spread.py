@@ -23,7 +23,7 @@ from npconv.kernels.numba import blocking, jit
 from npconv.kernels.numba.slab import copy_numbers, flat
 from npconv.kernels.numba.taps import kept_numbers, spread_rows, store_merged
 from npconv.kernels.numba.tile import VECTOR_BYTES
-from npconv.kernels.numba.vector import activated, filled, lanes_of
+from npconv.kernels.numba.vector import activating, activation_of, filled, lanes_of
 from npconv.problem import ConvProblem
 
 FEW = 25
@@ -52,7 +52,7 @@ def takes(problem: ConvProblem) -> bool:
 class Plan(NamedTuple):
     """A problem's numbers, as the kernel takes them."""
 
-    kernel: Callable[[], jit.Kernel]
+    kernel: Callable[[int], jit.Kernel]
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
@@ -76,7 +76,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
     form = (down, across), (pads[1] % stride, pads[2] % 2), stride
     return Plan(
-        lambda: _kernel(*form), int(np.prod(grid)), problem.flops // 20,
+        lambda which: _kernel(*form, which), int(np.prod(grid)), problem.flops // 20,
         (2 * stride * lanes + (down + 1) * (lanes + across), problem.compute_dtype), np.array(grid),
         np.array([pads, (some, together, problem.in_channels)]),
     )  # fmt: skip
@@ -87,7 +87,7 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``, whose rows' pixels, as those of ``x``, lie side by side."""
-    plan.kernel().run(
+    plan.kernel(activation_of(epilogue)).run(
         plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
         scratch=plan.scratch,
     )  # fmt: skip
@@ -114,8 +114,11 @@ def run(
 
 
 @cache
-def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.Kernel:
-    """Return the kernel for kernels of so many rows and columns, paddings of these residues, and a stride down."""
+def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: int) -> jit.Kernel:
+    """Return the kernel for so many rows and columns of taps, paddings of these residues, and a stride down.
+
+    The activation is one of `npconv.kernels.numba.vector.activating`.
+    """
     (down, across), (odd_row, odd_column) = kernel, odd
     taps = down * across
     add_inside, add_anywhere = (spread_rows(kernel, odd, stride, masked) for masked in (False, True))
@@ -123,6 +126,7 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
     before, behind = (across - 1 - odd_column) // 2, int(odd_column > 0)
     above, below = (down - 1 - odd_row) // stride, int(odd_row > 0)
     number = above + 1 + below
+    finished = activating(which)
 
     def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
         """Compute some bands of rows of some channels."""
@@ -135,7 +139,6 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
         tall, wide = out_layout[6], out_layout[7]
         shift, pairs = pads[2] // 2, -(-wide // 2)
         room = before + lanes + behind
-        active = epilogue[0] != 0
         merged, copied = scratch[: 2 * stride * lanes], scratch[2 * stride * lanes :]
         lines, others = np.empty((number, 2), np.int64), np.empty((number, 2), np.int64)
         for c in range(group * together, min((group + 1) * together, channels)):
@@ -159,9 +162,7 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
                 while pair < pairs:
                     while straight and least <= pair <= most:
                         tile = add_inside(filled(bias, c, stride, 2), kept, x, plane + pair + shift, lines, np.int64(0))
-                        if active:
-                            tile = activated(tile, epilogue)
-                        store_merged(tile, out, at + 2 * pair, out_layout[3])
+                        store_merged(finished(tile, epilogue), out, at + 2 * pair, out_layout[3])
                         pair += lanes
                     if pair >= pairs:
                         break
@@ -179,13 +180,11 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> jit.K
                                 copy_numbers(copied, line * room + left - first, x, plane + lines[line, 0] + left,
                                              right - left)  # fmt: skip
                         tile = add_anywhere(tile, kept, copied, before, others, column)
-                    if active:
-                        tile = activated(tile, epilogue)
-                    store_merged(tile, merged, 0, 2 * lanes)
+                    store_merged(finished(tile, epilogue), merged, 0, 2 * lanes)
                     for row in range(rows):
                         copy_numbers(out, at + row * out_layout[3] + 2 * pair, merged, row * 2 * lanes,
                                      min(wide - 2 * pair, 2 * lanes))  # fmt: skip
                     pair += lanes
 
-    block.__qualname__ = f"_spread{kernel}-{odd}-{stride}"
+    block.__qualname__ = f"_spread{kernel}-{odd}-{stride}-{which}"
     return jit.scratch_kernel(block)

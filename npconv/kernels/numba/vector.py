@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -286,10 +287,25 @@ def activated(typing: Any, tile: Any, epilogue: Any) -> Any:
     return _activating(tile, epilogue, sloping=True)
 
 
-@intrinsic
-def clipped(typing: Any, tile: Any, epilogue: Any) -> Any:
-    """Do the same where the slope is 1, as most are."""
-    return _activating(tile, epilogue, sloping=False)
+def activation_of(epilogue: np.ndarray) -> int:
+    """Return 0 if an epilogue has no activation, 1 if one that clips, and 2 if one with a slope: see `activating`."""
+    return 0 if epilogue[0] == 0 else 1 if epilogue[1] == 1 else 2
+
+
+def activating(activation: int) -> Any:
+    """Return an intrinsic that applies an activation of this kind to a tile, as `activated` does, or none.
+
+    Depthwise kernels are compiled for each: to ask for it took registers from their weights, and a slope, which few
+    have, a tenth longer.
+    """
+
+    @intrinsic
+    def finished(typing: Any, tile: Any, epilogue: Any) -> Any:
+        if activation == 0:
+            return tile(tile, epilogue), lambda context, builder, signature, arguments: arguments[0]
+        return _activating(tile, epilogue, sloping=activation == 2)
+
+    return finished
 
 
 def _activating(tile: Any, epilogue: Any, sloping: bool) -> Any:
