@@ -292,7 +292,8 @@ _PARTS = jit.Part(_load_slab, _LOAD), jit.Part(_unload_slab, _UNLOAD)
 def parts_of(dtype: np.dtype[Any], others: tuple[jit.Part, ...] = ()) -> np.ndarray:
     """Return where `load` and `unload` are, for kernels to call, and ``others`` behind them, from `OTHERS` on.
 
-    They are parts, as each kernel that has them would take two seconds longer to compile.
+    They are parts, as each kernel that has them took a second longer to compile: `direct` after `winograd4` 6.2 s, and
+    takes 5.1.
     """
     return jit.addresses((*_PARTS, *others), dtype)
 
