@@ -10,7 +10,8 @@ the padding), so j gets contributions from the taps t with t d ≡ j (mod s). Al
 d/q apart. A phase is a convolution of stride 1 and dilation d/q with the flipped taps, whose channels change places;
 s phases fill the input. Those of stride 2 that fill the same rows may be computed in one pass
 (`npconv.kernels.numba.planes`), and of depthwise convolutions all of them (`npconv.kernels.numba.spread`); those of one
-tap each are one product of matrices (`npconv.patches`). At the borders, elements beyond the result count as zeros.
+tap each are one product of matrices (`npconv.patches`), two along a row with results where they belong
+(`npconv.kernels.numba.pairs`). At the borders, elements beyond the result count as zeros.
 
 The same is one convolution of stride 1 with the flipped taps, over the result with s - 1 zeros between its elements
 (Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* (2016), §4.6). Where an algorithm takes such
@@ -155,15 +156,16 @@ def _transposed(
     spread = in_one_pass(problem, found, choice) if reached else None
     if spread is not None and spread.run(problem, filters, grad_output, bias, out, choice.threads):
         return
-    if found and found[0].patch:
-        _in_patches(found, choice, filters, grad_output, bias, out, workspace)
-        return
-    for some in together(problem, found, reached):
-        if not _merged(some, choice, filters, grad_output, bias, out, workspace):
-            for step in some:
-                choose(step.forward, choice).run(
-                    grad_output, step.taps_of(filters), bias, out[step.elements], workspace, step.begins
-                )
+    for some in together(found):
+        if _merged(some, choice, filters, grad_output, bias, out, workspace):
+            continue
+        if found[0].patch:
+            _in_patches(found, choice, filters, grad_output, bias, out, workspace)
+            return
+        for step in some:
+            choose(step.forward, choice).run(
+                grad_output, step.taps_of(filters), bias, out[step.elements], workspace, step.begins
+            )
 
 
 def _in_patches(
@@ -206,18 +208,10 @@ def is_even(problem: ConvProblem, found: list[Step]) -> bool:
     return [(at.start, at.step) for step in found for at in step.elements[1:]] == [(0, 1), (0, 2), (0, 2)]
 
 
-def are_four(problem: ConvProblem, found: list[Step]) -> bool:
-    """Whether there are as many even as odd rows, whose pixels meet one tap each, and the same rows."""
-    if problem.kernel_size != (1, 2, 2) or problem.input_size[1] % 2 == 1 or found[0].patch:
-        return False
-    rows = sorted(step.elements[2].start for step in found if step.elements[2].step == 2)
-    return rows == [0, 0, 1, 1] and len({step.forward.padding[1] for step in found}) == 1
-
-
-def together(problem: ConvProblem, steps: list[Step], reached: bool) -> list[list[Step]]:
-    """Return the phases that `merging` is asked for together: four, or those that fill the same rows."""
-    if reached and are_four(problem, steps):
-        return [steps]
+def together(steps: list[Step]) -> list[list[Step]]:
+    """Return the steps that `merging` is asked for together: phases that fill the same rows; patches one by one."""
+    if steps and steps[0].patch:
+        return [[step] for step in steps]
     return [list(those) for _, those in itertools.groupby(steps, key=lambda step: step.begins[:-1])]
 
 
@@ -235,8 +229,9 @@ def _merged(
     dtype = steps[0].forward.compute_dtype
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
-    if (all_rows or steps[0].forward.groups > 1) and out.strides[-1] != dtype.itemsize:
+    if (all_rows or steps[0].patch or steps[0].forward.groups > 1) and out.strides[-1] != dtype.itemsize:
         return False
+    grad_output = grad_output[steps[0].images]
     found = merging(steps, choice, packed.in_line(grad_output), all_rows)
     return found is not None and found(grad_output, found.packed(weight, bias, workspace), out)
 
@@ -251,39 +246,51 @@ class Merging(NamedTuple):
         """Return weight and bias in the order of the kernel; a workspace keeps them."""
 
         def pack() -> Any:
-            return self.run.pack([step.taps_of(weight) for step in self.steps], bias)
+            taps = [step.taps_of(weight) for step in self.steps]
+            return self.run.pack(taps if workspace is None else list(map(np.ascontiguousarray, taps)), bias)
 
         key = "merged", self.steps[0].forward.compute_dtype, self.steps[0].begins
         return pack() if workspace is None else workspace.packed(key, pack)
 
     def of(self, out: np.ndarray) -> np.ndarray:
-        """Return the rows of ``out`` that the phases belong to, the even ones of four."""
-        return out[(*self.steps[0].elements[:-1], slice(None))]
+        """Return the rows of ``out`` that the phases belong to, or what patches fill."""
+        elements = self.steps[0].elements
+        return out[elements if self.steps[0].patch else (*elements[:-1], slice(None))]
 
     def __call__(self, grad_output: np.ndarray, numbers: Any, out: np.ndarray) -> bool:
         """Fill the rows of ``out`` that the phases belong to; False if it takes copies to do so."""
         filled = self.of(out)
         if not self.run(grad_output, numbers, filled):
             return False
-        self.run.finish(out if len(self.steps) == 4 else filled)
+        self.run.finish(filled)
         return True
 
 
 def merging(steps: list[Step], choice: Choice, in_line: bool, all_rows: int = 0) -> Merging | None:
     """Return how phases of the even and of the odd elements of some rows are computed in one pass, if that is faster.
 
-    Of four, two are of the even rows, and two of the odd ones. If ``all_rows`` are told, there is one phase, and odd
-    elements, and odd ones of so many rows, meet no tap. If ``in_line``, a row of the gradient goes on with the next.
+    If ``all_rows`` are told, there is one phase, and odd elements, and odd ones of so many rows, meet no tap. If
+    ``in_line``, a row of the gradient goes on with the next; only so patches, of two elements along a row, are merged.
     """
-    steps = sorted(steps, key=lambda step: [part.start for part in step.elements[-2:]])
-    places = [(step.elements[-1].start, step.elements[-1].step) for step in steps]
-    if not all_rows and places not in ([(0, 2), (1, 2)], 2 * [(0, 2), (1, 2)]):
+    in_patches = bool(steps[0].patch)
+    if not in_patches:
+        steps = sorted(steps, key=lambda step: step.elements[-1].start)
+        places = [(step.elements[-1].start, step.elements[-1].step) for step in steps]
+        if not all_rows and places != [(0, 2), (1, 2)]:
+            return None
+    plans = [choose(step.forward, choice) for step in steps]
+    anything = choice.algorithm == "auto"
+    like = (*_MERGED[anything], *["strassen"] * (anything and in_patches))
+    if any(plan.algorithm.name not in like for plan in plans):
         return None
-    if any(choose(step.forward, choice).algorithm.name not in _MERGED[choice.algorithm == "auto"] for step in steps):
-        return None
-    planes = loading.module("npconv.kernels.numba.planes")
-    forwards = tuple(choose(step.forward, choice).computed for step in steps)
-    return Merging(steps, _run(forwards, choice.threads, in_line, all_rows)) if planes.takes_all(forwards) else None
+    forwards = tuple(plan.computed for plan in plans)
+    if in_patches:
+        pairs = loading.module("npconv.kernels.numba.pairs")
+        engine = pairs.Patches(steps[0].patch) if in_line and pairs.takes(forwards[0], steps[0].patch) else None
+    else:
+        planes = loading.module("npconv.kernels.numba.planes")
+        engine = planes if planes.takes_all(forwards) else None
+    return None if engine is None else Merging(steps, _run(engine, forwards, choice.threads, in_line, all_rows))
 
 
 _MERGED = {False: ("planes",), True: ("planes", "direct")}
@@ -291,8 +298,8 @@ _MERGED = {False: ("planes",), True: ("planes", "direct")}
 
 
 @lru_cache(maxsize=1024)
-def _run(forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int) -> packed.Merged:
-    return packed.Merged(loading.module("npconv.kernels.numba.planes"), forwards, threads, in_line, all_rows)
+def _run(engine: Any, forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int) -> packed.Merged:
+    return packed.Merged(engine, forwards, threads, in_line, all_rows)
 
 
 def swapped(problem: ConvProblem, weight: np.ndarray, choice: Choice) -> np.ndarray:
@@ -345,15 +352,22 @@ def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
         return [Step(_last_axes(*(slice(None),) * 3), (...,), (), whole)], True
     reached = sum(math.prod(part.length for part in parts) for parts, _ in found) == math.prod(problem.input_size)
     made = patches.forward(problem)
-    if made is not None and _faster_in_patches(problem, made, all_steps, choice):
-        share = patches.at_once(made)
-        parts = [slice(first, min(first + share, made.batch)) for first in range(0, made.batch, share)]
-        all_steps = [
-            Step((some, ...), (...,), (-1,), replace(made, batch=some.stop - some.start), some, problem.kernel_size)
-            for some in parts
-        ]
-        reached = made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
+    if made is not None:
+        in_patches = _patches_of(made, problem.kernel_size)
+        if _faster_in_patches(problem, made, in_patches, all_steps, choice):
+            return in_patches, made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
     return all_steps, reached
+
+
+def _patches_of(made: ConvProblem, patch: tuple[int, ...]) -> list[Step]:
+    """Return the steps that make patches, some images at a time."""
+    share = patches.at_once(made)
+    parts = [slice(first, min(first + share, made.batch)) for first in range(0, made.batch, share)]
+    inside = [slice(n * step) for n, step in zip(made.input_size, patch, strict=True)]
+    return [
+        Step((some, slice(None), *inside), (...,), (-1,), replace(made, batch=some.stop - some.start), some, patch)
+        for some in parts
+    ]
 
 
 def _steps_of(found: list[tuple[tuple[_Phase, ...], ConvProblem]]) -> list[Step]:
@@ -435,20 +449,22 @@ def _faster(problem: ConvProblem, whole: ConvProblem, steps: list[Step], choice:
 
 def _expected_of_phases(problem: ConvProblem, steps: list[Step], choice: Choice) -> float:
     """Return how many seconds the phases should take; ValueError if a named algorithm does not take all of them."""
-    if all(merging(some, choice, in_line=True) is not None for some in together(problem, steps, True)):
+    if all(merging(some, choice, in_line=True) is not None for some in together(steps)):
         alone = replace(choice, threads=1)  # threads share out what is too little for them phase by phase
         seconds = sum(choose(step.forward, alone).seconds for step in steps) / choice.threads
         return seconds * (MERGED if problem.in_channels // problem.groups <= FEW else 1)
     return APART * sum(choose(step.forward, choice).seconds for step in steps)
 
 
-def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[Step], choice: Choice) -> bool:
+def _faster_in_patches(
+    problem: ConvProblem, made: ConvProblem, in_patches: list[Step], steps: list[Step], choice: Choice
+) -> bool:
     """Whether patches should be faster than phases, for which the filters of each tap are put in order."""
     placing = patches.PLACE * made.batch * made.out_channels * made.positions
     ordering = 0 if choice.packed else ORDER * problem.out_channels * problem.products
     try:
-        if are_four(problem, steps) and merging(steps, choice, in_line=True) is not None:
-            return placing < ordering  # else they take as long
+        if merging(in_patches[:1], choice, in_line=True) is not None:
+            return True
         phases = sum(PHASE + choose(step.forward, choice).seconds for step in steps)
         phases += WRITE * math.prod(problem.input_shape) + ordering
         return choose(made, choice).seconds + placing < phases

@@ -97,16 +97,22 @@ class _Pieces(NamedTuple):
             return None
         form, dtype = problem.canonical_form(), problem.compute_dtype
         steps, reached = adjoint.steps(form, choice)
-        if not steps or steps[0].patch or (reached and adjoint.in_one_pass(form, steps, choice) is not None):
+        if not steps or (reached and adjoint.in_one_pass(form, steps, choice) is not None):
+            return None
+        in_patches = bool(steps[0].patch)
+        if in_patches and len(steps) > 1:
             return None
         x, out = np.empty(form.result_shape, dtype), np.empty(form.input_shape, dtype)
         whole, even = reached, not reached and adjoint.is_even(form, steps)
         pieces: list[_Piece] = []
-        for together in adjoint.together(form, steps, reached):
+        for together in adjoint.together(steps):
             merging = adjoint.merging(together, choice, in_line=True, all_rows=form.input_size[1] if even else 0)
             if merging is not None:
                 whole = whole or even
-                found = [(merging.steps, merging.of(out), merging.packed, merging.run.fixed(x, merging.of(out)), True)]
+                part = merging.of(out)
+                found = [(merging.steps, part, merging.packed, merging.run.fixed(x, part), not in_patches)]
+            elif in_patches:
+                return None
             else:
                 found = [_packing(step, choice, x, out[step.elements], workspace) for step in together]
             for some, part, pack, fill, in_rows in found:

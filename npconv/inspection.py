@@ -286,5 +286,7 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
         ]  # fmt: skip
     plans = [choose(part, choice) for part in parts]
     kept = steps[0].forward.output_bytes if steps and steps[0].patch else 0
+    if problem.data_format == "channels_first" and problem.dtype == problem.compute_dtype.name and kept:
+        kept = 0 if adjoint.merging(steps[:1], choice, in_line=True) else kept  # these are written where they belong
     instead = adjoint.instead(canonical, steps, choice) if steps else None
     return Explanation(problem, problem.input_shape, plans, kept, instead)

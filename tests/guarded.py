@@ -144,7 +144,7 @@ TRANSPOSED = {
         (1, 9, 1, 9, (30, 90), (3, 3), (1, 1), (9, 40), (0, 0)),
     ),
     "planes": (
-        # Phases of even and odd pixels, which meet the same pixels or others, in rows of any parity.
+        # Phases of even and odd pixels, which meet the same pixels or others, in rows of any parity; or patches.
         (2, 5, 13, 1, (4, 9), (2, 2), (2, 2), (0, 0), (0, 0)),
         (1, 9, 17, 1, (6, 40), (2, 2), (2, 2), (0, 0), (1, 1)),
         (1, 3, 12, 1, (5, 7), (4, 4), (2, 2), (1, 1), (0, 0)),
@@ -153,6 +153,11 @@ TRANSPOSED = {
         (1, 20, 30, 1, (1, 17), (2, 2), (2, 2), (0, 0), (0, 1)),
         (2, 40, 70, 1, (9, 21), (2, 2), (2, 2), (1, 1), (0, 0)),
         (1, 70, 40, 1, (20, 33), (3, 3), (2, 2), (1, 0), (1, 0)),
+        # Patches written in pairs: fewer pixels than a tile has, rows of any length, groups, several rows of a patch.
+        (1, 7, 3, 1, (2, 3), (2, 2), (2, 2), (0, 0), (0, 0)),
+        (2, 8, 5, 2, (3, 18), (3, 2), (3, 2), (0, 0), (2, 0)),
+        (1, 300, 33, 1, (7, 7), (2, 2), (2, 2), (0, 0), (1, 1)),
+        (1, 1, 90, 1, (2, 96), (1, 2), (1, 2), (0, 0), (0, 0)),
         # One tap: filters that lie side by side; odd pixels and rows that meet none, up to the end or not.
         (2, 9, 13, 1, (5, 7), (1, 1), (1, 1), (0, 0), (0, 0)),
         (1, 40, 70, 1, (9, 21), (1, 1), (1, 1), (0, 0), (0, 0)),

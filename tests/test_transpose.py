@@ -263,7 +263,7 @@ def test_an_error_comes_before_out_is_filled():
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("more", [(0, 0), (0, 1), (1, 1)])
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
-def test_four_phases_in_one_pass(activation, groups, more, data_format):
+def test_patches_in_pairs(activation, groups, more, data_format):
     """Even and odd rows and columns, each with one tap, by function, layer and into an array, the second time too."""
     rng = np.random.default_rng(5)
     x = rng.integers(-4, 5, (2, 6 * groups, 3, 17)).astype("f4")

@@ -196,6 +196,17 @@ SPECIAL = {
     ),
     "patches, channels last": Problem((3, 4), (2, 8), (2, 8), ((0, 0),) * 2, (0, 0), (1, 1), 1, 1, 6, 5, last=True),
     "patches of one channel": Problem((3, 4), (2, 2), (2, 2), ((0, 0),) * 2, (0, 0), (1, 1), 2, 5, 1, 1, bias=True),
+    "patches in pairs": Problem((7, 37), (2, 2), (2, 2), ((0, 0),) * 2, (0, 1), (1, 1), 3, 1, 9, 13, bias=True),
+    "patches in pairs, short rows": Problem((9, 5), (4, 2), (4, 2), ((0, 0),) * 2, (0, 0), (1, 1), 2, 1, 3, 17),
+    "patches in pairs, one pixel": Problem((1, 1), (2, 2), (2, 2), ((0, 0),) * 2, (0, 0), (1, 1), 1, 1, 70, 5),
+    "patches in pairs, groups": Problem((3, 7), (3, 2), (3, 2), ((0, 0),) * 2, (1, 0), (1, 1), 2, 3, 5, 4, bias=True),
+    "patches in pairs of signals": Problem((61,), (2,), (2,), ((0, 0),), (0,), (1,), 2, 1, 5, 7, bias=True),
+    "patches in pairs of volumes": Problem(
+        (2, 3, 9), (2,) * 3, (2,) * 3, ((0, 0),) * 3, (0,) * 3, (1,) * 3, 2, 2, 3, 5
+    ),
+    "patches in pairs, channels last": Problem(
+        (3, 19), (2, 2), (2, 2), ((0, 0),) * 2, (0, 0), (1, 1), 2, 1, 6, 5, last=True
+    ),
     "doubling of no images": Problem((3, 4), (2, 2), (2, 2), ((0, 0),) * 2, (0, 0), (1, 1), 0, 1, 8, 2, bias=True),
     "tripling of no channels": Problem((5,), (3,), (3,), ((0, 0),), (0,), (1,), 2, 1, 0, 3, bias=True),
     "doubling for no filters": Problem((5,), (2,), (2,), ((0, 0),), (0,), (1,), 2, 1, 3, 0, bias=True),

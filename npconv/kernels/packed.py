@@ -187,7 +187,8 @@ class Run:
 class Merged:
     """Two problems of one input, whose results are the even and the odd pixels of a row, computed in one pass.
 
-    Or one of the even pixels, if ``all_rows`` are told (`npconv.kernels.numba.planes.plan_of`).
+    Or one of the even pixels, if ``all_rows`` are told (`npconv.kernels.numba.planes.plan_of`); or one whose filters
+    are those of both in turns (`npconv.kernels.numba.pairs`).
     """
 
     def __init__(

@@ -42,8 +42,8 @@ HIGHEST = max(IN_PLANES)
 WIDEST = max(IN_PLANES.values())
 
 
-def _tile(rows, columns, kind):  # type: ignore[no-untyped-def]
-    """Return the product of ``rows`` filters with all pixels, ``columns`` vectors of them at a time.
+def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
+    """Return the function for the sums of the products of ``rows`` filters with ``columns`` vectors of pixels.
 
     These are in ``"planes"``, in ``"slivers"``, or in slivers after ``"cutting"``: what this loads from whole planes of
     an ``image``, it copies to them. A channel's pixels are a page of memory for themselves, and the time that it
@@ -57,42 +57,49 @@ def _tile(rows, columns, kind):  # type: ignore[no-untyped-def]
     """
     in_planes, cutting = kind == "planes", kind == "cutting"
 
-    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue, image):  # type: ignore[no-untyped-def]
+    def sums(filters, rows_at, piece, source, offsets, sizes, image, n):  # type: ignore[no-untyped-def]
+        chain, elements, _, to_element = sizes
+        wide, i = columns * lanes_of(piece), np.int64(0)
+        pairs = elements // 2 * 2
         if cutting:
             x, start, pixels, to_channel = image
-        chain, elements, to_filter, to_element = sizes
-        wide = columns * lanes_of(result)
-        rows_at = starts_from(first, to_filter, rows)
-        pairs = elements // 2 * 2
-        for n in range(len(places)):
-            source, i = places[n, 0], np.int64(0)
+            origin = start + pixels[n]
+        tile = zeros(piece, rows, columns)
+        total, end = tile, chain
+        for element in range(0, pairs, 2):
+            if element == end:
+                total = add(total, tile)
+                tile = zeros(piece, rows, columns)
+                end += chain
+            one, two = starts_at(offsets, element, 2) if in_planes else (np.int64(0), wide)
             if cutting:
-                origin = start + pixels[n]
-            tile = zeros(result, rows, columns)
-            total, end = tile, chain
-            for element in range(0, pairs, 2):
-                if element == end:
-                    total = add(total, tile)
-                    tile = zeros(result, rows, columns)
-                    end += chain
-                one, two = starts_at(offsets, element, 2) if in_planes else (np.int64(0), wide)
-                if cutting:
-                    copy(piece, source, x, origin)
-                tile = multiply_add(tile, filters, rows_at, i, piece, source + one)
-                if cutting:
-                    copy(piece, source + wide, x, origin + to_channel)
-                    origin += 2 * to_channel
-                tile = multiply_add(tile, filters, rows_at, i + to_element, piece, source + two)
-                if not in_planes:
-                    source += 2 * wide
-                i += 2 * to_element
-            if pairs < elements:
-                if cutting:
-                    copy(piece, source, x, origin)
-                last = starts_at(offsets, pairs, 1)[0] if in_planes else np.int64(0)
-                tile = multiply_add(tile, filters, rows_at, i, piece, source + last)
-            total = add(total, tile)
-            total = add_column(total, bias, k)
+                copy(piece, source, x, origin)
+            tile = multiply_add(tile, filters, rows_at, i, piece, source + one)
+            if cutting:
+                copy(piece, source + wide, x, origin + to_channel)
+                origin += 2 * to_channel
+            tile = multiply_add(tile, filters, rows_at, i + to_element, piece, source + two)
+            if not in_planes:
+                source += 2 * wide
+            i += 2 * to_element
+        if pairs < elements:
+            if cutting:
+                copy(piece, source, x, origin)
+            last = starts_at(offsets, pairs, 1)[0] if in_planes else np.int64(0)
+            tile = multiply_add(tile, filters, rows_at, i, piece, source + last)
+        return add(total, tile)
+
+    return jit.specialised(sums, rows, columns, kind, within=True)
+
+
+def _tile(rows, columns, kind):  # type: ignore[no-untyped-def]
+    """Return the product of ``rows`` filters with all pixels, ``columns`` vectors of them at a time: see `summing`."""
+    sums = summing(rows, columns, kind)
+
+    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue, image):  # type: ignore[no-untyped-def]
+        rows_at = starts_from(first, sizes[2], rows)
+        for n in range(len(places)):
+            total = add_column(sums(filters, rows_at, piece, places[n, 0], offsets, sizes, image, n), bias, k)
             if epilogue[0] != 0:
                 total = activated(total, epilogue)
             store(total, result, at + places[n, 1], pitch)
@@ -142,6 +149,15 @@ def multiply_planes(  # type: ignore[no-untyped-def]
 
 
 @jit.inline
+def share_out(count, unit):  # type: ignore[no-untyped-def]
+    """Return how many tiles ``count`` filters make, in units of some, the units of each, and how many have one more."""
+    units = count // unit
+    tiles = -(-units // (ROWS // unit))
+    least, higher = divmod(units, tiles)
+    return tiles, least, higher
+
+
+@jit.inline
 def can_cut(count):  # type: ignore[no-untyped-def]
     """Whether the first of the tiles of so many filters can cut the slivers: if it is one of six."""
     tiles = -(-count // ROWS)
@@ -159,8 +175,7 @@ def multiply_slivers(  # type: ignore[no-untyped-def]
     begin in it, the first one of each sliver, and how far apart channels are: if they are, slivers are cut first.
     """
     chain, elements = sizes
-    tiles = -(-count // ROWS)
-    least, higher = divmod(count, tiles)
+    tiles, least, higher = share_out(count, 1)
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
         all_sizes = (chain, elements, np.int64(1), rows) if turned else (chain, elements, elements, np.int64(1))
@@ -183,20 +198,20 @@ AT_ONCE = 8
 
 
 @jit.inline
-def turn_filters(turned, filters, first, to_element, count, elements):  # type: ignore[no-untyped-def]
+def turn_filters(turned, filters, first, to_element, count, elements, unit):  # type: ignore[no-untyped-def]
     """Copy filters that lie side by side, ``filters[first + element * to_element:]``, tile by tile, element by element.
 
     A tile would read a line of the cache, or a page, for each element otherwise. To transpose all beforehand took as
-    long as 6 to 20 % of the products of 14 × 14 pixels, and 30 µs for small ones.
+    long as 6 to 20 % of the products of 14 × 14 pixels, and 30 µs for small ones. Tiles have so many ``unit`` as
+    `share_out` tells.
     """
-    tiles = -(-count // ROWS)
-    least, higher = divmod(count, tiles)
+    tiles, least, higher = share_out(count, unit)
     for begin in range(0, elements, AT_ONCE):
         source = first + begin * to_element
         number = min(AT_ONCE, elements - begin)
         to = np.int64(0)
         for tile in range(tiles):
-            rows = least + 1 if tile < higher else least
+            rows = (least + 1 if tile < higher else least) * unit
             at = to + begin * rows
             if rows == 6:
                 for element in range(number):

@@ -19,8 +19,8 @@ then as at stride 1. Loaded into slabs by each task, 512 to 512 channels at 28²
 long.
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
-convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written; so are
-four, those of even rows and of odd ones. Those of a 1 × 1 kernel are merged with pixels, and rows, that meet no tap.
+convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. One
+of a 1 × 1 kernel is merged with pixels, and rows, that meet no tap.
 
 A task is a rectangle of one plane of the result, for some groups, or some filters of one group.
 
@@ -129,7 +129,7 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks can turn them."""
     if weight.flags.c_contiguous:
         return Filters(weight.reshape(-1), False)
-    if problem.taps == 1 and problem.groups == 1 and _has_many(problem):
+    if problem.taps == 1 and problem.groups == 1 and has_many(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
             return Filters(matrix.reshape(-1), True)
@@ -150,7 +150,8 @@ def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
     return np.array(bias, problem.compute_dtype)
 
 
-def _has_many(problem: ConvProblem) -> bool:
+def has_many(problem: ConvProblem) -> bool:
+    """Whether the filters of a group are so many that slivers pay."""
     return problem.out_channels // problem.groups >= MANY
 
 
@@ -170,7 +171,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     met = problem.batch * problem.in_channels * problem.positions * problem.compute_dtype.itemsize
-    if not (pointwise and _has_many(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED):
+    if not (pointwise and has_many(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED):
         return plan_of([problem], threads)
     form = replace(problem, input_size=problem.output_size, stride=(1, 1, 1))
     depth, height, width = form.input_size
@@ -185,9 +186,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
 def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False, all_rows: int = 0) -> Plan:
     """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged.
 
-    Of four, the last two are merged to rows between the others'. With ``all_rows``, one is merged with pixels that meet
-    no tap, and its rows with such rows, which makes so many. The input's pixels are ``in_line`` if they, of several
-    rows too, all lie at one distance from each other.
+    With ``all_rows``, one is merged with pixels that meet no tap, and its rows with such rows, which makes so many. The
+    input's pixels are ``in_line`` if they, of several rows too, all lie at one distance from each other.
     """
     problem = problems[0]
     itemsize = problem.compute_dtype.itemsize
@@ -203,7 +203,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     together = max(min(problem.groups, FILTERS // filters), 1)
     others = problem.batch * -(-problem.groups // together) * depth
     planes = channels * kernel[0] * len(phases[0]) * len(phases[1])
-    many = _has_many(problem)
+    many = has_many(problem)
     # Filters that a task has one or more of.
     unit = max(product.width(problem.compute_dtype), FEWEST) if many else MOST
     # Planes whose pixels meet one tap each need no slab: they are cut as they are, rows behind rows.
@@ -404,22 +404,14 @@ def _load_nothing(slab, at, plane, x, layout, start, channels, origin, step, str
 
 
 @jit.inline
-def _turn_nothing(turned, filters, first, to_element, count, elements):  # type: ignore[no-untyped-def]
+def _turn_nothing(turned, filters, first, to_element, count, elements, unit):  # type: ignore[no-untyped-def]
     """Stand where filters are in order."""
 
 
 @jit.inline
-def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart, phases):  # type: ignore[no-untyped-def]
-    """Write phases, merged with each other or, if ``apart``, with pixels that meet no tap, and ``blank`` such rows.
-
-    The third and the fourth phase are of the rows half way to the next ones.
-    """
+def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
+    """Write phases, merged with each other or, if ``apart``, with pixels that meet no tap, and ``blank`` such rows."""
     odd = filters * pitch
-    if phases == 4:
-        lower = start + layout[3] // 2
-        unload_merged(
-            out, layout, lower, filters, rows, columns, column, result[2 * odd :], pitch, width, odd, np.int64(0)
-        )  # fmt: skip
     if apart:
         fill_rows(result, odd, 2 * columns, bias, k, filters)
         count = min(2 * columns, layout[7] - 2 * column)
@@ -431,7 +423,7 @@ def _merge(out, layout, start, filters, rows, blank, columns, column, result, pi
 
 @jit.inline
 def _merge_nothing(  # type: ignore[no-untyped-def]
-    out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart, phases
+    out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart
 ):
     """Stand where no phases are merged."""
 
@@ -478,7 +470,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
         if to_element:
             room = -(-count * longest // wide) * wide
             filters_of, scratch = scratch[:room], scratch[room:]
-            turn(filters_of, weights, first_filter, to_element, count, longest)
+            turn(filters_of, weights, first_filter, to_element, count, longest, 1)
         else:
             filters_of = weights
         fill, scratch = scratch[: slivers * longest * wide], scratch[slivers * longest * wide :]
@@ -519,7 +511,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
                 if merged > 1:
                     merge(
                         out, out_layout, at + g * filters * out_layout[1], count, rows, min(rows, all_rows // 2 - row),
-                        columns, column, result, pitch, window[2], bias, k, all_rows, len(sums),
+                        columns, column, result, pitch, window[2], bias, k, all_rows,
                     )  # fmt: skip
             if merged == 1 and not straight and not by_rows:
                 unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from npconv.kernels.numba.tile import (
@@ -416,14 +416,34 @@ def store_merged(typing: Any, tile: Any, out: Any, i: Any, step: Any) -> Any:
         for row in range(tile.rows):
             both = [builder.extract_value(result, 2 * row + column) for column in range(2)]
             at = builder.add(i, builder.mul(step, step.type(row)))
-            pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], out, at))
-            for half, pointer in enumerate(pointers):
-                first = half * tile.lanes // 2
-                order = order_of([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
-                builder.store(builder.shuffle_vector(*both, order), pointer, align=tile.dtype.bitwidth // 8)
+            _store_in_turns(builder, tile, both, pointer_to(context, builder, signature.args[1], out, at))
         return context.get_dummy_value()
 
     return types.none(tile, out, types.int64, types.int64), code
+
+
+@intrinsic
+def store_pairs(typing: Any, tile: Any, out: Any, starts: Any, i: Any) -> Any:
+    """Write each two rows of a tile to ``out[starts[pair] + i:]``, a number of each in turns."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, out, starts, i = arguments
+        for pair, start in enumerate(cgutils.unpack_tuple(builder, starts, signature.args[2].count)):
+            at = pointer_to(context, builder, signature.args[1], out, builder.add(start, i))
+            for column in range(tile.columns):
+                both = [builder.extract_value(result, (2 * pair + odd) * tile.columns + column) for odd in range(2)]
+                _store_in_turns(builder, tile, both, builder.gep(at, [ir.IntType(64)(2 * column * tile.lanes)]))
+        return context.get_dummy_value()
+
+    return types.none(tile, out, starts, types.int64), code
+
+
+def _store_in_turns(builder: Any, tile: Any, both: list[Any], pointer: Any) -> None:
+    """Write two vectors, a number of each in turns."""
+    for half, place in enumerate(vectors_at(builder, Tile(tile.dtype, 1, 2), pointer)):
+        first = half * tile.lanes // 2
+        order = order_of([first + lane // 2 + lane % 2 * tile.lanes for lane in range(tile.lanes)])
+        builder.store(builder.shuffle_vector(*both, order), place, align=tile.dtype.bitwidth // 8)
 
 
 @intrinsic

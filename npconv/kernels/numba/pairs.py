@@ -1,0 +1,202 @@
+"""Transposed convolutions whose kernel is as long as its stride, two elements along a row: pixels in the vectors.
+
+All patches of the result come of one 1 × 1 convolution with a filter for each tap (`npconv.patches`). In the order that
+a weight has them, two filters at a time make the even and the odd pixels of a row of the result. So a register tile is
+two or three pairs of filters times two vectors of neighbouring pixels, and is merged as it is written: a pair's row is
+twice as long. Tiles that go over the end of an image's row are written by way of a few lines of scratch.
+
+Phase by phase, each pixel of a filter's four in a plane of its own, which were merged afterwards, 256 to 128 channels
+of 28² took 1.2 times as long.
+
+A task is some rows of one plane of the input, for some pairs of one group. Slivers and filters are those of
+`npconv.kernels.numba.pixels`; how much a task has, `npconv.kernels.numba.planes` tells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv.kernels.numba import jit, planes
+from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
+from npconv.kernels.numba.planes import Filters
+from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.slab import copy_numbers
+from npconv.kernels.numba.taps import store_pairs
+from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.vector import activated, add_column, starts_at, starts_from
+from npconv.problem import ConvProblem
+
+PAIR = 2
+"""Filters that make a row of the result."""
+
+_TURNED = np.array([0]), np.array([1])
+"""Whether filters lie side by side, as the kernel is told: its arguments are of the types that those of planes are."""
+
+
+class Plan(NamedTuple):
+    """A problem's numbers, as the kernel takes them."""
+
+    tasks: int
+    work: int
+    scratch: tuple[int, np.dtype[Any]]
+    grid: np.ndarray
+    sizes: np.ndarray
+
+
+def takes(made: ConvProblem, patch: tuple[int, ...]) -> bool:
+    """Whether patches of this size, which a 1 × 1 convolution makes, are written here."""
+    return patch[-1] == PAIR and made.compute_dtype.kind == "f" and planes.has_many(made)
+
+
+class Patches(NamedTuple):
+    """The engine for patches of one size, as `npconv.kernels.packed.Merged` takes it: of one problem."""
+
+    size: tuple[int, ...]
+
+    def pack_all(self, problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
+        """Return the filters as they are, if tasks can turn them."""
+        return planes.pack(problems[0], weights[0])
+
+    def pack_bias(self, problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
+        """Return the bias of each filter."""
+        return planes.pack_bias(problem, None if bias is None else np.repeat(bias, math.prod(self.size)))
+
+    def plan_of(self, problems: Sequence[ConvProblem], threads: int, in_line: bool, all_rows: int = 0) -> Plan:
+        """Cut the convolution into tasks."""
+        (problem,) = problems
+        depth, height, width = problem.input_size
+        like = planes.plan_of([replace(problem, input_size=(depth, 1, height * width))], threads, in_line=True)
+        channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+        slivers = int(like.sizes[7, 0])
+        wide = COLUMNS * VECTOR_BYTES // problem.compute_dtype.itemsize
+        deep, down = self.size[:2]
+        scratch = slivers * channels * wide + ROWS * wide + (-(-filters // int(like.grid[2])) + PAIR) * channels
+        chain = int(like.sizes[8, 1])
+        sizes = [
+            (channels, filters, slivers),
+            (height * width, int(like.sizes[4, 2]), chain),
+            (deep, down, problem.groups),
+        ]
+        return Plan(like.tasks, like.work, (scratch, problem.compute_dtype), like.grid, np.array(sizes))
+
+    def conv(
+        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray,
+        epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Fill ``out``, whose rows' pixels lie side by side, from an input whose rows go on with the next."""
+        _kernel.run(
+            plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.grid,
+            plan.sizes, _TURNED[weights.turned], scratch=plan.scratch,
+        )  # fmt: skip
+
+
+def _tile(pairs: int, kind: str) -> Any:
+    """Return the product of some pairs of filters with all pixels, two vectors of them at a time, merged."""
+    rows = PAIR * pairs
+    sums = summing(rows, COLUMNS, kind)
+
+    def multiply(  # type: ignore[no-untyped-def]
+        out, lines, pair, room, filters, first, slivers, places, sizes, bias, k, epilogue, image, limits
+    ):
+        rows_at, lines_at = starts_from(first, sizes[2], rows), starts_at(lines, pair, pairs)
+        wide = width_of(out)
+        room_at = starts_from(np.int64(0), PAIR * wide, pairs)
+        for n in range(len(places)):
+            tile = add_column(sums(filters, rows_at, slivers, places[n, 0], places, sizes, image, n), bias, k)
+            if epilogue[0] != 0:
+                tile = activated(tile, epilogue)
+            if places[n, 1] >= 0:
+                store_pairs(tile, out, lines_at, places[n, 1])
+            else:
+                store_pairs(tile, room, room_at, np.int64(0))
+                over_ends(out, lines, pair, pairs, room, image[2][n], limits)
+
+    return jit.specialised(multiply, pairs, kind, within=True)
+
+
+@jit.inline
+def over_ends(out, lines, pair, pairs, room, pixel, limits):  # type: ignore[no-untyped-def]
+    """Write the merged rows of some pairs, which go over the ends of an image's rows."""
+    columns, end, to_line = limits
+    wide = width_of(out)
+    done, count = np.int64(0), min(end - pixel, wide)
+    while done < count:
+        line, column = divmod(pixel + done, columns)
+        some = min(columns - column, count - done)
+        for row in range(pairs):
+            copy_numbers(
+                out, lines[pair + row] + line * to_line + PAIR * column, room, PAIR * (row * wide + done), PAIR * some
+            )
+        done += some
+
+
+_two, _three, _cutting_three = _tile(2, "slivers"), _tile(3, "slivers"), _tile(3, "cutting")
+
+
+@jit.scratch_kernel
+def _kernel(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, turned):  # type: ignore[no-untyped-def]
+    """Compute the patches of some rows for some pairs of a group."""
+    task, block = divmod(task, grid[5])
+    task, z = divmod(task, grid[3])
+    task, part = divmod(task, grid[2])
+    n, group = divmod(task, grid[1])
+    (channels, filters, slivers), (positions, share, chain), (deep, down, groups) = sizes
+    wide, columns = width_of(x), x_layout[7]
+    begin, end = block * share, min((block + 1) * share, positions)  # pixels
+    first_pair = part * (filters // PAIR) // grid[2]
+    count = PAIR * ((part + 1) * (filters // PAIR) // grid[2] - first_pair)
+    k = group * filters + PAIR * first_pair
+    fill, scratch = scratch[: slivers * channels * wide], scratch[slivers * channels * wide :]
+    room, scratch = scratch[: ROWS * wide], scratch[ROWS * wide :]
+    if turned[0]:
+        filters_of, first = scratch, np.int64(0)
+        turn_filters(filters_of, weights, k, groups * filters, count, channels, PAIR)
+    else:
+        filters_of, first = weights, k * channels
+    # Where the first row of each pair begins in the result.
+    start = n * out_layout[0] + z * deep * out_layout[2]
+    lines = np.empty(count // PAIR, np.int64)
+    for pair in range(count // PAIR):
+        rest, line = divmod(k // PAIR + pair, down)
+        c, plane = divmod(rest, deep)
+        lines[pair] = start + c * out_layout[1] + plane * out_layout[2] + line * out_layout[3]
+    to_line = down * out_layout[3]
+    limits = columns, end, to_line
+    many = -(-(end - begin) // wide)
+    some = -(-many // -(-many // slivers))  # slivers at a time
+    pixels, places = np.empty(many, np.int64), np.empty((many, 2), np.int64)
+    for sliver in range(many):
+        pixel = max(min(begin + sliver * wide, end - wide), begin)
+        line, across = divmod(pixel, columns)
+        pixels[sliver] = pixel
+        places[sliver, 0] = sliver % some * channels * wide
+        places[sliver, 1] = line * to_line + PAIR * across if across + wide <= columns and pixel + wide <= end else -1
+    start = n * x_layout[0] + group * channels * x_layout[1] + z * x_layout[2]
+    tiles, least, higher = share_out(count, PAIR)
+    cutting = x_layout[4] == 1 and end - begin >= wide and PAIR * (least + (higher > 0)) == ROWS
+    for sliver in range(0, many, some):
+        those, these = places[sliver : min(sliver + some, many)], pixels[sliver : min(sliver + some, many)]
+        if not cutting:
+            cut_planes(fill, those, these, channels, fill, np.int64(0), these, x, start, x_layout, end - begin)
+        pair, at = 0, first
+        for tile in range(tiles):
+            pairs = least + 1 if tile < higher else least
+            high = PAIR * pairs
+            all_sizes = (chain, channels, np.int64(1), high) if turned[0] else (chain, channels, channels, np.int64(1))
+            image = x, start, these, x_layout[1]
+            if tile == 0 and cutting:
+                _cutting_three(out, lines, pair, room, filters_of, at, fill, those, all_sizes, bias, k + PAIR * pair,
+                               epilogue, image, limits)  # fmt: skip
+            elif pairs == 3:
+                _three(out, lines, pair, room, filters_of, at, fill, those, all_sizes, bias, k + PAIR * pair, epilogue,
+                       image, limits)  # fmt: skip
+            else:
+                _two(out, lines, pair, room, filters_of, at, fill, those, all_sizes, bias, k + PAIR * pair, epilogue,
+                     image, limits)  # fmt: skip
+            pair += pairs
+            at += high * channels
