@@ -5,14 +5,15 @@ save. Each number is loaded once or, for its neighbours in a row, as often as th
 that scrolls over the input (`npconv.kernels.numba.scrolling`).
 
 Where the pixels of a row lie side by side, vectors are of pixels and sums scroll down the image. Large kernels read a
-slab, which has the padding. Small ones, whose weights fit the registers, compute some rows of results at once instead,
+slab, which has the padding. Small ones, and square ones of up to 7 × 7, compute some rows of results at once instead,
 and read the image as it is: what lies outside is left out by rows and masked in vectors. (Scrolling, with the sums
-carried from step to step, took a fifth longer: registers were short.) Reading a row's ends takes numbers of the rows
-before and after it, so that the first and the last plane of an array are copied to where there is room around them, and
-so are images whose pixels do not lie side by side.
+carried from step to step, took a fifth longer for 3 × 3 elements, and for 5 × 5 and 7 × 7 half as long again.) Their
+weights are loaded column by column, or kept in registers where most of a row's vectors meet nothing but the image.
+Reading a row's ends takes numbers of the rows before and after it, so that the first and the last plane of an array are
+copied to where there is room around them, and so are images whose pixels do not lie side by side.
 
 Where the channels of the input lie side by side, vectors are of channels (`npconv.kernels.numba.channels`); so they are
-for small images whose rows are short, or with many taps, whose channels are put side by side first.
+for small images of few rows, or of stride 2, whose channels are put side by side first.
 
 A task is a rectangle of the result for some channels.
 
@@ -31,15 +32,29 @@ from npconv.kernels.numba import blocking, buffers, channels, jit, planes
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.scrolling import Sums, elements_of, full_ones, over_slab, sums_of
+from npconv.kernels.numba.scrolling import FEW, Sums, elements_of, full_ones, over_slab, sums_of
 from npconv.kernels.numba.slab import clear, load_planes, unload_planes
-from npconv.kernels.numba.taps import addresses_of, kept_numbers, mask_of, products_of_rows, unfolded
+from npconv.kernels.numba.taps import (
+    addresses_of,
+    kept_numbers,
+    mask_of,
+    products_of_columns,
+    products_of_rows,
+    unfolded,
+)
 from npconv.kernels.numba.vector import activating, activation_of, filled, lanes_of, store
 from npconv.problem import ConvProblem
 
-ROWS = 4
-"""Rows of results of small kernels that are computed together, a vector of each. With 5 or 7, of 112 or of 14, it took
-as long or longer."""
+ROWS, MANY = 4, 7
+"""Rows of results of small kernels that are computed together, a vector of each: the more, the less often a number of
+the image is loaded, and an unaligned vector takes 1.2 cycles of a Zen 3 core. At stride 2, 7 take 5 to 20 % longer."""
+
+WIDE = 12
+"""Vectors in a row of results from which on those that meet nothing but the image have a loop of their own, of four
+rows: of 112 pixels 4 % faster than 7 rows that are masked anywhere, of 56 6 % slower."""
+
+LARGEST = 7
+"""Rows and columns of square kernels of which some rows of results are computed together."""
 
 LOADED = 2**14
 """Bytes of small planes that are loaded at once: half of a first-level cache."""
@@ -66,21 +81,30 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks, for both memory orders."""
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
     along = channels.way(problem, threads) if first_channels(problem) else None
-    return Plan(
-        problem.flops // 8, down, along, channels.way(problem, threads, True) if turns(problem, threads) else None
-    )
+    turned = channels.way(problem, threads, True) if turns(problem, threads) and not _is_tall(problem) else None
+    return Plan(problem.flops // 8, down, along, turned)
 
 
 def _is_small(problem: ConvProblem) -> bool:
-    """Whether the sums that scroll down read the image as it is."""
+    """Whether some rows of results are computed together, from the image as it is.
+
+    Each form of a kernel is compiled by itself: other large ones than square ones are rare.
+    """
+    _, *kernel = problem.kernel_size
+    _, *stride = problem.stride
+    square = max(kernel) <= LARGEST and kernel[0] == kernel[1] and stride[0] == stride[1]
     return (
-        sums_of(problem).elements > 0
-        and not sums_of(problem).chained
+        (problem.products <= FEW or (square and set(problem.dilation) == {1}))
         and problem.kernel_size[0] == 1
         and problem.padding[0] == (0, 0)
         and problem.stride[2] <= 2
         and 1 in (problem.stride[1], problem.dilation[1])
     )
+
+
+def _is_tall(problem: ConvProblem) -> bool:
+    """Whether so many rows are, of which each number of the image is loaded for several."""
+    return _is_small(problem) and problem.stride[1:] == (1, 1) and problem.output_size[1] >= MANY
 
 
 def _share(problem: ConvProblem, threads: int) -> int:
@@ -182,51 +206,54 @@ def conv(
     )  # fmt: skip
 
 
-def _over_image(rows: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool, activation: int) -> Any:
-    """Return the sums of some rows of results, of an image as it is; their weights stay in registers.
+def _over_image(
+    rows: int, kernel: tuple[int, int], stride: tuple[int, int], dense: bool, activation: int, wide: bool
+) -> Any:
+    """Return the sums of some rows of results, of an image as it is.
 
     Rows beyond the image are ``blank``; columns beyond it are masked. Taps of a row lie side by side if ``dense``.
-    The ``activation`` is one of `npconv.kernels.numba.vector.activating`.
+    The ``activation`` is one of `npconv.kernels.numba.vector.activating`. If for ``wide`` images, vectors that meet
+    nothing but these have a loop of their own, with all weights in registers.
     """
     taps, across, folded = kernel[0] * kernel[1], kernel[1], stride[1] == 2
     addresses_of_rows = addresses_of((rows - 1) * stride[0] + kernel[0])
-    add_inside, add_anywhere = (products_of_rows(kernel, stride, dense, masked) for masked in (False, True))
-
+    add_inside, add_anywhere = products_of_rows(kernel, stride, dense), products_of_columns(kernel, stride, dense)
     finished = activating(activation)
 
     def compute(  # type: ignore[no-untyped-def]
-        out, at, step, x, begin, line, blank, y, jump, height, count, columns, long, apart, left, span, width, masks,
-        weights, w, bias, b, epilogue,
+        out, at, step, x, begin, line, blank, y, jump, height, done, count, columns, long, apart, left, span, width,
+        masks, weights, w, bias, b, epilogue,
     ):  # fmt: skip
-        kept = kept_numbers(weights, w + taps - 1, -1, taps)
         lanes = lanes_of(out)
-        done, vectors, pace = np.int64(0), -(-columns // lanes), lanes * stride[1]
-        # The vectors that meet nothing but the image come first: a loop for all has no registers for the weights.
-        first = min(max(-(left // pace), 0), vectors)
-        last = max(min((width - span - (lanes - 1) * stride[1] - left) // pace + 1, columns // lanes), first)
+        vectors, most = -(-columns // lanes), columns - lanes if long else columns
+        first = last = 0
+        if wide:
+            kept = kept_numbers(weights, w + taps - 1, -1, taps)
+            pace = lanes * stride[1]
+            first = min(max(-(left // pace), 0), vectors)
+            last = max(min((width - span - (lanes - 1) * stride[1] - left) // pace + 1, columns // lanes), first)
         while done < count:
             done = min(done, count - rows)  # the last ones may be computed twice
             addresses = addresses_of_rows(x, begin, line, y + done * jump * stride[0], jump, height, blank)
             to = at + done * step
-            for vector in range(first, last):
-                tile = filled(bias, b, rows, 1)
-                tile = add_inside(tile, kept, addresses, vector * pace, apart, masks, np.int64(0))
-                if folded:
-                    tile = unfolded(tile)
-                store(finished(tile, epilogue), out, to + vector * lanes, step)
+            if wide:
+                for vector in range(first, last):
+                    tile = filled(bias, b, rows, 1)
+                    tile = add_inside(tile, kept, addresses, vector * pace, apart)
+                    if folded:
+                        tile = unfolded(tile)
+                    store(finished(tile, epilogue), out, to + vector * lanes, step)
             for other in range(vectors - last + first):
                 vector = other if other < first else other + last - first
-                x0 = vector * lanes
-                if long:
-                    x0 = min(x0, columns - lanes)
+                x0 = min(vector * lanes, most)
                 tile = filled(bias, b, rows, 1)
-                tile = add_anywhere(tile, kept, addresses, x0 * stride[1], apart, masks, vector * across * lanes)
+                tile = add_anywhere(tile, weights, w, addresses, x0 * stride[1], apart, masks, vector * across * lanes)
                 if folded:
                     tile = unfolded(tile)
                 store(finished(tile, epilogue), out, to + x0, step)
             done += rows
 
-    return jit.specialised(compute, rows, kernel, stride, dense, activation, within=True)
+    return jit.specialised(compute, rows, kernel, stride, dense, activation, wide, within=True)
 
 
 _ROWS_OF_PLANES = "aiiiaiiiaiiiiiiiiiiaaiiiiaa"
@@ -237,28 +264,39 @@ _write_mask, _write_folded_mask = mask_of(1), mask_of(2)
 @cache
 def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, activation: int) -> jit.Part:
     """Return the sums of rows of results, of planes that are read as they are."""
-    one, several = (_over_image(rows, kernel, stride, dense, activation) for rows in (1, ROWS))
     products = kernel[0] * kernel[1]
+    few, tall = products <= FEW, stride == (1, 1)
+    form = kernel, stride, dense, activation
+    one, several, many = (_over_image(n, *form, wide) for n, wide in ((1, False), (ROWS, few), (MANY, False)))
 
     def compute(  # type: ignore[no-untyped-def]
         out, at, to_plane, to_row, x, begin, next_plane, line, blank, top, jump, height, rows, columns, long, apart,
         left, span, width, masks, weights, f, end, first, multiplier, bias, epilogue,
     ):  # fmt: skip
         """Compute results of filters from ``f`` on, counted from ``first``, so many of each plane of the input."""
+        wide = few and columns >= WIDE * lanes_of(out)
         while f < end:
-            origin, k = begin + f // multiplier * next_plane, first + f
+            # A division takes as long as a vector of results.
+            origin, k = begin + (f if multiplier == 1 else f // multiplier) * next_plane, first + f
             for residue in range(min(jump, rows)):
-                count = -(-(rows - residue) // jump)
+                count, done = rows if jump == 1 else -(-(rows - residue) // jump), np.int64(0)
                 to, y = at + f * to_plane + residue * to_row, top + residue * stride[0]
+                if tall:  # noqa: SIM102 - what is behind a constant is left out, and not compiled
+                    if count >= MANY and not wide:
+                        done = min((count + MANY - 1 - ROWS) // MANY * MANY, count)  # few others are left for less
+                        many(
+                            out, to, jump * to_row, x, origin, line, blank, y, jump, height, np.int64(0), done,
+                            columns, long, apart, left, span, width, masks, weights, k * products, bias, k, epilogue,
+                        )  # fmt: skip
                 if count >= ROWS:
                     several(
-                        out, to, jump * to_row, x, origin, line, blank, y, jump, height, count, columns, long, apart,
-                        left, span, width, masks, weights, k * products, bias, k, epilogue,
+                        out, to, jump * to_row, x, origin, line, blank, y, jump, height, done, count, columns, long,
+                        apart, left, span, width, masks, weights, k * products, bias, k, epilogue,
                     )  # fmt: skip
                 else:
                     one(
-                        out, to, jump * to_row, x, origin, line, blank, y, jump, height, count, columns, long, apart,
-                        left, span, width, masks, weights, k * products, bias, k, epilogue,
+                        out, to, jump * to_row, x, origin, line, blank, y, jump, height, done, count, columns, long,
+                        apart, left, span, width, masks, weights, k * products, bias, k, epilogue,
                     )  # fmt: skip
             f += 1
 

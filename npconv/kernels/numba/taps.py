@@ -26,6 +26,7 @@ from npconv.kernels.numba.tile import (
     vector_at,
     vectors_at,
 )
+from npconv.kernels.summation import chain_length
 
 
 def _folded(tile: Tile) -> list[int]:
@@ -45,20 +46,27 @@ def _taps(
     Taps are ``step`` apart, or one if ``dense``. The stride is 1 or 2, where two vectors are loaded for every second
     number of each, and one number more is read than is met.
     """
-    wide = Tile(tile.dtype, 1, tile.columns * stride)
     loaded: list[Any] = []
     for m in range(taps):
         second = stride == 2 and dense and m % 2 == 1  # the numbers between those of the tap before
         if not second:
-            away = step.type(m) if dense else builder.mul(step, step.type(m))
-            row = vectors_at(builder, wide, builder.gep(pointer, [away]))
-            loaded = [vector_at(builder, vector, tile) for vector in row]
-        wanted = order_of([second + 2 * lane for lane in order])
-        yield (
-            loaded
-            if stride == 1
-            else [builder.shuffle_vector(*loaded[n : n + 2], wanted) for n in range(0, len(loaded), 2)]
-        )
+            loaded = _loaded(builder, tile, m, stride, dense, pointer, step)
+        yield _met(builder, loaded, stride, second, order)
+
+
+def _loaded(builder: Any, tile: Tile, m: int, stride: int, dense: bool, pointer: Any, step: Any) -> list[Any]:
+    """Return the vectors that have what tap ``m`` meets, from ``pointer`` on."""
+    away = step.type(m) if dense else builder.mul(step, step.type(m))
+    row = vectors_at(builder, Tile(tile.dtype, 1, tile.columns * stride), builder.gep(pointer, [away]))
+    return [vector_at(builder, vector, tile) for vector in row]
+
+
+def _met(builder: Any, loaded: list[Any], stride: int, second: bool, order: list[int]) -> list[Any]:
+    """Return what is met of loaded vectors: at a stride of 2 every second number, from the ``second`` on or not."""
+    if stride == 1:
+        return loaded
+    wanted = order_of([second + 2 * lane for lane in order])
+    return [builder.shuffle_vector(*loaded[n : n + 2], wanted) for n in range(0, len(loaded), 2)]
 
 
 def addresses_of(number: int) -> Any:
@@ -74,11 +82,12 @@ def addresses_of(number: int) -> Any:
             x, j, line, y, jump, height, blank = arguments
             nothing = pointer_to(context, builder, signature.args[6], blank, ir.IntType(64)(0))
             found = []
+            at, further = builder.add(j, builder.mul(y, line)), builder.mul(jump, line)
             for _ in range(number):
                 there = builder.icmp_unsigned("<", y, height)
-                pointer = pointer_to(context, builder, signature.args[0], x, builder.add(j, builder.mul(y, line)))
+                pointer = pointer_to(context, builder, signature.args[0], x, at)
                 found.append(builder.ptrtoint(builder.select(there, pointer, nothing), ir.IntType(64)))
-                y = builder.add(y, jump)
+                y, at = builder.add(y, jump), builder.add(at, further)
             return context.make_tuple(builder, signature.return_type, found)
 
         integer = types.int64
@@ -88,13 +97,12 @@ def addresses_of(number: int) -> Any:
     return addresses
 
 
-def products_of_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool, masked: bool) -> Any:
+def products_of_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> Any:
     """Return an intrinsic that adds to each row of a tile, a vector wide, what a kernel gives there.
 
-    ``add_products(tile, kept, addresses, i, apart, masks, mask)`` lets tap (n, m) meet, in row r and lane l, the number
-    ``i + m * apart + l * stride[1]`` of the image's row at ``addresses[r * stride[0] + n]``, with the weight
-    ``kept[n * kernel[1] + m]``. If ``masked``, only those of the lanes count that `mask_of` has written to
-    ``masks[mask:]``, tap behind tap; the others are zeros, whatever was loaded.
+    ``add_products(tile, kept, addresses, i, apart)`` lets tap (n, m) meet, in row r and lane l, the number ``i + m *
+    apart + l * stride[1]`` of the image's row at ``addresses[r * stride[0] + n]``, with the weight ``kept[n * kernel[1]
+    + m]``.
 
     With a stride of 2 along the row, the tile's lanes are in the order that `unfolded` ends: to bring each tap's in
     order took one instruction more for each vector.
@@ -102,31 +110,13 @@ def products_of_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bo
     down, across = kernel
 
     @intrinsic
-    def add_products(
-        typing: Any, tile: Any, kept: Any, addresses: Any, i: Any, apart: Any, masks: Any, mask: Any
-    ) -> Any:
+    def add_products(typing: Any, tile: Any, kept: Any, addresses: Any, i: Any, apart: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, kept, addresses, i, apart, masks, mask = arguments
-            index = ir.IntType(64)
+            result, kept, addresses, i, apart = arguments
             order = list(range(tile.lanes)) if stride[1] == 1 else _folded(tile)
-            number = context.get_value_type(tile.dtype).as_pointer()
-            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
-            within = []
-            for m in range(across if masked else 0):
-                at = builder.add(mask, index(m * tile.lanes))
-                pointer = builder.bitcast(pointer_to(context, builder, signature.args[5], masks, at), bits.as_pointer())
-                within.append(builder.load(pointer, align=tile.dtype.bitwidth // 8))
             rows = [builder.extract_value(result, row) for row in range(tile.rows)]
-            for line in range((tile.rows - 1) * stride[0] + down):
-                met = [(row, line - row * stride[0]) for row in range(tile.rows)]
-                met = [(row, tap) for row, tap in met if 0 <= tap < down]
-                if not met:
-                    continue
-                pointer = builder.gep(builder.inttoptr(builder.extract_value(addresses, line), number), [i])
-                taps = _taps(builder, tile, across, stride[1], dense, pointer, apart, order)
-                for m, (vector,) in enumerate(taps):
-                    if masked:
-                        vector = builder.bitcast(builder.and_(builder.bitcast(vector, bits), within[m]), vector.type)
+            for met, pointer in _lines(context, builder, tile, down, stride[0], addresses, i):
+                for m, (vector,) in enumerate(_taps(builder, tile, across, stride[1], dense, pointer, apart, order)):
                     for row, tap in met:
                         weight = builder.extract_value(kept, tap * across + m)
                         rows[row] = product_and_sum(builder, tile, weight, vector, rows[row])
@@ -134,17 +124,86 @@ def products_of_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bo
                 result = builder.insert_value(result, total, row)
             return result
 
-        integer = types.int64
-        return tile(tile, kept, addresses, integer, integer, masks, integer), code
+        return tile(tile, kept, addresses, types.int64, types.int64), code
 
     return add_products
+
+
+def products_of_columns(kernel: tuple[int, int], stride: tuple[int, int], dense: bool) -> Any:
+    """Return an intrinsic that does the same with masks, column of taps by column.
+
+    ``add_products(tile, weights, w, addresses, i, apart, masks, mask)`` takes the weights from ``weights[w:]``. Only
+    those of the lanes count that `mask_of` has written to ``masks[mask:]``, tap behind tap; the others are zeros,
+    whatever was loaded. It costs next to nothing: a vector is loaded and masked in one instruction.
+
+    Registers hold the weights of a column and not of the kernel, which leaves them for more rows: each number of the
+    image is loaded for up to ``down`` of them. A chain of sums is of as many columns as `chain_length` allows.
+    """
+    down, across = kernel
+    columns = -(-across // -(-down * across // (chain_length(down * across) // down * down)))
+
+    @intrinsic
+    def add_products(
+        typing: Any, tile: Any, weights: Any, w: Any, addresses: Any, i: Any, apart: Any, masks: Any, mask: Any
+    ) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result, weights, w, addresses, i, apart, masks, mask = arguments
+            index = ir.IntType(64)
+            order = list(range(tile.lanes)) if stride[1] == 1 else _folded(tile)
+            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
+            lines = list(_lines(context, builder, tile, down, stride[0], addresses, i))
+            totals: list[Any] = []
+            rows = [builder.extract_value(result, row) for row in range(tile.rows)]
+            for m in range(across):
+                if m > 0 and m % columns == 0:
+                    totals = _sums(builder, tile, totals, rows)
+                    rows = [ir.Constant(row.type, None) for row in rows]
+                at = builder.add(mask, index(m * tile.lanes))
+                pointer = builder.bitcast(pointer_to(context, builder, signature.args[6], masks, at), bits.as_pointer())
+                within = builder.load(pointer, align=tile.dtype.bitwidth // 8)
+                column = []
+                for n in range(down):
+                    at = builder.add(w, index(n * across + m))
+                    weight = builder.load(pointer_to(context, builder, signature.args[1], weights, at))
+                    column.append(repeated(builder, weight, tile.lanes))
+                second = stride[1] == 2 and dense and m % 2 == 1
+                for met, pointer in lines:
+                    loaded = _loaded(builder, tile, m - second, stride[1], dense, pointer, apart)
+                    (vector,) = _met(builder, loaded, stride[1], second, order)
+                    vector = builder.bitcast(builder.and_(builder.bitcast(vector, bits), within), vector.type)
+                    for row, tap in met:
+                        rows[row] = product_and_sum(builder, tile, column[tap], vector, rows[row])
+            for row, total in enumerate(_sums(builder, tile, totals, rows)):
+                result = builder.insert_value(result, total, row)
+            return result
+
+        integer = types.int64
+        return tile(tile, weights, integer, addresses, integer, integer, masks, integer), code
+
+    return add_products
+
+
+def _lines(
+    context: Any, builder: Any, tile: Tile, down: int, stride: int, addresses: Any, i: Any
+) -> Iterator[tuple[list[tuple[int, int]], Any]]:
+    """Yield for each row of the image the rows of the tile that it reaches, each with the tap, and where it begins."""
+    number = context.get_value_type(tile.dtype).as_pointer()
+    for line in range((tile.rows - 1) * stride + down):
+        met = [(row, line - row * stride) for row in range(tile.rows) if 0 <= line - row * stride < down]
+        if met:
+            yield met, builder.gep(builder.inttoptr(builder.extract_value(addresses, line), number), [i])
+
+
+def _sums(builder: Any, tile: Tile, totals: list[Any], rows: list[Any]) -> list[Any]:
+    """Return the sums of two lists of vectors, of which the first may be empty."""
+    return [sum_of(builder, tile, a, b) for a, b in zip(totals, rows, strict=True)] if totals else rows
 
 
 def mask_of(stride: int) -> Any:
     """Return an intrinsic that writes which lanes of a vector meet columns of an image.
 
     ``write(masks, i, column, width)`` does so for columns from ``column`` on, ``stride`` apart, in the order of
-    `products_of_rows`.
+    `products_of_columns`.
     """
 
     @intrinsic
