@@ -179,8 +179,13 @@ def about_data(data):
 CASES = [(text, dtype) for text in SHAPES for dtype in (*FLOATS, *COMPLEX) if dtype in FLOATS or text not in LARGE]
 
 
+SLOW = [("numpy", "loop"), ("numpy", "flatten")]
+"""Loops in Python: with every third kind of numbers, or all with ``--long``."""
+
+
 @pytest.mark.parametrize(("text", "dtype"), CASES)
-def test_bound(text, dtype):
+def test_bound(text, dtype, request):
+    everything = request.config.getoption("--long")
     engines = list(ENGINES)
     if dtype in FLOATS:
         others = ("depthwise", "dots", "outer", "dense")
@@ -189,6 +194,8 @@ def test_bound(text, dtype):
     for data in range(len(DATA)):
         arrays, want, bound = problem(text, dtype, data)
         for backend, algorithm in engines:
+            if (backend, algorithm) in SLOW and data % 3 and not everything:
+                continue
             got = call(parse(text), arrays, backend=backend, algorithm=algorithm, precision="strict")
             assert got.dtype == named(dtype)
             assert_within(got, want, bound, f"{text} {dtype} {about_data(data)}, {algorithm} on {backend}")

@@ -32,7 +32,14 @@ RUNS = (("end", "nan"), ("begin", "large"), ("end", "small"))
 """Where arrays end or begin with the guard, and what lies between."""
 
 
-@pytest.mark.parametrize("algorithm", [*FAST, "winograd2 within", "winograd2x4 within", "winograd4 within"])
+WITHIN = [
+    pytest.param(f"{name} within", marks=() if name == "winograd4" else pytest.mark.long)
+    for name in ("winograd2", "winograd2x4", "winograd4")
+]
+"""Filters packed within tasks, by a function that all of Winograd's engines share."""
+
+
+@pytest.mark.parametrize("algorithm", [*FAST, *WITHIN])
 def test_no_engine_trespasses(algorithm, request):
     """All of it with ``--long``: else every other problem at the beginning, and float64 at the end only.
 

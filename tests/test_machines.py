@@ -70,6 +70,8 @@ def test_engines(machine, engines, tmp_path, request):
     everything = request.config.getoption("--long")
     if MACHINES[machine][2] == VECTOR_BYTES and not everything:
         pytest.skip("on vectors of this width all other tests run the engines; runs with --long")
+    if not everything:  # one of Winograd's engines for all, which differ in tables
+        engines = [name for name in engines if name not in ("winograd2", "winograd2x4")]
     said = run(machine, engines, everything, tmp_path)
     assert said.count("untouched") == len(engines)
     assert said[-1] == str(MACHINES[machine][2])
