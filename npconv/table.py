@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+LONGEST = 60
+"""Characters of the longest rule: those under a column of sentences would take more than a line of the terminal."""
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out rows of text in columns under headers."""
     lines = [list(headers), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    lines.insert(1, ["-" * width for width in widths])
+    lines.insert(1, ["-" * min(width, LONGEST) for width in widths])
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
