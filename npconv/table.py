@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 LONGEST = 60
 """Characters of the longest rule: those under a column of sentences would take more than a line of the terminal."""
 
