@@ -143,10 +143,11 @@ def _transposed(
     out: np.ndarray,
     choice: Choice,
     workspace: host.Workspace | None = None,
+    in_place: bool = True,
 ) -> None:
-    """Fill the canonical ``out`` phase by phase."""
+    """Fill the canonical ``out`` phase by phase; with patches ``in_place``, if the arrays allow it: see `steps`."""
     filters = swapped(problem, weight, choice)
-    found, reached = steps(problem, choice)
+    found, reached = steps(problem, choice, in_place)
     if not reached:
         if is_even(problem, found) and _merged(
             found, choice, filters, grad_output, bias, out, workspace, problem.input_size[1]
@@ -160,7 +161,10 @@ def _transposed(
         if _merged(some, choice, filters, grad_output, bias, out, workspace):
             continue
         if found[0].patch:
-            _in_patches(found, choice, filters, grad_output, bias, out, workspace)
+            if in_place and are_in_place(found, choice):
+                _transposed(problem, weight, grad_output, bias, out, choice, workspace, in_place=False)
+            else:
+                _in_patches(found, choice, filters, grad_output, bias, out, workspace)
             return
         for step in some:
             choose(step.forward, choice).run(
@@ -343,8 +347,11 @@ class Step(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
-    """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input."""
+def steps(problem: ConvProblem, choice: Choice, in_place: bool = True) -> tuple[list[Step], bool]:
+    """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input.
+
+    If ``in_place``, arrays are such as `may_be_in_place` tells, and lie in C order.
+    """
     found = list(phases(problem))
     all_steps = _steps_of(found)
     whole = spaced(problem)
@@ -354,7 +361,8 @@ def steps(problem: ConvProblem, choice: Choice) -> tuple[list[Step], bool]:
     made = patches.forward(problem)
     if made is not None:
         in_patches = _patches_of(made, problem.kernel_size)
-        if _faster_in_patches(problem, made, in_patches, all_steps, choice):
+        written = in_place and are_in_place(in_patches, choice)
+        if written or _faster_in_patches(problem, made, all_steps, choice):
             return in_patches, made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
     return all_steps, reached
 
@@ -456,15 +464,23 @@ def _expected_of_phases(problem: ConvProblem, steps: list[Step], choice: Choice)
     return APART * sum(choose(step.forward, choice).seconds for step in steps)
 
 
-def _faster_in_patches(
-    problem: ConvProblem, made: ConvProblem, in_patches: list[Step], steps: list[Step], choice: Choice
-) -> bool:
+def may_be_in_place(problem: ConvProblem) -> bool:
+    """Whether patches could be written where they belong, if the result's rows lie in C order."""
+    return problem.data_format == "channels_first" and problem.dtype == problem.compute_dtype.name
+
+
+def are_in_place(steps: list[Step], choice: Choice) -> bool:
+    """Whether these are patches that are written where they belong, if the arrays allow it."""
+    return bool(steps and steps[0].patch) and merging(steps[:1], choice, in_line=True) is not None
+
+
+def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[Step], choice: Choice) -> bool:
     """Whether patches should be faster than phases, for which the filters of each tap are put in order."""
     placing = patches.PLACE * made.batch * made.out_channels * made.positions
     ordering = 0 if choice.packed else ORDER * problem.out_channels * problem.products
     try:
-        if merging(in_patches[:1], choice, in_line=True) is not None:
-            return True
+        if all(merging(some, choice, in_line=True) is not None for some in together(steps)):
+            return placing < ordering  # else they take as long
         phases = sum(PHASE + choose(step.forward, choice).seconds for step in steps)
         phases += WRITE * math.prod(problem.input_shape) + ordering
         return choose(made, choice).seconds + placing < phases

@@ -44,7 +44,9 @@ def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any]
 def transposed_layer(
     problem: ConvProblem, choice: Choice, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace
 ) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Return a function of the input of such a layer, or None."""
+    """Return a function of the input of such a layer, or None, as where its weight is narrower than the input."""
+    if weight.dtype != problem.compute_dtype:
+        return None
     pieces = _Pieces.of(problem, choice, workspace)
     if pieces is None:
         return None

@@ -269,12 +269,17 @@ def bias_shape(weight_shape: tuple[int, ...], transposed: bool, groups: Any) -> 
     return (1 if len(weight_shape) == 2 else weight_shape[0],)
 
 
+IN_PLACE = "the one that writes patches where they belong, if arrays are in C order"
+"""Why a transposed convolution runs by `npconv.kernels.numba.pairs`."""
+
+
 def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> Explanation:
     """Explain a convolution, or the transposed convolution that belongs to it."""
     if not transposed:
         return Explanation(problem, problem.result_shape, [choose(problem, choice)])
     canonical = problem.canonical_form()
-    steps, _ = adjoint.steps(canonical, choice)
+    steps, _ = adjoint.steps(canonical, choice, adjoint.may_be_in_place(problem))
+    in_place = adjoint.may_be_in_place(problem) and adjoint.are_in_place(steps, choice)
     parts = [step.forward for step in steps]
     if not parts:  # no element meets a tap: the result is the bias, as of a convolution without input channels
         one = (1, 1, 1)
@@ -284,9 +289,11 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
                 dilation=one, padding=((0, 0),) * 3,
             )
         ]  # fmt: skip
-    plans = [choose(part, choice) for part in parts]
-    kept = steps[0].forward.output_bytes if steps and steps[0].patch else 0
-    if problem.data_format == "channels_first" and problem.dtype == problem.compute_dtype.name and kept:
-        kept = 0 if adjoint.merging(steps[:1], choice, in_line=True) else kept  # these are written where they belong
+    if in_place:
+        as_planes = replace(choice, algorithm="planes")
+        plans = [replace(choose(part, as_planes), choice=choice, reason=IN_PLACE) for part in parts]
+    else:
+        plans = [choose(part, choice) for part in parts]
+    kept = steps[0].forward.output_bytes if steps and steps[0].patch and not in_place else 0
     instead = adjoint.instead(canonical, steps, choice) if steps else None
     return Explanation(problem, problem.input_shape, plans, kept, instead)

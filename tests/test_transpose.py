@@ -282,6 +282,18 @@ def test_patches_in_pairs(activation, groups, more, data_format):
             np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("weight", "input"), [("f4", "f8"), ("f2", "f4"), ("i4", "f8")])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (2, 2), (3, 2), (3, 1)])
+def test_layers_of_narrower_weights(weight, input, kernel, stride):
+    """Their second call is like the first one."""
+    x, w = np.arange(8 * 9 * 30.0).reshape(1, 8, 9, 30).astype(input), np.ones((8, 6, kernel, kernel), weight)
+    layer, want = npconv.ConvTranspose2d(w, stride=stride), npconv.conv_transpose2d(x, w, stride=stride)
+    for _ in range(3):
+        got = layer(x)
+        assert got.dtype == input
+        np.testing.assert_array_equal(got, want)
+
+
 PHASES = {
     # Few filters, whose phases are merged row by row; taps of several lengths, odd sizes, and rows that end with one.
     "groups of few": ((2, 8, 7, 9), (8, 3, 3, 3), {"stride": 2, "padding": 1, "groups": 4}),
