@@ -187,11 +187,7 @@ def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:
 
 def _is_plain(problem: ConvProblem) -> bool:
     """Whether arrays of the problem's dtype in C order are as kernels take them."""
-    return (
-        problem.padding_mode == "zeros"
-        and problem.data_format == "channels_first"
-        and problem.dtype == problem.compute_dtype.name
-    )
+    return problem.padding_mode == "zeros" and adjoint.may_be_in_place(problem)
 
 
 def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:

@@ -7,7 +7,7 @@ twice as long. Tiles that go over the end of an image's row are written by way o
 
 With a plane for each pixel of a filter's four, merged afterwards, 64 to 32 channels of 112² took 1.25 times as long,
 128 to 64 of 56² 1.1 times, and 256 to 128 of 28² as long. (To write a tile that goes over an end into both rows, by
-masks, took 5 % longer than by way of the scratch: what it loads of a row has just been stored.)
+masks, took 4 % longer than by way of the scratch.)
 
 A task is some pixels of one plane of the input, for some pairs of one group. Slivers and filters are those of
 `npconv.kernels.numba.pixels`; how much a task has, `npconv.kernels.numba.planes` tells.
