@@ -346,7 +346,7 @@ class Effort:
             return scratch
         if self.takes_plain(problem, threads):
             return self._cut(problem, threads).bytes
-        return scratch + self._packed_bytes(problem, problem.out_channels)
+        return scratch + self.packed_bytes(problem)
 
     def _cut(self, problem: ConvProblem, threads: int) -> bands.Cut:
         """Return how the tiles are cut where filters are packed within the tasks."""
@@ -359,7 +359,7 @@ class Effort:
         """
         if not self.may_take_plain(problem):
             return False
-        packed = self._packed_bytes(problem, problem.out_channels)
+        packed = self.packed_bytes(problem)
         return threads * self._scratch(problem, threads) + packed > engine_limit(problem)
 
     def may_take_plain(self, problem: ConvProblem) -> bool:
@@ -400,13 +400,13 @@ class Effort:
         shares = (-(-across // parts) for parts in range(least, min(least + 2, across + 1)))
         return max(((min(down, most // share), share) for share in shares), key=math.prod)
 
-    def _packed_bytes(self, problem: ConvProblem, filters: int) -> int:
-        """Return the bytes of some filters when they are packed."""
+    def packed_bytes(self, problem: ConvProblem) -> int:
+        """Return the bytes of the weights when they are packed."""
         if self.pieces or self.outer or not (self.panel or self.pack):
             return 0  # they are taken as they are
         itemsize = problem.compute_dtype.itemsize
         panel = max(self._wide(problem), 1)
-        filters = -(-filters // problem.groups // panel) * panel * problem.groups
+        filters = -(-problem.out_channels // problem.groups // panel) * panel * problem.groups
         return int(filters * problem.products * self._winograd(problem)[1]) * itemsize
 
     def _scratch(self, problem: ConvProblem, threads: int) -> int:

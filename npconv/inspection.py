@@ -103,7 +103,7 @@ class Explanation:
     ) -> None:  # fmt: skip
         self._problem, self._plans, self._kept, self._instead = problem, plans, kept, instead
         self._plan = plan = max(plans, key=lambda plan: plan.problem.flops)
-        chosen = [plan.chosen for plan in plans]
+        chosen = [plan.fitted for plan in plans]
         self.algorithm = plan.algorithm.name
         self.backend = plan.algorithm.backend
         self.reason = plan.reason

@@ -65,14 +65,14 @@ class Plan:
         return self.chosen.algorithm
 
     @property
-    def threads(self) -> int:
-        """How many threads it runs in."""
-        return self.chosen.threads
+    def fitted(self) -> Candidate:
+        """The chosen one, with the threads and the workspace of its run, where those that chose it were estimates."""
+        return self._fitted[0]
 
     @property
-    def few(self) -> bool:
-        """Whether these are fewer than there are."""
-        return self.threads < self.choice.threads
+    def threads(self) -> int:
+        """How many threads it runs in."""
+        return self.fitted.threads
 
     @property
     def seconds(self) -> float:
@@ -87,7 +87,8 @@ class Plan:
     @once
     def candidates(self) -> list[Candidate]:
         """All algorithms that there are on the backends to choose from, and how they stand to the problem."""
-        return candidates(self.problem, self.choice)
+        found = candidates(self.problem, self.choice)
+        return [self.fitted if candidate.algorithm == self.algorithm else candidate for candidate in found]
 
     @property
     def refusals(self) -> dict[tuple[str, str], str]:
@@ -164,18 +165,42 @@ class Plan:
     @once
     def _of_call(self) -> tuple[Packing, Run]:
         """How a call that brings plain weights packs them and runs."""
-        if not self.algorithm.takes_plain(self.problem, self.threads):
+        if not self._takes_plain:
             return self._packing, self._run
         engine = self._named(self.algorithm.plain_engine)
-        return Packing(engine, self.computed), Run(engine, self.computed, self.threads, self.few)
+        return Packing(engine, self.computed), self._run_in(self.chosen.threads, engine)
 
     @once
     def _packing(self) -> Packing:
         return Packing(self._engine, self.computed)
 
-    @once
+    @property
     def _run(self) -> Run:
-        return Run(self._engine, self.computed, self.threads, self.few)
+        return self._fitted[1]
+
+    @once
+    def _fitted(self) -> tuple[Candidate, Any]:
+        """Fit the run of packed weights in as many threads as its tasks, which the engine knows, have room for."""
+        chosen = self.chosen
+        if self.algorithm.engine is None:
+            return chosen, None
+        run = self._run_in(chosen.threads, self._engine)
+        if self._takes_plain or not self.modest:  # of the one the bytes are known, for the other there is no room
+            return chosen, run
+        packed = 0 if self.choice.packed else self.algorithm.packed_bytes(self.problem)
+        threads = chosen.threads
+        while threads > 1 and not self.algorithm.within_limit(self.problem, run.bytes + packed):
+            threads -= 1
+            run = self._run_in(threads, self._engine)
+        return replace(chosen, threads=threads, workspace=run.bytes + packed), run
+
+    def _run_in(self, threads: int, engine: Any) -> Run:
+        return Run(engine, self.computed, threads, threads < self.choice.threads)
+
+    @property
+    def _takes_plain(self) -> bool:
+        """Whether a call with plain weights packs them within its tasks."""
+        return not self.choice.packed and self.algorithm.takes_plain(self.problem, self.chosen.threads)
 
     @once
     def _engine(self) -> Any:

@@ -53,6 +53,10 @@ class Algorithm:
             return self.rate.workspace(problem, threads, packed)
         return prepared_bytes(problem) + self.own_workspace(problem)
 
+    def packed_bytes(self, problem: ConvProblem) -> int:
+        """Return the bytes of the weights when they are packed."""
+        return self.rate.packed_bytes(problem) if isinstance(self.rate, Effort) else 0
+
     def within_limit(self, problem: ConvProblem, workspace: int) -> bool:
         """Whether ``"auto"`` may take the algorithm if it needs so much workspace."""
         if self.engine is None:

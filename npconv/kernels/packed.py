@@ -2,7 +2,8 @@
 
 An *engine* is a module or object with four functions. ``pack(problem, weight)`` and ``pack_bias(problem, bias)`` bring
 the filters (K, C/groups, kd, kh, kw) and the bias into its order, once for many calls. ``plan(problem, threads)`` cuts
-a canonical problem into tasks, and ``conv(plan, x, x_layout, weights, bias, epilogue, out, out_layout)`` fills ``out``.
+a canonical problem into ``tasks``, each of which works in a ``scratch`` of so many numbers of a dtype, and
+``conv(plan, x, x_layout, weights, bias, epilogue, out, out_layout)`` fills ``out``.
 Unlike the textbook kernels, engines take input and result of any memory order, and see to the zeros of the padding
 themselves; other paddings are made here. Arrays that they get can be written to.
 """
@@ -110,13 +111,22 @@ class Run:
         self._padding = form.padding if problem.padding_mode != "zeros" and any(map(any, form.padding)) else None
         if self._padding is not None:
             form = replace(form, input_size=form.padded_size, padding=((0, 0),) * 3, padding_mode="zeros")
-        self._plan = engine.plan(form, threads)
+        self._threads, self._plan = threads, engine.plan(form, threads)
         self._line = None
         if form.taps == 1 and not any(map(any, form.padding)) and set(form.stride) == {1} and form.positions > 0:
             line = (1, 1, form.positions)
             self._line = engine.plan(replace(form, input_size=line), threads)
         self._epilogue = epilogue_of(problem.activation, problem.compute_dtype)
         self._left = problem.activation if problem.activation and self._epilogue[0] == 0 else ()
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes its threads work in at most; what the kernels of some engines share counts among them."""
+        found = 0
+        for plan in [self._plan] if self._line is None else [self._plan, self._line]:
+            numbers, dtype = plan.scratch
+            found = max(found, min(self._threads, plan.tasks) * numbers * dtype.itemsize + getattr(plan, "shared", 0))
+        return found
 
     def __call__(self, input: np.ndarray, packed: Packed, out: np.ndarray) -> None:
         """Fill ``out``."""

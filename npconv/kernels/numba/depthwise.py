@@ -68,6 +68,20 @@ class Plan(NamedTuple):
     along: Way | None
     turned: Way | None
 
+    @property
+    def tasks(self) -> int:
+        """The most that there are in any order."""
+        return max(way.tasks for way in self._ways)
+
+    @property
+    def scratch(self) -> tuple[int, np.dtype[Any]]:
+        """The largest of any order."""
+        return max(way.scratch for way in self._ways)
+
+    @property
+    def _ways(self) -> list[Way]:
+        return [way for way in (self.down, self.along, self.turned) if way is not None]
+
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, 1, kd, kh, kw), which are packed when channels that lie side by side are met."""

@@ -116,6 +116,16 @@ class Plan(NamedTuple):
     gathering: tuple[int, np.dtype[Any], np.ndarray, np.ndarray] | None = None
     """Tasks that put pixels side by side first, their dtype, numbers, and the layout that comes of it."""
 
+    @property
+    def gathered(self) -> int:
+        """How many numbers these are."""
+        return 0 if self.gathering is None else self.gathering[0] * math.prod(self.gathering[3][5:].tolist())
+
+    @property
+    def shared(self) -> int:
+        """Their bytes, which all tasks read."""
+        return self.gathered * self.scratch[1].itemsize
+
 
 class Filters(NamedTuple):
     """Filters, flat."""
@@ -312,7 +322,7 @@ def conv(
     """Fill ``out``."""
     if plan.gathering is not None:
         tasks, dtype, numbers, layout = plan.gathering
-        gathered = buffers.aligned(tasks * math.prod(layout[5:].tolist()) * dtype.itemsize).view(dtype)
+        gathered = buffers.aligned(plan.shared).view(dtype)
         _gather.run(tasks, len(gathered), x, x_layout, gathered, numbers)
         x, x_layout = gathered, layout
     numbers, turned = weights
