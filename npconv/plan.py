@@ -176,7 +176,8 @@ class Plan:
 
     @property
     def _run(self) -> Run:
-        return self._fitted[1]
+        run: Run = self._fitted[1]
+        return run
 
     @once
     def _fitted(self) -> tuple[Candidate, Any]:
