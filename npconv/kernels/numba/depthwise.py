@@ -272,7 +272,7 @@ def _over_image(
 
 _ROWS_OF_PLANES = "aiiiaiiiaiiiiiiiiiiaaiiiiaa"
 _compute_rows = calling(_ROWS_OF_PLANES)
-_write_mask, _write_folded_mask = mask_of(1), mask_of(2)
+_write_mask, _write_folded_mask = mask_of(1), mask_of(2, folded=True)
 
 
 @cache

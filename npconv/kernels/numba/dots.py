@@ -30,7 +30,7 @@ import numpy as np
 from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.slab import clear, copy_numbers, load_planes, unload_planes
-from npconv.kernels.numba.taps import rows_of_taps, store_sums
+from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps, store_sums
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
@@ -122,20 +122,24 @@ def _straight(problem: ConvProblem, threads: int) -> Plan:
     met = problem.span[1] + (height - 1) * stride[1], problem.span[2] + (width - 1) * stride[2]
     # A plane that is copied, with room for what is read beyond its rows.
     size = math.prod(met) + max(problem.padding[2][0], 0) + 2 * (lanes + 1) * dilation[2] + width * stride[2]
-    room = rows * -(-columns // lanes) * lanes
+    vectors = -(-columns // lanes)
+    room = rows * vectors * lanes
     share = problem.batch * problem.groups * depth // (blocking.TASKS_PER_THREAD * threads)
     together = min(max(min(NUMBERS // (channels * math.prod(met)), share), 1), problem.groups)
     parts = -(-problem.groups // together)
     chain = math.isqrt(room // lanes) + 1
     pace = dilation[1] if dilation[1] <= 2 and stride[1] == 1 else 0
+    # A row that is none of the image, and which lanes count: of each tap, and of the kernel's row.
+    blank, masks = vectors * lanes * dilation[2] + width * stride[2] + 2 * lanes, vectors * (width + 1) * lanes
     sizes = np.array(
         [stride, dilation, tuple(-pad for pad, _ in problem.padding), (problem.groups, together, chain),
-         (channels, filters, 0), (rows, columns, 0), (*met, size), (height, width, pace)]
+         (channels, filters, 0), (rows, columns, 0), (*met, size), (height, width, pace), (blank, masks, 0)]
     )  # fmt: skip
     form = (height, width, dilation[2], stride[2] == 1, pace)
     return Plan(
         _straight_block, lambda: _sums_of_plane(*form), problem.batch * parts * depth, problem.flops // 10,
-        (size + room + RESULTS * lanes + filters * -(-RESULTS // lanes) * lanes, problem.compute_dtype),
+        (blank + masks + size + room + RESULTS * lanes + together * filters * -(-RESULTS // lanes) * lanes,
+         problem.compute_dtype),
         np.array((problem.batch, parts, depth)), sizes, np.zeros(0, np.int64), np.zeros(2, np.int64),
     )  # fmt: skip
 
@@ -328,7 +332,7 @@ def _slab_block(  # type: ignore[no-untyped-def]
     unload_planes(out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
 
 
-_PLANE = "aaiiiiaiiiiiiiiinniai"
+_PLANE = "aaiiiiniiiiaiai"
 _sum_up_plane = calling(_PLANE)
 
 
@@ -339,51 +343,40 @@ def _sums_of_plane(down: int, across: int, stride: int, dense: bool, pace: int) 
     ``pace`` is that of the kernel's rows over the image's, if those that a row meets are neighbours, else 0.
     """
     results = down * across
-    rows_at_once = TOGETHER if pace else 1
-    number_of_lines = (rows_at_once - 1) * pace + down
-    add_all = rows_of_taps(down, across, stride, dense, "", rows_at_once, pace)
-    add_inside = rows_of_taps(down, across, stride, dense, "columns", rows_at_once, pace)
-    add_anywhere = rows_of_taps(down, across, stride, dense, "rows")
+    rows_at_once, each = (TOGETHER, pace) if pace else (1, down)
+    add_inside = rows_of_taps(down, across, stride, dense, False, rows_at_once, pace)
+    add_anywhere = rows_of_taps(down, across, stride, dense, True, rows_at_once, pace)
+    add_one = rows_of_taps(down, across, stride, dense, True)
 
     def sum_up(  # type: ignore[no-untyped-def]
-        sums, weights, w, line_w, rows, columns, x, origin, line, top, pace, step_y, step_x, height, width, left, lines,
-        edges, chain, result, place,
-    ):  # fmt: skip
+        sums, weights, w, line_w, rows, columns, addresses, step, reach, width, left, masks, chain, result, place
+    ):
         """Add to ``sums`` a plane's products; if it is the last one, write their lanes' sums to ``result[place:]``."""
         lanes = lanes_of(sums)
         total = load(sums, 0, results, 1)
         tile = zeros(sums, results, 1)
-        left_over = chain
-        for r in range(number_of_lines):
-            lines[2 * r] = r * step_y * line
+        left_over, mask = chain, np.int64(0)
         for column in range(0, columns, lanes):
-            edge, count = left + column * stride, columns - column
-            whole = edge >= 0 and edge + (lanes - 1) * stride + (across - 1) * step_x < width and count >= lanes
-            row = 0
+            edge, row, j = left + column * stride, np.int64(0), column * stride
+            whole = edge >= 0 and edge + reach < width and columns - column >= lanes
             while row < rows:
-                y = top + row * pace
-                i, j = w + row * line_w + column, origin + column * stride
-                last = y + (rows_at_once - 1) * pace + (down - 1) * step_y
-                if y >= 0 and last < height and row + rows_at_once <= rows:
-                    j += y * line
-                    if whole:
-                        tile = add_all(tile, weights, i, line_w, count, x, j, lines, step_x, edge, width)
-                    else:
-                        tile = add_inside(tile, weights, i, line_w, count, x, j, lines, step_x, edge, width)
-                    row += rows_at_once
-                    left_over -= rows_at_once
-                else:
-                    for r in range(down):
-                        there = 0 <= y + r * step_y < height
-                        edges[2 * r] = min(max(y + r * step_y, 0), max(height - 1, 0)) * line
-                        edges[2 * r + 1] = width if there else 0
-                    tile = add_anywhere(tile, weights, i, line_w, count, x, j, edges, step_x, edge, width)
+                i, t = w + row * line_w + column, row * each
+                if row + rows_at_once > rows:
+                    tile = add_one(tile, weights, i, line_w, addresses, t, j, step, masks, mask)
                     row += 1
                     left_over -= 1
+                else:
+                    if whole:
+                        tile = add_inside(tile, weights, i, line_w, addresses, t, j, step, masks, mask)
+                    else:
+                        tile = add_anywhere(tile, weights, i, line_w, addresses, t, j, step, masks, mask)
+                    row += rows_at_once
+                    left_over -= rows_at_once
                 if left_over <= 0:
                     total = add(total, tile)
                     tile = zeros(sums, results, 1)
                     left_over = chain
+            mask += (across + 1) * lanes
         total = add(total, tile)
         if place >= 0:
             store_sums(total, result, place)
@@ -394,6 +387,9 @@ def _sums_of_plane(down: int, across: int, stride: int, dense: bool, pace: int) 
     return jit.Part(sum_up, _PLANE)
 
 
+_write_mask, _write_mask_of_second = mask_of(1), mask_of(2)
+
+
 @jit.scratch_kernel
 def _straight_block(  # type: ignore[no-untyped-def]
     task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, phases, parts
@@ -401,12 +397,13 @@ def _straight_block(  # type: ignore[no-untyped-def]
     """Compute a plane of the result for some groups."""
     task, z = divmod(task, grid[2])
     n, part = divmod(task, grid[1])
-    step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met, form = sizes
+    step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met, form, own = sizes
     (down, across, pace), stride = form, paces[2]
     results = down * across
     lanes = lanes_of(x)
     room = -(-columns // lanes) * lanes
     plane, size = rows * columns, met[2]
+    blank, masks, scratch = scratch[: own[0]], scratch[own[0] : own[0] + own[1]], scratch[own[0] + own[1] :]
     piece, flat = scratch[:size], scratch[size : size + rows * room]
     first = size + rows * room + RESULTS * lanes
     sums, result = scratch[first - RESULTS * lanes : first], scratch[first:]
@@ -416,10 +413,27 @@ def _straight_block(  # type: ignore[no-untyped-def]
     upper, lower = max(top, 0), min(top + met[0], height)
     inner, outer = max(left, 0), min(left + met[1], width)
     beyond = left + room * stride + across * step[2]  # the columns that vectors read end there
-    number_of_lines = (TOGETHER - 1) * pace + down
-    lines, edges = np.empty(2 * number_of_lines, np.int64), np.empty(2 * down, np.int64)
-    for g in range(part * together, min((part + 1) * together, groups)):
+    reach = (lanes - 1) * stride + (across - 1) * step[2]
+    clear(blank, np.int64(0), own[0])
+    at = 0
+    for column in range(0, columns, lanes):
+        for m in range(across):
+            from_column = left + m * step[2]
+            # Of a row's last vector, only lanes of the kernel.
+            within = max(min(width, from_column + columns * stride), 0)
+            if stride == 1:
+                _write_mask(masks, at, from_column + column, within)
+            else:
+                _write_mask_of_second(masks, at, from_column + column * stride, within)
+            at += lanes
+        _write_mask(masks, at, column, columns)
+        at += lanes
+    # Rows of the image that the kernel's rows meet, one behind the other if those of neighbours are neighbours.
+    addresses, nothing = np.empty((rows - 1) * (pace if pace else down) + down, np.int64), address_of(blank, 0)
+    begin, end = part * together, min((part + 1) * together, groups)
+    for g in range(begin, end):
         for k in range(filters):
+            at = ((g - begin) * filters + k) * pitch
             clear(sums, np.int64(0), RESULTS * lanes)
             for c in range(channels):
                 start = n * x_layout[0] + (g * channels + c) * x_layout[1] + z * step[0] * x_layout[2]
@@ -431,6 +445,17 @@ def _straight_block(  # type: ignore[no-untyped-def]
                     if lower > upper and line > 0:
                         load_planes(piece, max(-left, 0), size, x, x_layout, start, 1, (0, upper, inner), 1,
                                     (1, 1, 1), (1, lower - upper, line), phases, 1)  # fmt: skip
+                if pace:
+                    for slot in range(len(addresses)):
+                        there = 0 <= y + slot < tall
+                        addresses[slot] = address_of(numbers, origin + (y + slot) * line) if there else nothing
+                else:
+                    for row in range(rows):
+                        for r in range(down):
+                            met_row = y + row * paces[1] + r * step[1]
+                            there = 0 <= met_row < tall
+                            place = address_of(numbers, origin + met_row * line) if there else nothing
+                            addresses[row * down + r] = place
                 w = ((g * filters + k) * channels + c) * plane
                 kernels, line_w = weights, columns
                 if w + (rows - 1) * columns + room > len(weights):
@@ -439,9 +464,9 @@ def _straight_block(  # type: ignore[no-untyped-def]
                     kernels, w, line_w = flat, np.int64(0), room
                 _sum_up_plane(
                     parts[0],
-                    (sums, kernels, w, line_w, rows, columns, numbers, origin, line, y, paces[1], step[1], step[2],
-                     tall, width, left, lines, edges, chain, result, k * pitch if c == channels - 1 else np.int64(-1)),
+                    (sums, kernels, w, line_w, rows, columns, addresses, step[2], reach, width, left, masks, chain,
+                     result, at if c == channels - 1 else np.int64(-1)),
                 )  # fmt: skip
-            _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
-        at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
-        unload_planes(out, out_layout, at, filters, down, across, result, 0, pitch, across)
+            _finish(result, at, pitch, bias, g * filters + k, epilogue)
+    at = n * out_layout[0] + begin * filters * out_layout[1] + z * out_layout[2]
+    unload_planes(out, out_layout, at, (end - begin) * filters, down, across, result, 0, pitch, across)

@@ -199,11 +199,11 @@ def _sums(builder: Any, tile: Tile, totals: list[Any], rows: list[Any]) -> list[
     return [sum_of(builder, tile, a, b) for a, b in zip(totals, rows, strict=True)] if totals else rows
 
 
-def mask_of(stride: int) -> Any:
+def mask_of(stride: int, folded: bool = False) -> Any:
     """Return an intrinsic that writes which lanes of a vector meet columns of an image.
 
-    ``write(masks, i, column, width)`` does so for columns from ``column`` on, ``stride`` apart, in the order of
-    `products_of_columns`.
+    ``write(masks, i, column, width)`` does so for columns from ``column`` on, ``stride`` apart, in order or, if
+    ``folded``, in that of `products_of_columns` at a stride of 2.
     """
 
     @intrinsic
@@ -212,7 +212,7 @@ def mask_of(stride: int) -> Any:
 
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             masks, i, column, width = arguments
-            order = list(range(tile.lanes)) if stride == 1 else _folded(tile)
+            order = _folded(tile) if folded else list(range(tile.lanes))
             within = lanes_within(builder, tile.lanes, column, width, 0, stride, order)
             bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
             pointer = builder.bitcast(pointer_to(context, builder, signature.args[0], masks, i), bits.as_pointer())
@@ -239,45 +239,55 @@ def unfolded(typing: Any, tile: Any) -> Any:
     return tile(tile), code
 
 
-def rows_of_taps(
-    rows: int, taps: int, stride: int, dense: bool, masked: str = "", together: int = 1, pace: int = 1
-) -> Any:
+@intrinsic
+def address_of(typing: Any, x: Any, j: Any) -> Any:
+    """Return where ``x[j]`` is in memory."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(pointer_to(context, builder, signature.args[0], *arguments), ir.IntType(64))
+
+    return types.int64(x, types.int64), code
+
+
+def rows_of_taps(rows: int, taps: int, stride: int, dense: bool, masked: bool, together: int = 1, pace: int = 1) -> Any:
     """Return an intrinsic that adds the products of a few vectors with what each meets in some rows of an image.
 
-    ``add_products(tile, a, i, line, count, b, j, lines, step, column, width)`` adds, to row ``row * taps + m`` of the
-    tile, a vector wide, ``a[i + k * line + l]`` for each of ``together`` k times the number ``b[j + lines[k * pace +
-    row, 0] + m * step + l * stride]``, which is column ``column + m * step + l * stride`` of the image: a line of it is
-    loaded once for all. If ``masked``, only the first ``count`` lanes are added, and columns that are not within
-    ``width`` count as zeros; within ``lines[..., 1]`` if by ``"rows"``.
+    ``add_products(tile, a, i, line, addresses, t, j, step, masks, mask)`` adds, to row ``row * taps + m`` of the tile,
+    a vector wide, ``a[i + k * line + l]`` for each of ``together`` k times the number ``j + m * step + l * stride`` of
+    the row of an image at ``addresses[t + k * pace + row]``: a row is loaded once for all. If ``masked``, lanes of tap
+    m count that `mask_of` has written to ``masks[mask:]``, tap behind tap, and of ``a`` those behind them.
     """
 
     @intrinsic
     def add_products(
-        typing: Any, tile: Any, a: Any, i: Any, line: Any, count: Any, b: Any, j: Any, lines: Any, step: Any,
-        column: Any, width: Any,
+        typing: Any, tile: Any, a: Any, i: Any, line: Any, addresses: Any, t: Any, j: Any, step: Any, masks: Any,
+        mask: Any,
     ) -> Any:  # fmt: skip
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, a, i, line, count, b, j, lines, step, column, width = arguments
-            index = ir.IntType(64)
-            natural = list(range(tile.lanes))
-            counted = lanes_within(builder, tile.lanes, index(0), count, 0, 1)
+            result, a, i, line, addresses, t, j, step, masks, mask = arguments
+            index, natural = ir.IntType(64), list(range(tile.lanes))
+            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
+
+            def kept(vector: Any, m: int) -> Any:
+                if not masked:
+                    return vector
+                at = builder.add(mask, index(m * tile.lanes))
+                pointer = builder.bitcast(pointer_to(context, builder, signature.args[8], masks, at), bits.as_pointer())
+                within = builder.load(pointer, align=tile.dtype.bitwidth // 8)
+                return builder.bitcast(builder.and_(builder.bitcast(vector, bits), within), vector.type)
+
             numbers = []
             for k in range(together):
                 at = builder.add(i, builder.mul(line, index(k)))
                 (pointer,) = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], a, at))
-                vector = vector_at(builder, pointer, tile)
-                numbers.append(kept_where(builder, counted, vector) if masked else vector)
-            table = data_of(context, builder, signature.args[7], lines)
+                numbers.append(kept(vector_at(builder, pointer, tile), taps))
+            table = pointer_to(context, builder, signature.args[4], addresses, t)
+            number = context.get_value_type(tile.dtype).as_pointer()
             for place in range((together - 1) * pace + rows):
-                start = builder.add(j, builder.load(builder.gep(table, [index(2 * place)])))
-                if masked == "rows":
-                    width = builder.load(builder.gep(table, [index(2 * place + 1)]))
-                pointer = pointer_to(context, builder, signature.args[5], b, start)
+                address = builder.load(builder.gep(table, [index(place)]))
+                pointer = builder.gep(builder.inttoptr(address, number), [j])
                 for m, (met,) in enumerate(_taps(builder, tile, taps, stride, dense, pointer, step, natural)):
-                    if masked:
-                        first = builder.add(column, index(m) if dense else builder.mul(step, index(m)))
-                        there = lanes_within(builder, tile.lanes, first, width, 0, stride)
-                        met = kept_where(builder, builder.and_(there, counted), met)
+                    met = kept(met, m)
                     for k, vector in enumerate(numbers):
                         if 0 <= place - k * pace < rows:
                             at = (place - k * pace) * taps + m
@@ -286,7 +296,7 @@ def rows_of_taps(
             return result
 
         integer = types.int64
-        return tile(tile, a, integer, integer, integer, b, integer, lines, integer, integer, integer), code
+        return tile(tile, a, integer, integer, addresses, integer, integer, integer, masks, integer), code
 
     return add_products
 
