@@ -213,27 +213,31 @@ def run_transposed(dtype: str, algorithm: str, guards: Guards) -> list[str]:
     return said
 
 
-def main(place: str, poison: str, algorithm: str, texts: dict[str, tuple[str, ...]]) -> None:
-    """Run an engine on the problems of each dtype; the last line printed before a crash says which one it was.
+def main(
+    place: str, poison: str, algorithm: str, texts: dict[str, tuple[str, ...]], numbers: tuple[int, ...] = (1, 2)
+) -> None:
+    """Run an engine on the problems of each dtype, in each of some numbers of threads.
+
+    The last line printed before a crash says which problem it was.
 
     Winograd's ``within`` pack filters within their tasks, in little memory.
     """
     algorithm, _, within = algorithm.partition(" ")
     if within:
         with problems.packing_within(2**17):
-            run_all(place, poison, algorithm, texts)
+            run_all(place, poison, algorithm, texts, numbers)
     else:
-        run_all(place, poison, algorithm, texts)
+        run_all(place, poison, algorithm, texts, numbers)
 
 
-def run_all(place: str, poison: str, algorithm: str, texts: dict[str, tuple[str, ...]]) -> None:
-    """Run an engine on the problems of each dtype."""
+def run_all(
+    place: str, poison: str, algorithm: str, texts: dict[str, tuple[str, ...]], numbers: tuple[int, ...]
+) -> None:
+    """Run an engine on the problems of each dtype, in each number of threads that there is."""
     guards = Guards(place == "end", POISONS[poison])
     install(guards)
     wrong: list[str] = []
-    for threads in (1, 2):
-        if threads > npconv.get_num_threads():
-            break
+    for threads in sorted({min(threads, npconv.get_num_threads()) for threads in numbers}):
         with npconv.threads(threads):
             for dtype in texts:
                 for text, case in problems.taken(texts[dtype], dtype, algorithm):

@@ -58,8 +58,10 @@ def few(dtype, algorithm):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("algorithm", FAST)
 def test_table(algorithm, dtype, request):
-    texts = problems.texts_for(dtype, algorithm, request.config.getoption("--long"))
-    for n in THREADS:
+    """In one thread with ``--long``, too, as the guards' tests run them."""
+    everything = request.config.getoption("--long")
+    texts = problems.texts_for(dtype, algorithm, everything)
+    for n in THREADS if everything else THREADS[-1:]:
         with npconv.threads(n):
             number = problems.check(texts, dtype, algorithm)
     least = {"pieces": 2 * len(PIECES), "strassen": 2 * len(STRASSEN), **dict.fromkeys(DIRECT, 2 * len(texts))}
@@ -178,8 +180,10 @@ def test_the_same_numbers_every_time(algorithm, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("making", MAKINGS)
 @pytest.mark.parametrize("algorithm", FAST)
-def test_arrays_of_any_making(algorithm, making, dtype):
-    for text, case in taken(FEW, dtype, algorithm):
+def test_arrays_of_any_making(algorithm, making, dtype, request):
+    """Float16, for which engines get copies, with ``--long`` as often as float32."""
+    everything = dtype == "float32" or request.config.getoption("--long")
+    for text, case in taken(FEW if everything else FEW[::3], dtype, algorithm):
         plain = arrays_for(text, dtype, algorithm)
         arrays = [None if array is None else making(array) for array in plain]
         before = [None if array is None else array.copy() for array in arrays]
