@@ -6,10 +6,10 @@ each result, the vector of the input that it meets there; the lanes are added up
 filters, as those of grouped convolutions have, a tile is three results of four of them: a step loads seven vectors for
 twelve products.
 
-Few results, such as 3 × 3, of fewer filters or small planes are computed from these as they are: what lies outside of
-the image is masked in vectors. Reading a row's ends takes numbers of the rows before and after it, so that the first
-and the last plane of an array are copied to where there is room around them, and so are planes whose pixels do not lie
-side by side.
+Few results, such as 3 × 3, of fewer filters or small planes are computed from these as they are: rows beyond the image
+are one of zeros, and columns beyond it are masked in vectors, by masks that all rows share. Reading a row's ends takes
+numbers of the rows before and after it, so that the first and the last plane of an array are copied to where there is
+room around them, and so are planes whose pixels do not lie side by side.
 
 Otherwise the input's plane lies in the slab with its padding; with a dilation, rows and columns of one residue lie
 together, so that the elements that a row of the kernel meets are side by side. Of a row's last vector only the lanes

@@ -117,14 +117,12 @@ class Plan(NamedTuple):
     """Tasks that put pixels side by side first, their dtype, numbers, and the layout that comes of it."""
 
     @property
-    def gathered(self) -> int:
-        """How many numbers these are."""
-        return 0 if self.gathering is None else self.gathering[0] * math.prod(self.gathering[3][5:].tolist())
-
-    @property
     def shared(self) -> int:
-        """Their bytes, which all tasks read."""
-        return self.gathered * self.scratch[1].itemsize
+        """Bytes of these pixels, which all tasks read."""
+        if self.gathering is None:
+            return 0
+        channels, dtype, _, layout = self.gathering
+        return channels * math.prod(layout[5:].tolist()) * dtype.itemsize
 
 
 class Filters(NamedTuple):

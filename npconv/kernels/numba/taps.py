@@ -150,7 +150,6 @@ def products_of_columns(kernel: tuple[int, int], stride: tuple[int, int], dense:
             result, weights, w, addresses, i, apart, masks, mask = arguments
             index = ir.IntType(64)
             order = list(range(tile.lanes)) if stride[1] == 1 else _folded(tile)
-            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
             lines = list(_lines(context, builder, tile, down, stride[0], addresses, i))
             totals: list[Any] = []
             rows = [builder.extract_value(result, row) for row in range(tile.rows)]
@@ -159,8 +158,7 @@ def products_of_columns(kernel: tuple[int, int], stride: tuple[int, int], dense:
                     totals = _sums(builder, tile, totals, rows)
                     rows = [ir.Constant(row.type, None) for row in rows]
                 at = builder.add(mask, index(m * tile.lanes))
-                pointer = builder.bitcast(pointer_to(context, builder, signature.args[6], masks, at), bits.as_pointer())
-                within = builder.load(pointer, align=tile.dtype.bitwidth // 8)
+                within = _mask_at(builder, tile, pointer_to(context, builder, signature.args[6], masks, at))
                 column = []
                 for n in range(down):
                     at = builder.add(w, index(n * across + m))
@@ -170,7 +168,7 @@ def products_of_columns(kernel: tuple[int, int], stride: tuple[int, int], dense:
                 for met, pointer in lines:
                     loaded = _loaded(builder, tile, m - second, stride[1], dense, pointer, apart)
                     (vector,) = _met(builder, loaded, stride[1], second, order)
-                    vector = builder.bitcast(builder.and_(builder.bitcast(vector, bits), within), vector.type)
+                    vector = _masked(builder, vector, within)
                     for row, tap in met:
                         rows[row] = product_and_sum(builder, tile, column[tap], vector, rows[row])
             for row, total in enumerate(_sums(builder, tile, totals, rows)):
@@ -214,7 +212,7 @@ def mask_of(stride: int, folded: bool = False) -> Any:
             masks, i, column, width = arguments
             order = _folded(tile) if folded else list(range(tile.lanes))
             within = lanes_within(builder, tile.lanes, column, width, 0, stride, order)
-            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
+            bits = _bits_of(tile)
             pointer = builder.bitcast(pointer_to(context, builder, signature.args[0], masks, i), bits.as_pointer())
             builder.store(builder.sext(within, bits), pointer, align=tile.dtype.bitwidth // 8)
             return context.get_dummy_value()
@@ -222,6 +220,21 @@ def mask_of(stride: int, folded: bool = False) -> Any:
         return types.none(masks, types.int64, types.int64, types.int64), code
 
     return write
+
+
+def _bits_of(tile: Tile) -> Any:
+    """Return the type of a vector's mask."""
+    return ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
+
+
+def _mask_at(builder: Any, tile: Tile, pointer: Any) -> Any:
+    """Return the mask at a pointer."""
+    return builder.load(builder.bitcast(pointer, _bits_of(tile).as_pointer()), align=tile.dtype.bitwidth // 8)
+
+
+def _masked(builder: Any, vector: Any, within: Any) -> Any:
+    """Return a vector, with zeros in the lanes that a mask leaves out."""
+    return builder.bitcast(builder.and_(builder.bitcast(vector, within.type), within), vector.type)
 
 
 @intrinsic
@@ -266,15 +279,13 @@ def rows_of_taps(rows: int, taps: int, stride: int, dense: bool, masked: bool, t
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             result, a, i, line, addresses, t, j, step, masks, mask = arguments
             index, natural = ir.IntType(64), list(range(tile.lanes))
-            bits = ir.VectorType(ir.IntType(tile.dtype.bitwidth), tile.lanes)
 
             def kept(vector: Any, m: int) -> Any:
                 if not masked:
                     return vector
                 at = builder.add(mask, index(m * tile.lanes))
-                pointer = builder.bitcast(pointer_to(context, builder, signature.args[8], masks, at), bits.as_pointer())
-                within = builder.load(pointer, align=tile.dtype.bitwidth // 8)
-                return builder.bitcast(builder.and_(builder.bitcast(vector, bits), within), vector.type)
+                within = _mask_at(builder, tile, pointer_to(context, builder, signature.args[8], masks, at))
+                return _masked(builder, vector, within)
 
             numbers = []
             for k in range(together):
