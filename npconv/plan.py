@@ -88,7 +88,7 @@ class Plan:
     def candidates(self) -> list[Candidate]:
         """All algorithms that there are on the backends to choose from, and how they stand to the problem."""
         found = candidates(self.problem, self.choice)
-        return [self.fitted if candidate.algorithm == self.algorithm else candidate for candidate in found]
+        return [self.fitted if candidate.algorithm is self.algorithm else candidate for candidate in found]
 
     @property
     def refusals(self) -> dict[tuple[str, str], str]:

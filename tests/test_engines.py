@@ -58,7 +58,7 @@ def few(dtype, algorithm):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("algorithm", FAST)
 def test_table(algorithm, dtype, request):
-    """In one thread with ``--long``, too, as the guards' tests run them."""
+    """In one thread with ``--long``, too: float32 and float64, which all are computed in, are so at guard pages."""
     everything = request.config.getoption("--long")
     texts = problems.texts_for(dtype, algorithm, everything)
     for n in THREADS if everything else THREADS[-1:]:

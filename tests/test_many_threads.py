@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from processes import python
 
+from npconv.kernels.numba.tile import VECTOR_BYTES
+
 RUN = """
 import numpy as np, npconv
 from npconv.kernels.numba import jit
@@ -47,15 +49,19 @@ assert seen[-1][0] == 2
     ("problem", "algorithms"),
     [
         ((64, 64, 28, 3, 1), {"winograd2", "winograd2x4", "winograd4"}),
-        ((128, 64, 20, 3, 1), {"winograd2", "winograd2x4", "winograd4", "planes"}),
+        ((128, 64, 20, 3, 1), {"winograd2", "winograd2x4", "winograd4"}),
         ((256, 256, 28, 7, 256), {"depthwise"}),
     ],
 )
 def test_engines_run_in_as_many_threads_as_there_is_memory_for(problem, algorithms):
     lines = python(RUN.format(problem=problem), NUMBA_NUM_THREADS="16")
     function, layer = (line.split() for line in lines)
-    assert {function[0], layer[0]} <= algorithms
-    assert 1 < min(int(function[1]), int(layer[1])) < 16  # vectors of 64 bytes leave room for all of some layers
+    if VECTOR_BYTES < 64:
+        assert {function[0], layer[0]} <= algorithms
+        assert 1 < int(layer[1]) < 16
+    else:  # products are faster there, beside transforms, and some layers have room for all threads
+        assert {function[0], layer[0]} <= {*algorithms, "planes"}
+        assert 1 < min(int(function[1]), int(layer[1])) < 16
 
 
 ROOM = """
@@ -70,7 +76,7 @@ def watched(self, threads, tasks, scratch, arguments):
 
 jit.Kernel._drive = watched  # nothing is computed
 draw = random.Random(0)
-algorithms = set()
+algorithms, calls = set(), 0
 for _ in range(200):
     groups, depth = draw.choice([1, 1, 1, 4]), draw.choice([None, None, None, 6])
     channels, filters = (groups * draw.choice([1, 3, 16, 32, 64, 128, 256, 512]) for _ in "ab")
@@ -95,22 +101,23 @@ for _ in range(200):
             seen.clear()
             limit = min(x.nbytes + weight.nbytes + call().nbytes + 2**20, 2**26)
             told = explained.algorithm, explained.threads, explained.workspace
-            for threads, scratch in seen:
-                assert scratch <= limit or threads == 1, (x.shape, weight.shape, options, seen, limit, told)
+            for _, scratch in [*seen, (0, explained.workspace)]:
+                assert scratch <= limit, (x.shape, weight.shape, options, seen, limit, told)
             for threads, scratch in seen[-1:]:  # after what packs the weights; rows have room for lines of the cache
                 assert scratch <= explained.workspace + 512 * threads, (x.shape, weight.shape, options, seen, told)
-            algorithms.add(explained.algorithm)
-print(*sorted(algorithms))
+            if seen:
+                algorithms.add(explained.algorithm)
+                calls += 1
+print(calls, *sorted(algorithms))
 """
 
 
 def test_no_number_of_threads_works_in_more_than_the_limit():
-    """Scratch is cut by the engines, and chosen by estimates of it: up to 2.2 times the limit, before they were asked.
-
-    One thread may need more: there is no smaller run of the engine.
-    """
-    (algorithms,) = python(ROOM, NUMBA_NUM_THREADS="16")
-    assert {"depthwise", "direct", "planes", "winograd2", "winograd4"} <= set(algorithms.split())
+    """Engines cut it, and are chosen by estimates of it: what ran was beyond the limit, before they were asked."""
+    (said,) = python(ROOM, NUMBA_NUM_THREADS="16")
+    calls, *algorithms = said.split()
+    assert int(calls) >= 350  # of 400; where there is nothing to compute, no kernel runs
+    assert {"depthwise", "direct", "planes", "winograd2", "winograd4"} <= set(algorithms)
 
 
 GREEDY = """
