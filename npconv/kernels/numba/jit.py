@@ -11,7 +11,8 @@ calls it by its address (`npconv.kernels.numba.calls`) for each task, over threa
 
 Rejected: ``fastmath=True``, which lets the compiler assume that there is no NaN and no infinity. ``prange``, in every
 kernel or in a loop for all: its index is unsigned, so that indices computed from it become floats, and it takes a
-second to compile for each kind of arguments.
+second to compile for each kind of arguments. Kernels without the passes that Numba runs before the full ones: compiling
+took a twentieth less, and loops over integers a fifth longer.
 """
 
 from __future__ import annotations
