@@ -146,7 +146,7 @@ class _Pieces(NamedTuple):
         if not self.whole:
             with np.errstate(all="ignore"):
                 self.problem.canonical(out)[...] = adjoint.constant(self.problem, bias)
-        x, flat = host.writeable(input).reshape(-1), out.reshape(-1)
+        x, flat = host.writeable(input).ravel(), out.ravel()
         for piece, numbers in zip(self.pieces, packed, strict=True):
             piece.fill(x, numbers, flat[piece.first :])
         return out
@@ -202,8 +202,8 @@ def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
 
     def compute(grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
         out = np.empty(shape, dtype)
-        x, weight = host.writeable(grad_output).reshape(-1), host.writeable(weight).reshape(-1)
-        spread.conv(plan, x, x_layout, weight, bias, epilogue, out.reshape(-1), out_layout)
+        x, weight = host.writeable(grad_output).ravel(), host.writeable(weight).ravel()
+        spread.conv(plan, x, x_layout, weight, bias, epilogue, out.ravel(), out_layout)
         return out
 
     return compute
@@ -228,7 +228,7 @@ def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     def compute(input: np.ndarray, grad_output: np.ndarray) -> np.ndarray:
         out = np.empty(shape, dtype)
         slope = host.writeable(grad_output).reshape(results).swapaxes(0, 1)
-        fill(host.writeable(input).reshape(-1), pack(slope, None), out.reshape(-1))
+        fill(host.writeable(input).ravel(), pack(slope, None), out.ravel())
         return out
 
     return compute

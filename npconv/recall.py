@@ -43,10 +43,11 @@ def key(*arrays: Any) -> tuple[Hashable, ...] | None:
         if type(array) is not np.ndarray:
             return None
         flags, dtype = array.flags, array.dtype
-        if not (flags.aligned and dtype.isnative):
+        plainest = flags.carray  # C-contiguous, aligned and can be written to
+        if not ((plainest or flags.aligned) and dtype.isnative):
             return None
         found += (array.shape, dtype)
-        if not flags.c_contiguous:
+        if not (plainest or flags.c_contiguous):
             found[0] = False
             found.append(array.strides)
     return tuple(found)

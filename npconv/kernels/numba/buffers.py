@@ -65,23 +65,22 @@ class Room:
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.uint8)
         self._views: dict[Any, np.ndarray] = {}
+        self.size = 0  # in bytes
 
-    def rows(self, workers: int, numbers: int, dtype: np.dtype[Any]) -> np.ndarray:
-        """Return a row of at least so many numbers for each worker, each at the beginning of a line of the cache."""
-        found = self._views.get((workers, numbers, dtype))
+    def rows(self, workers: int, scratch: tuple[int, np.dtype[Any]]) -> np.ndarray:
+        """Return a row of at least so many numbers of a dtype for each worker, which begin with a line of the cache."""
+        found = self._views.get((workers, scratch))
         if found is None:
+            numbers, dtype = scratch
             size = -(-numbers * dtype.itemsize // LINE) * LINE
             if len(self._buffer) < workers * size or len(self._views) >= self.VIEWS:
                 self._views.clear()
             if len(self._buffer) < workers * size:
                 self._buffer = _new(workers * size)
+                self.size = len(self._buffer)
             found = np.ndarray((workers, size // dtype.itemsize), dtype, self._buffer)
-            self._views[workers, numbers, dtype] = found
+            self._views[workers, scratch] = found
         return found
-
-    def __len__(self) -> int:
-        """Return how many bytes there are."""
-        return len(self._buffer)
 
 
 class _Rooms:
@@ -99,7 +98,7 @@ class _Rooms:
 
     def give(self, room: Room) -> None:
         """Take a room back."""
-        if len(room) <= _Pool.LARGEST and len(self._free) < _Pool.KEPT:
+        if room.size <= _Pool.LARGEST and len(self._free) < _Pool.KEPT:
             self._free.append(room)
 
 

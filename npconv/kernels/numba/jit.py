@@ -225,7 +225,7 @@ class Kernel:
                 return
             room = rooms.take()
             try:
-                self._drive(threads, tasks, room.rows(min(threads, tasks), *scratch), arguments)
+                self._drive(threads, tasks, room.rows(threads if threads < tasks else tasks, scratch), arguments)
             finally:
                 rooms.give(room)
         finally:

@@ -136,7 +136,7 @@ class Filters(NamedTuple):
 def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks can turn them."""
     if weight.flags.c_contiguous:
-        return Filters(weight.reshape(-1), False)
+        return Filters(weight.ravel(), False)
     if problem.taps == 1 and problem.groups == 1 and has_many(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
