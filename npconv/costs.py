@@ -127,6 +127,9 @@ class Effort:
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
+    FEW = 0.65
+    """And at most, with fewer filters than it cuts slivers for."""
+
     SUMS, LONG = 7 / 4, 4096
     """Numbers that are made of each of input and result where quarters are summed up; bytes of a pixel's channels from
     which on these come from beyond the second-level cache."""
@@ -178,7 +181,8 @@ class Effort:
             wide = self._wide(problem) * (2 if self.quarters else 1)  # panels in pairs
             filters = -(-filters // wide) * wide
         else:
-            rate *= min(self.alone + 0.15 * (filters - 1), 1)  # of few filters, loads take longer than products
+            # Of few filters, loads take longer than products.
+            rate *= min(self.alone + 0.15 * (filters - 1), self.FEW if filters < self.slivers else 1)
             if self.slivers and problem.taps > problem.positions:
                 rate *= 0.3  # for a few results at a time, elements that fill no cache
         if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
@@ -239,6 +243,8 @@ class Effort:
         elif self.slivers and problem.taps > 1:
             # What was computed over the rows' ends is left behind.
             copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
+        elif self.slivers and problem.data_format == "channels_last":
+            copied += problem.padded_elements
         work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
         work += self.LANES * pixels * filters if self.dots else 0

@@ -191,7 +191,7 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        Effort(7e-6, 47e9, 0, slivers=12, turned=0.2, alone=0.45, group=4e-7),
+        Effort(7e-6, 47e9, 0, slivers=12, turned=0.2, alone=0.35, group=4e-7),
         refuse=refusals.direct,
         dtypes="float",
         engine="planes",

@@ -281,6 +281,13 @@ SHAPES = (
     "mb2g40ic40oc40ih6iw5kh3sh2+bias",
     "g3ic3oc6ih11iw20kh2sh3sw1",
     "g3ic3oc3ih12iw37kh4kw2sh3sw2ph1:0pw0",
+    # Few filters that meet pixels where they are, of some channels at a time: tiles of every height, the last of which
+    # ends with the image; and images that are smaller than a tile.
+    "mb2ic19oc1ih9iw13+bias",
+    "ic26oc2iw2100+bias",
+    "mb2ic40oc11ih10iw17",
+    "ic24oc3ih5iw7+bias",
+    "ic23oc6ih9iw15sh2",
 )  # fmt: skip
 
 RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")

@@ -22,5 +22,21 @@ def chain_length(products: int, loose: bool = False) -> int:
     >>> chain_length(9), chain_length(576), chain_length(576, loose=True)
     (19, 50, 121)
     """
-    half = max(7 + math.sqrt(products), 63 if loose else 0)
+    half = _half(products, loose)
     return int(half + math.sqrt(half * half - products))
+
+
+def shortest_chain(products: int, loose: bool = False) -> int:
+    """Return the shortest one that does.
+
+    Examples
+    --------
+    >>> shortest_chain(9), shortest_chain(576), shortest_chain(576, loose=True)
+    (1, 12, 5)
+    """
+    half = _half(products, loose)
+    return math.ceil(half - math.sqrt(half * half - products))
+
+
+def _half(products: int, loose: bool) -> float:
+    return max(7 + math.sqrt(products), 63 if loose else 0)

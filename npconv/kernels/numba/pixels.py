@@ -11,13 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.moves import BLOCK, copy, copy_few, move, transpose
+from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (
     activated,
     add,
     add_column,
+    add_from,
     lanes_of,
     multiply_add,
     starts_at,
@@ -107,23 +108,43 @@ def _tile(rows, columns, kind):  # type: ignore[no-untyped-def]
     return jit.specialised(multiply, rows, columns, kind, within=True)
 
 
-_one, _two, _three, _four = (_tile(rows, columns, "planes") for rows, columns in IN_PLANES.items())
+def _tile_of_planes(rows, columns):  # type: ignore[no-untyped-def]
+    """Return the same for planes, of some channels or all: the first ones write results, the last ones finish them."""
+    sums = summing(rows, columns, "planes")
+
+    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue, begins, ends):  # type: ignore[no-untyped-def]
+        rows_at = starts_from(first, sizes[2], rows)
+        sizes = (*sizes, np.int64(1))  # a filter's elements lie side by side, which the compiler shall know
+        for n in range(len(places)):
+            total, to = sums(filters, rows_at, piece, places[n, 0], offsets, sizes, (), n), at + places[n, 1]
+            total = add_column(total, bias, k) if begins else add_from(total, result, to, pitch)
+            if ends and epilogue[0] != 0:
+                total = activated(total, epilogue)
+            store(total, result, to, pitch)
+
+    return jit.specialised(multiply, rows, columns, within=True)
+
+
+_one, _two, _three, _four = (_tile_of_planes(rows, columns) for rows, columns in IN_PLANES.items())
 _cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, "slivers") for rows in range(LEAST_ROWS, ROWS + 1))
 _cutting_six = _tile(ROWS, COLUMNS, "cutting")
 
 
 @jit.specialised
 def multiply_planes(  # type: ignore[no-untyped-def]
-    result, at, pitch, filters, first, count, piece, begin, pixels, straight, places, offsets, sizes,
-    bias, k, epilogue,
+    result, at, pitch, filters, first, count, piece, begin, pixels, straight, within, places, offsets, sizes,
+    bias, k, epilogue, begins, ends,
 ):  # fmt: skip
     """Write the products of ``count`` filters with pixels to ``result[at:]``, a row of ``pitch`` numbers for each.
 
     The first filter begins at ``filters[first]``; ``sizes`` are the length of a chain of sums, the elements of a
-    filter, and how far apart filters and elements are. Element e of the tile that begins with a pixel meets
+    filter, and how far apart filters are. Element e of the tile that begins with a pixel meets
     ``piece[begin + offsets[e] + pixel:]``. If ``straight``, the last tile ends with the last pixel and overlaps the one
-    before. Tiles are as high as the others or one row less. ``places`` is room for a pair of numbers for each vector of
-    pixels.
+    before; if only what it reads is to be ``within`` the pixels, it does so there. Tiles are as high as the others or
+    one row less. ``places`` is room for a pair of numbers for each vector of pixels.
+
+    Sums of some channels are added to what is there, unless these ``begins`` the results; it is finished where it
+    ``ends`` them.
     """
     tiles = -(-count // HIGHEST)
     least, higher = divmod(count, tiles)
@@ -132,17 +153,21 @@ def multiply_planes(  # type: ignore[no-untyped-def]
         wide = (8 if rows == 1 else 4 if rows == 2 else 2) * lanes_of(result)
         number = -(-pixels // wide)
         for n in range(number):
-            pixel = min(n * wide, pixels - wide) if straight else n * wide
-            places[n, 0], places[n, 1] = begin + pixel, pixel
+            pixel = min(n * wide, pixels - wide) if straight or within else n * wide
+            places[n, 0], places[n, 1] = begin + pixel, pixel if straight else n * wide
         some = places[:number]
         if rows == 4:
-            _four(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
+            _four(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
         elif rows == 3:
-            _three(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
+            _three(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
         elif rows == 2:
-            _two(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
+            _two(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
         else:
-            _one(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, ())
+            _one(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
+        if within and ends and not straight and number * wide > pixels:  # the last tile, to where it belongs
+            for row in range(at, at + rows * pitch, pitch):
+                for n in range(0, wide, lanes_of(result)):
+                    copy_part(result, row + pixels - wide + n, result, row + (number - 1) * wide + n, 1, 1)
         at += rows * pitch
         first += rows * sizes[2]
         k += rows

@@ -335,6 +335,24 @@ def add_to(typing: Any, tile: Any, out: Any, i: Any, step: Any) -> Any:
 
 
 @intrinsic
+def add_from(typing: Any, tile: Any, array: Any, i: Any, step: Any) -> Any:
+    """Return the tile with ``array[i + row * step:]`` added to each row."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, array, i, step = arguments
+        for row in range(tile.rows):
+            start = builder.add(i, builder.mul(step, step.type(row)))
+            pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], array, start))
+            for column, pointer in enumerate(pointers):
+                at = row * tile.columns + column
+                vector = sum_of(builder, tile, vector_at(builder, pointer, tile), builder.extract_value(value, at))
+                value = builder.insert_value(value, vector, at)
+        return value
+
+    return tile(tile, array, types.int64, types.int64), code
+
+
+@intrinsic
 def store(typing: Any, tile: Any, out: Any, i: Any, step: Any) -> Any:
     """Write each row of the tile to ``out[i + row * step:]``."""
     return _storing(tile, out, i, step, added=False)
