@@ -158,6 +158,10 @@ class Effort:
     TURNED = 3
     """Copies that take as long as to transpose a number, of input and result, besides the copying."""
 
+    APART = 16
+    """Tiles that a task has at least, where it is not panels that are shared out: of those each task makes all points.
+    (384 to 24 channels at 11², 5 × 5 at stride 2, took 280 µs by `winograd2` in two threads, and 160 by `direct`.)"""
+
     POINT = 4 / 3
     """Copies that take as long as to make a point of the input. (400 layers of one thread, measured by `winograd4`,
     `winograd2` and `direct`: with one half, and 52e9 products a second, the slower of these was chosen for 35, which
@@ -218,13 +222,16 @@ class Effort:
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and problem.data_format == "channels_first"
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+        again = 0.0  # what more than one task copies
         if self.tile != (1, 1):
             images, tiles_of_image = self._images(problem)
             pixels = images * tiles_of_image * math.prod(outputs)
             rate *= min(tiles_of_image * self._together(problem, threads) / self.LOWEST, 1)
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             elements = filtering.elements_of(problem, self._axes(problem))
-            copied += tiles * (self.POINT * elements * problem.groups + filters / 2)
+            made = self.POINT * tiles * elements * problem.groups
+            copied += made + tiles * filters / 2
+            again = made * (threads / min(max(images * tiles_of_image // self.APART, 1), threads) - 1)
             rate *= elements / (elements + self.BEGIN)
         if self.quarters:
             numbers = problem.batch * problem.positions * (problem.in_channels + problem.out_channels)
@@ -245,7 +252,7 @@ class Effort:
             copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
         elif self.slivers and problem.data_format == "channels_last":
             copied += problem.padded_elements
-        work = pixels * filters * products / saving / rate + copied * itemsize / 4 * self.COPY
+        work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
         work += self.LANES * pixels * filters if self.dots else 0
         if not packed:
