@@ -213,6 +213,9 @@ def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     """Return a function of the convolution's input and of ``grad_output``, or None."""
     if problem.data_format != "channels_first":
         return None
+    apart = adjoint.images_apart(problem, choice)
+    if apart is not None:
+        return _summed(apart, problem.weight_shape, choice)
     step = adjoint.weight_step(problem)
     if step.made is not None:
         return None
@@ -230,5 +233,18 @@ def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
         slope = host.writeable(grad_output).reshape(results).swapaxes(0, 1)
         fill(host.writeable(input).ravel(), pack(slope, None), out.ravel())
         return out
+
+    return compute
+
+
+def _summed(apart: ConvProblem, shape: tuple[int, ...], choice: Choice) -> Road | None:
+    """Return the same for a problem that is computed image by image."""
+    road = weight_gradient(apart, choice)
+    if road is None:
+        return None
+
+    def compute(input: np.ndarray, grad_output: np.ndarray) -> np.ndarray:
+        each = road(input.reshape(apart.input_shape), grad_output.reshape(apart.result_shape))
+        return adjoint.sum_of_images(each, shape)
 
     return compute
