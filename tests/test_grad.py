@@ -307,3 +307,38 @@ def test_one_phase_of_some_taps_is_the_same_when_it_is_remembered(size, kernel, 
         slope = rng.integers(-9, 9, slope.shape).astype(np.float32)
         want = gradient(shape, weight, slope, stride, padding, backend="numpy")
         np.testing.assert_array_equal(gradient(shape, weight, slope, stride, padding, algorithm="direct"), want)
+
+
+APART = (
+    "mb3g4ic8oc12ih9iw7kh3ph1", "mb2g5ic5oc5ih12iw9kh3sh2ph1+last", "mb2g2ic6oc4iw40kw3pw1", "mb11g3ic3oc3ih4iw3kh2",
+    "mb3g3ic3oc6id3ih4iw5kd2kh3kw2ph1pw1+reflect", "mb40g3ic3oc3ih4kh3",
+)  # fmt: skip
+"""Groups of several images, the last of which are more than their results."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "complex64", "int16"])
+@pytest.mark.parametrize("text", APART)
+def test_groups_of_several_images(text, dtype):
+    """Image by image, or in one sum over all as by an algorithm that is named."""
+    case = parse(text)
+    complex_ = dtype == "complex64"
+    x, weight, _ = data_of(case, complex_)
+    y = getattr(npconv, f"conv{case.rank}d")(x, weight, **case.arguments)
+    arrays = [cast(array, named(dtype)) for array in (x, drawn(y.shape, 9, complex_))]
+    gradient = getattr(grad, f"conv{case.rank}d_weight")
+    want = gradient(arrays[0], weight.shape, arrays[1], **case.arguments, backend="numpy", algorithm="im2col")
+    out = poison(np.zeros_like(want))
+    for _ in range(2):  # the second call may go a shorter way
+        assert_same(gradient(arrays[0], weight.shape, arrays[1], **case.arguments), want, text)
+        assert gradient(arrays[0], weight.shape, arrays[1], **case.arguments, out=out) is out
+        assert_same(out, want, text)
+
+
+@pytest.mark.parametrize("images", [2, 9, 81])
+def test_groups_of_several_images_are_within_the_bound(images):
+    """Where all roundings go one way: of numbers that are all the same."""
+    x, slope = np.full((images, 4, 9, 9), 0.1, "f4"), np.full((images, 6, 9, 9), 1 / 3, "f4")
+    got = grad.conv2d_weight(x, (6, 2, 1, 1), slope, groups=2, precision="strict")
+    products = images * 81
+    want = products * np.float64(x[0, 0, 0, 0]) * np.float64(slope[0, 0, 0, 0])
+    assert np.abs(got - want).max() <= (8 + np.sqrt(products)) * np.finfo("f4").eps * want
