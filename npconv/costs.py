@@ -318,6 +318,8 @@ class Effort:
         if problem.taps == 1:
             turning = 40 if problem.batch >= 8 else 12000
         tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)
+        if problem.positions > 1 and filters <= wide:
+            tiles *= 2  # there is no second panel that shares what is loaded
         work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
         work += copied * itemsize / 4 * self.COPY
         return self.call + max(self._shared(work, threads), self._streaming(problem.weight_bytes, threads))
