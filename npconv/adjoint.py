@@ -517,11 +517,11 @@ def images_apart(problem: ConvProblem, choice: Choice) -> ConvProblem | None:
     (`npconv.kernels.summation`).
     """
     images, places = problem.batch, problem.positions
-    if problem.groups == 1 or images == 1 or choice.algorithm != "auto" or images > places or places < 8:
+    if problem.groups == 1 or images <= 1 or choice.algorithm != "auto" or images > places or places < 8:
         return None
     if problem.compute_dtype != np.dtype(problem.dtype):  # sums that are rounded each
         return None
-    if problem.out_channels * problem.products > problem.in_channels * math.prod(problem.input_size):
+    if not 0 < problem.out_channels * problem.products <= problem.in_channels * math.prod(problem.input_size):
         return None
     return replace(
         problem,

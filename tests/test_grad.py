@@ -199,6 +199,18 @@ def test_nothing_gives_zeros(shape):
     assert_same(grad.conv1d_bias(incoming), np.full(4, 3.0 * shape[0]), "bias")
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("images", "channels", "filters"), [(0, 4, 6), (2, 0, 6), (2, 4, 0), (0, 0, 0)])
+def test_nothing_gives_zeros_in_groups(images, channels, filters, groups):
+    x, incoming = np.ones((images, channels, 5, 7), "f4"), np.ones((images, filters, 5, 7), "f4")
+    weight = np.ones((filters, channels // groups, 3, 3), "f4")
+    for _ in range(2):
+        got = grad.conv2d_weight(x, weight.shape, incoming, padding=1, groups=groups)
+        assert_same(got, np.zeros_like(weight), "weight")
+        got = grad.conv2d_input(x.shape, weight, incoming, padding=1, groups=groups)
+        assert_same(got, np.zeros_like(x), "input")
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0), (1, 0)])
 def test_images_of_nothing(size, stride):
