@@ -113,8 +113,9 @@ def conv2d(
         stay integers.
     algorithm : str, default "auto"
         ``"auto"`` takes the fastest there is; ``"loop"``, ``"flatten"`` and ``"im2col"`` are the textbook's,
-        ``"direct"``, ``"planes"``, ``"depthwise"``, ``"dense"``, ``"dots"``, ``"outer"``, ``"pieces"``,
-        ``"strassen"``, ``"winograd2"``, ``"winograd2x4"`` and ``"winograd4"`` faster ones; see `npconv.algorithms`.
+        ``"direct"``, ``"planes"``, ``"depthwise"``, ``"grouped"``, ``"dense"``, ``"dots"``, ``"outer"``,
+        ``"pieces"``, ``"strassen"``, ``"winograd2"``, ``"winograd2x4"`` and ``"winograd4"`` faster ones; see
+        `npconv.algorithms`.
     backend : {"auto", "numpy", "numba", "cuda"}
         ``"auto"`` follows the input: device arrays run on their device, anything else on the CPU.
     precision : {"default", "strict"}, optional

@@ -103,6 +103,9 @@ class Effort:
     quarters: bool = False
     """Whether matrices are cut into quarters, and sums of these multiplied, by Strassen's algorithm."""
 
+    several: bool = False
+    """Whether filters of several groups are in the vectors."""
+
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
@@ -144,6 +147,9 @@ class Effort:
     """Filters of a group from which on so many are computed together by `dots`, and twice as fast; seconds to
     add up the lanes of a result."""
 
+    ABREAST = 8
+    """Results of a row that are computed together where filters of several groups are in the vectors, or half of it."""
+
     LOWEST = 4
     """Tiles that products of points take as long as, even if there are fewer."""
 
@@ -183,6 +189,9 @@ class Effort:
         rate = self.products * SPEED[vector_bytes()][transforms] * 4 / itemsize
         if self.panel:
             wide = self._wide(problem) * (2 if self.quarters else 1)  # panels in pairs
+            if filters <= wide and problem.groups > 1:  # one panel shares nothing of what is loaded, and is soon done
+                products = problem.products
+                rate *= 0.7 * products / (products + 1.5 * self.SLIVER) if self.tile == (1, 1) else 0.8
             filters = -(-filters // wide) * wide
         else:
             # Of few filters, loads take longer than products.
@@ -192,6 +201,9 @@ class Effort:
         if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
             # For a few results at a time, filters that fill no cache; and if they are dilated, they meet short runs.
             rate *= 0.8 if problem.dilation[-1] == 1 else 0.6
+        last = problem.data_format == "channels_last"
+        if last and problem.groups > 1 and not self.several and problem.in_channels // problem.groups <= 64 // itemsize:
+            rate *= 0.75  # less than a line of the cache at a time
         filters *= problem.groups
         *depth, height, width = (1, *problem.output_size)
         outputs = [axis.results for axis in self._axes(problem)]
@@ -209,6 +221,13 @@ class Effort:
             plane = -(-plane // 9) * 9
             rate *= 0.25 if problem.taps < problem.positions else 1  # sums of short rows are many sums of lanes
             rate *= 1 if problem.dilation[-1] == 1 else 0.5
+        elif self.several:
+            lanes = vector_bytes() // itemsize
+            wide = self.ABREAST if filters >= lanes * problem.groups else self.ABREAST // 2
+            rate *= (0.77 if max(problem.stride) > 1 else 1) * products / (products + 2 * self.BEGIN)
+            if filters < lanes * problem.groups and problem.kernel_size[-1] > 3:
+                rate *= 0.8  # there are not registers for so many weights and addresses
+            plane = height * -(-width // wide) * wide
         elif not self.panel and not self.dense:
             if self.slivers:  # tiles run over the rows' ends
                 plane = height * (width + (problem.span[-1] - 1) // problem.stride[-1])
@@ -444,6 +463,9 @@ class Effort:
             if self._pointwise(problem) and max(problem.stride) > 1:
                 met = problem.batch * problem.in_channels * problem.positions * itemsize
                 slab += met // max(threads, 1) if met <= GATHERED else 0
+        if self.several:  # which puts the channels of what it meets side by side, or its results
+            results = problem.batch * problem.out_channels * problem.positions
+            slab = min(2**18, (problem.padded_elements + results) * itemsize) + 2**15
         if self.outer:  # a part of the kernel, too, and sums
             results = problem.batch * problem.out_channels * problem.positions
             slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15

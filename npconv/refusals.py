@@ -125,6 +125,18 @@ def depthwise(problem: ConvProblem) -> str | None:
     return direct(problem)
 
 
+def grouped(problem: ConvProblem) -> str | None:
+    """Refuse groups that do not fill a vector of any width several times, or that one fills in part."""
+    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    itemsize = problem.compute_dtype.itemsize
+    if channels != filters or channels not in (2, 4, 8, 16) or channels > 64 // itemsize:
+        return "it is for groups of 2, 4, 8 or 16 channels (in float64, up to 8), and as many filters"
+    least = 64 // itemsize
+    if problem.in_channels < least:
+        return f"it needs {least} channels or more, and there are {problem.in_channels}"
+    return direct(problem)
+
+
 def dots(problem: ConvProblem) -> str | None:
     """Refuse kernels of few elements."""
     # It adds up √(n/l) products in √(n/l) chains for each of l lanes, then the lanes, then the planes. At most half as

@@ -80,6 +80,7 @@ _IM2COL = "batch and channels at once: one region matrix, one matrix product"
 
 _DIRECT = "the direct sum, filters in vectors, no region matrix"
 _DEPTHWISE = "the direct sum, each step of the input added to all results that it reaches; for one channel a group"
+_GROUPED = "the direct sum, filters of several groups in vectors; for groups of few channels, and as many filters"
 _DOTS = "the direct sum, the kernel's elements in vectors; for kernels larger than their results"
 _OUTER = "the direct sum, as outer products of inputs and filters; for kernels larger than their results"
 _DENSE = "the direct sum, numbers of the weight in vectors, each read once; for kernels as large as the input"
@@ -159,6 +160,15 @@ _TABLE = (
         refuse=refusals.depthwise,
         dtypes="float",
         engine="depthwise",
+    ),
+    Algorithm(
+        "grouped",
+        "numba",
+        _GROUPED,
+        Effort(8e-6, 36e9, 0.3, several=True),
+        refuse=refusals.grouped,
+        dtypes="float",
+        engine="grouped",
     ),
     Algorithm(
         "outer",

@@ -122,7 +122,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
     filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides,
     activations and channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked
-    to. Dense, dots, outer and pieces are for large kernels, and strassen is for those of one element.
+    to. So does grouped what is not 3 × 3, or has not 4 or 8 channels a group. Dense, dots, outer and pieces are for
+    large kernels, and strassen is for those of one element.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -149,6 +150,12 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
             for activation in (None, *["relu"] * (dtype.kind != "c"))
         ]
         calls += [_Call((1, 99, 99, 64), weight, {**last, "stride": stride}) for stride in (1, 2)]
+    elif algorithm == "grouped":
+        calls = [
+            _Call((1, 64, 48, 48), (64, 64 // n, 3, 3), {**options, "groups": n, "stride": stride})
+            for n in (16, 8)
+            for stride in (1, 2)
+        ]
     elif algorithm == "strassen":
         calls = [_Call((1, 64, 30, 30), (64, 64, 1, 1), options)]
     elif algorithm == "pieces":

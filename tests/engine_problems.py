@@ -20,7 +20,7 @@ from npconv.kernels.numba import blocking
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd2x4", "winograd4", "pieces")
-TERMWISE = (*DIRECT, "depthwise", "dots", "outer", "dense")
+TERMWISE = (*DIRECT, "depthwise", "grouped", "dots", "outer", "dense")
 """Those that add up products as they are, so that NaN and infinity stay where they belong."""
 
 EXACT = (*TERMWISE, "strassen")
@@ -113,6 +113,34 @@ DENSE = (
     "ic3oc4id2ih5iw3kd2kh5kw3sd1sh3sw2+bias",
     "ic2049oc65ih1",
     "ic40oc20ih9iw11kh9kw11+bias",
+)
+"""Problems for the engine of this name."""
+
+GROUPED = (
+    # Groups of every size in a vector of any width, one by one and several; filters that end with a cut tile.
+    "g8ic16oc16ih5iw7kh3ph1+bias",
+    "g10ic20oc20ih6iw9kh3ph1",
+    "mb2g9ic36oc36ih7iw10kh3ph1+bias",
+    "g5ic40oc40ih9iw6kh3ph1:0pw0:2",
+    "g3ic48oc48ih6iw8kh3ph1+bias",
+    # Rows of results that are read as they are but for their ends; windows beyond the image on one side or on both.
+    "mb2g4ic16oc16ih4iw75kh3ph1+bias",
+    "g9ic18oc18ih3iw81kh3ph2:0pw5:1",
+    "g2ic16oc16ih70iw68kh3",
+    "g4ic32oc32ih5iw80kh3dw2dh1ph1pw1:3",
+    "g8ic16oc16ih9iw139kh3sh2ph1",
+    # Strides, dilations, taps of every width, one tap, three axes, other paddings.
+    "g6ic24oc24ih11iw13kh3sh2ph1+bias",
+    "g4ic32oc32ih9iw14kh5ph2",
+    "g8ic32oc32ih17iw15kh7sh2ph3+bias",
+    "g4ic16oc16ih12iw40kh4kw9ph1pw4",
+    "mb3g5ic20oc20ih6iw7",
+    "g4ic32oc32ih8iw11sh2sw3+bias",
+    "g7ic28oc28ih12iw15kh3dh2dw3ph2pw3",
+    "g8ic32oc32iw100kw3pw1+bias",
+    "mb2g8ic32oc32id4ih5iw6kd3kh3pd1ph1+bias",
+    "g4ic16oc16ih9iw10kh3ph1+reflect",
+    "g3ic24oc24ih2iw3kh5kw7ph3pw4:3",
 )
 """Problems for the engine of this name."""
 
@@ -246,6 +274,7 @@ SHAPES = (
     *OUTER,
     *DENSE,
     *DOTS,
+    *GROUPED,
     "mb2g3ic3oc6ih33iw37kh31kw35+bias",
     "g5ic10oc5ih20iw23kh18kw17ph1+bias",
     "g9ic9oc9ih29iw31kh14kw15dh2ph1+reflect",
@@ -293,11 +322,13 @@ SHAPES = (
 RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")
 """Kernels and strides for most of which some more has to be compiled, about a second for each."""
 
-COMMON = tuple(text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *DENSE, *DOTS} or not RARE.search(text))
+COMMON = tuple(
+    text for text in SHAPES if text in {*PIECES, *STRASSEN, *OUTER, *DENSE, *DOTS, *GROUPED} or not RARE.search(text)
+)
 """The other problems: for vectors of other widths, those of float64 or of another machine."""
 
 
-SPECIALISED = ("depthwise", "winograd2", "winograd2x4", "winograd4")
+SPECIALISED = ("depthwise", "grouped", "winograd2", "winograd2x4", "winograd4")
 """Engines that compile sums or transforms for each size of filters."""
 
 
@@ -333,7 +364,8 @@ def ordinary(algorithm: str) -> str:
         return "mb2ic40oc40ih3iw4kh3kw4+bias"
     if algorithm == "strassen":
         return "mb2ic70oc65ih5iw6sh2ph1+bias"
-    return f"g{40 if algorithm in ('depthwise', 'dots') else 1}ic40oc40ih5iw6kh3ph1+bias"
+    groups = {"depthwise": 40, "dots": 40, "grouped": 10}.get(algorithm, 1)
+    return f"g{groups}ic40oc40ih5iw6kh3ph1+bias"
 
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray | None]

@@ -107,7 +107,7 @@ def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> li
         (guards.spread(x), guards.spread(blank)),
         (cut(case, x, guards), cut(case, blank, guards)),
     ]
-    if algorithm == "depthwise":  # which has a way of its own for channels that lie side by side in the input alone
+    if algorithm in ("depthwise", "grouped"):  # these have a way for channels that lie side by side in the input alone
         orders.append((cut(case, x, guards), guards.copy(blank)))
     for made, out in orders:
         arrays = made, guards.copy(weight), guards.copy(bias)

@@ -188,7 +188,7 @@ def test_bound(text, dtype, request):
     everything = request.config.getoption("--long")
     engines = list(ENGINES)
     if dtype in FLOATS:
-        others = ("depthwise", "dots", "outer", "dense")
+        others = ("depthwise", "grouped", "dots", "outer", "dense")
         names = (*DIRECT, *(name for name in others if refusal(parse(text), dtype, name) is None))
         engines += [("numba", name) for name in names]
     for data in range(len(DATA)):

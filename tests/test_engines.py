@@ -65,6 +65,7 @@ def test_table(algorithm, dtype, request):
         with npconv.threads(n):
             number = problems.check(texts, dtype, algorithm)
     least = {"pieces": 2 * len(PIECES), "strassen": 2 * len(STRASSEN), **dict.fromkeys(DIRECT, 2 * len(texts))}
+    least["grouped"] = 40 if dtype != "float64" else 20
     assert number >= least.get(algorithm, 40)
 
 
@@ -204,16 +205,24 @@ def test_arrays_of_any_making(algorithm, making, dtype, request):
             assert array is None or np.array_equal(array, copied), f"{text}: an argument was changed"
 
 
-@pytest.mark.parametrize("text", ["mb2g40ic40oc40ih13iw17kh5ph2+bias", "g36ic36oc36ih9iw20kh4sh3sw1ph1:0pw0:2"])
-def test_depthwise_meets_any_memory_order_of_input_and_result(text):
+@pytest.mark.parametrize(
+    ("text", "algorithm"),
+    [
+        ("mb2g40ic40oc40ih13iw17kh5ph2+bias", "depthwise"),
+        ("g36ic36oc36ih9iw20kh4sh3sw1ph1:0pw0:2", "depthwise"),
+        ("mb2g9ic36oc36ih7iw10kh3ph1+bias", "grouped"),
+        ("g4ic32oc32ih5iw80kh3dw2dh1ph1pw1:3", "grouped"),
+    ],
+)
+def test_sums_by_channels_meet_any_memory_order_of_input_and_result(text, algorithm):
     """The channels lie side by side in one of them, in both, or in none."""
     case = parse(text)
-    x, weight, bias = arrays_for(text, "float32", "depthwise")
+    x, weight, bias = arrays_for(text, "float32", algorithm)
     blank = np.empty(oracle.output_shape(case), np.float32)
     for made, out in itertools.product(*([array, channels_beside(array)] for array in (x, blank))):
         for to in (out, out[..., ::-1]):
-            got = call(case, (made, weight, bias), out=to, algorithm="depthwise")
-            assert judge(got, text, "float32", "depthwise") is None, f"{made.strides} {to.strides}"
+            got = call(case, (made, weight, bias), out=to, algorithm=algorithm)
+            assert judge(got, text, "float32", algorithm) is None, f"{made.strides} {to.strides}"
 
 
 def channels_beside(array):
@@ -342,11 +351,13 @@ def test_activations_of_nan_and_infinity(algorithm):
             continue
         # Of one number each for the engines of results that are smaller than their kernels, or of a few images.
         x = values[:, None, None] if algorithm in ("outer", "dense") else values[None, None]
-        weight = np.ones((1, 1, 1), np.float32)
+        weight, groups = np.ones((1, 1, 1), np.float32), 1
         if algorithm == "dense":
             x, weight = weight, x
-        got = npconv.conv1d(x, weight, activation=activation, algorithm=algorithm)
-        want = npconv.conv1d(x, weight, activation=activation, backend="numpy", algorithm="im2col")
+        if algorithm == "grouped":
+            x, weight, groups = np.repeat(x, 16, axis=1), np.ones((16, 2, 1), np.float32), 8
+        got = npconv.conv1d(x, weight, groups=groups, activation=activation, algorithm=algorithm)
+        want = npconv.conv1d(x, weight, groups=groups, activation=activation, backend="numpy", algorithm="im2col")
         assert_same(got, want, (algorithm, activation))
 
 
