@@ -129,9 +129,10 @@ def grouped(problem: ConvProblem) -> str | None:
     """Refuse groups that do not fill a vector of any width several times, or that one fills in part."""
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     itemsize = problem.compute_dtype.itemsize
-    if channels != filters or channels not in (2, 4, 8, 16) or channels > 64 // itemsize:
-        return "it is for groups of 2, 4, 8 or 16 channels (in float64, up to 8), and as many filters"
     least = 64 // itemsize
+    sizes = [n for n in (2, 4, 8, 16) if n <= least]
+    if channels != filters or channels not in sizes:
+        return f"it is for groups of {', '.join(map(str, sizes[:-1]))} or {sizes[-1]} channels, and as many filters"
     if problem.in_channels < least:
         return f"it needs {least} channels or more, and there are {problem.in_channels}"
     return direct(problem)

@@ -74,7 +74,7 @@ def test_explanation_of_a_layer():
         ("numba", "depthwise"): "it is for groups of one input channel",
         ("numba", "dense"): "it is for kernels as large as the input",
         ("numba", "dots"): "it is for kernels of many elements and few channels",
-        ("numba", "grouped"): "it is for groups of 2, 4, 8 or 16 channels (in float64, up to 8), and as many filters",
+        ("numba", "grouped"): "it is for groups of 2, 4, 8 or 16 channels, and as many filters",
         ("numba", "outer"): "it is for kernels that are larger than their results",
         ("numba", "pieces"): "it is for results of 3 × 3 or 5 × 5",
         ("numba", "strassen"): "it is for kernels of one element",
