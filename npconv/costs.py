@@ -225,6 +225,8 @@ class Effort:
             lanes = vector_bytes() // itemsize
             wide = self.ABREAST if filters >= lanes * problem.groups else self.ABREAST // 2
             rate *= (0.77 if max(problem.stride) > 1 else 1) * products / (products + 2 * self.BEGIN)
+            if max(problem.stride) > 1 and last and (problem.kernel_size[-1] == 1 or problem.dilation[-1] > 1):
+                rate *= 0.4  # little of what a line of the cache brings is met
             if filters < lanes * problem.groups and problem.kernel_size[-1] > 3:
                 rate *= 0.8  # there are not registers for so many weights and addresses
             plane = height * -(-width // wide) * wide

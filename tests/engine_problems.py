@@ -140,6 +140,10 @@ GROUPED = (
     "g8ic32oc32iw100kw3pw1+bias",
     "mb2g8ic32oc32id4ih5iw6kd3kh3pd1ph1+bias",
     "g4ic16oc16ih9iw10kh3ph1+reflect",
+    # Planes of rectangles that are lower than the others: of two threads, and of tasks that are full.
+    "g8ic16oc16id1ih7iw7kd2kh1pd0:1ph0",
+    "g4ic16oc16id3ih70iw60kd3kh3pd1ph1+bias",
+    "g8ic16oc16id3ih67iw70kd2kh3sd1sh2pd1ph1",
     "g3ic24oc24ih2iw3kh5kw7ph3pw4:3",
 )
 """Problems for the engine of this name."""

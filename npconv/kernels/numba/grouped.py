@@ -316,7 +316,8 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
     line = window[2] * pitch  # of the slab
     height, width, lines = x_layout[6], x_layout[7], kernel[0] * kernel[1] * kernel[2] * alone
     of_slab, of_image = np.empty(lines, np.int64), np.empty(lines, np.int64)
-    _find(of_slab, kernel, (window[1] * line, dilation[1] * line, dilation[2] * pitch), alone)
+    high = span[1] if in_place else (rows - 1) * stride[1] + span[1]  # the last rectangle's planes are lower
+    _find(of_slab, kernel, (high * line, dilation[1] * line, dilation[2] * pitch), alone)
     inner = outer = np.int64(0)  # results in tiles that meet nothing but the image's columns
     if in_place:
         steps = (dilation[0] * x_layout[2], dilation[1] * x_layout[3], dilation[2] * x_layout[4])
@@ -326,7 +327,7 @@ def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout,
         there = min((width - left - span[2]) // stride[2] + 1, columns)
         outer = inner + max(there - inner, 0) // wide * wide
     else:
-        seen = (window[0], (rows - 1) * stride[1] + span[1], window[2])
+        seen = (window[0], high, window[2])
         _load(slab, pitch, line, x, x_layout, start, (first_plane, top, left), seen, dilation[0])
     inside = first_plane >= 0 and first_plane + (kernel[0] - 1) * dilation[0] < x_layout[5]
     corner = n * out_layout[0] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4] + low * out_layout[1]
