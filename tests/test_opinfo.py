@@ -5,6 +5,8 @@ reference is its float64 or complex128 result for the same numbers (the samples'
 their sums exactly).
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -44,11 +46,18 @@ def reference(function, sample):
     return conv(*tensors, **sample.kwargs).numpy(), magnitude.numpy()
 
 
-def check(function, sample, dtype, backend, algorithm):
+@cache
+def samples_of(function, dtype):
+    """Each sample with its reference: they are the same for every engine."""
+    return [
+        (sample, *reference(function, sample)) for sample in OPS[function].sample_inputs("cpu", getattr(torch, dtype))
+    ]
+
+
+def check(function, sample, want, magnitude, dtype, backend, algorithm):
     arrays = arrays_of(sample)
     assert arrays[0].dtype == dtype
     got = getattr(npconv, function)(*arrays, **sample.kwargs, backend=backend, algorithm=algorithm)
-    want, magnitude = reference(function, sample)
     about = f"{function} {[None if a is None else a.shape for a in arrays]} {sample.kwargs} {dtype}"
     if dtype.kind in "iu":
         assert_same(got, cast(want, dtype), about)
@@ -65,12 +74,12 @@ def check(function, sample, dtype, backend, algorithm):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_samples(function, dtype, backend, algorithm, count_samples):
-    samples = list(OPS[function].sample_inputs("cpu", getattr(torch, dtype)))
+    samples = samples_of(function, dtype)
     assert len(samples) == SAMPLES[function], "PyTorch has other samples than before: see what is new"
     failures = []
-    for sample in samples:
+    for sample, want, magnitude in samples:
         try:
-            check(function, sample, named(dtype), backend, algorithm)
+            check(function, sample, want, magnitude, named(dtype), backend, algorithm)
         except Exception as error:
             failures.append(f"{type(error).__name__}: {str(error)[:300]}")
     count_samples(function, dtype, f"{backend} {algorithm}", len(samples) - len(failures), len(samples))

@@ -1,5 +1,7 @@
 """PyTorch's own samples for transposed convolutions and unfold, and gradients through all its samples."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -18,8 +20,9 @@ TRANSPOSED = [name for name in SAMPLES if "transpose" in name]
 CANDIDATES = [("numpy", "im2col"), ("numba", "auto"), *[("numba", name) for name in TEXTBOOK if name != "im2col"]]
 
 
-def samples_of(function, dtype, grad=False):
-    return list(ALL[function].sample_inputs("cpu", getattr(torch, dtype), requires_grad=grad))
+@cache
+def samples_of(function, dtype):
+    return list(ALL[function].sample_inputs("cpu", getattr(torch, dtype)))
 
 
 def wide(tensor):
@@ -28,11 +31,22 @@ def wide(tensor):
     return tensor.detach().to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
+@cache
+def transposed(function, dtype):
+    """Each sample with its reference, torch's result in float64 or complex128, and Σ|x||w|."""
+    conv, found = getattr(torch.nn.functional, function), []
+    for sample in samples_of(function, dtype):
+        tensors = [wide(t) for t in (sample.input, *sample.args)]
+        magnitude = conv(*(None if t is None else t.abs() for t in tensors), **sample.kwargs)
+        found.append((sample, conv(*tensors, **sample.kwargs).numpy(), magnitude.numpy()))
+    return found
+
+
 def passed(samples, check):
     failures = []
     for sample in samples:
         try:
-            check(sample)
+            check(*sample)
         except Exception as error:
             failures.append(f"{type(error).__name__}: {str(error)[:300]}")
     return failures
@@ -42,16 +56,12 @@ def passed(samples, check):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("function", TRANSPOSED)
 def test_transposed_samples(function, dtype, backend, algorithm, count_samples):
-    samples = samples_of(function, dtype)
+    samples = transposed(function, dtype)
     assert len(samples) == SAMPLES[function], f"PyTorch has {len(samples)} samples now: see what is new"
-    conv = getattr(torch.nn.functional, function)
 
-    def check(sample):
+    def check(sample, want, magnitude):
         arrays = arrays_of(sample)
         got = getattr(npconv, function)(*arrays, **sample.kwargs, backend=backend, algorithm=algorithm)
-        tensors = [wide(t) for t in (sample.input, *sample.args)]
-        want = conv(*tensors, **sample.kwargs).numpy()
-        magnitude = conv(*(None if t is None else t.abs() for t in tensors), **sample.kwargs).numpy()
         about = f"{function} {[None if a is None else a.shape for a in arrays]} {sample.kwargs} {dtype}"
         if named(dtype).kind in "iu":
             return assert_same(got, cast(want, named(dtype)), about)
@@ -68,7 +78,7 @@ def test_transposed_samples(function, dtype, backend, algorithm, count_samples):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_unfold_samples(dtype, count_samples):
     """Elements are copied: unfold is exact. And fold of each is torch's, in float64 where torch has no other."""
-    samples = samples_of("unfold", dtype)
+    samples = [(sample,) for sample in samples_of("unfold", dtype)]
     assert len(samples) == SAMPLES["unfold"], f"PyTorch has {len(samples)} samples now: see what is new"
 
     def check(sample):
@@ -90,7 +100,7 @@ def test_unfold_samples(dtype, count_samples):
 @pytest.mark.parametrize("function", [name for name in ALL if name != "unfold"])
 def test_gradients_of_samples(function, dtype, backend, count_samples):
     """autograd's gradients of input, weight and bias, through torch's own function and arguments."""
-    samples = samples_of(function, dtype)
+    samples = [(sample,) for sample in samples_of(function, dtype)]
 
     def check(sample):
         tensors = [None if t is None else t.detach().clone().requires_grad_() for t in (sample.input, *sample.args)]

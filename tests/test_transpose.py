@@ -63,11 +63,12 @@ def test_depthwise_in_one_pass(name, dtype, monkeypatch):
     run = spread.run
     monkeypatch.setattr(spread, "run", lambda *arguments: done.append(run(*arguments)) or done[-1])
     problem, (arrays, want) = PROBLEMS[name], exact(PROBLEMS[name], dtype)
-    for activation in (None, "relu", "hardswish"):
+    activations = (None, "relu", "hardswish") if dtype == "float32" else (None,)
+    for activation in activations:
         got = call(problem, arrays, algorithm="depthwise", activation=activation)
         one = npconv.conv1d(want.reshape(1, 1, -1), np.ones((1, 1, 1), dtype), activation=activation, backend="numpy")
         assert_same(got, one.reshape(want.shape), f"{problem} {dtype} {activation}")
-    assert done == [True] * 3
+    assert done == [True] * len(activations)
 
 
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("depthwise")])
