@@ -94,11 +94,19 @@ def lanes(problem: ConvProblem) -> int:
     return VECTOR_BYTES // problem.compute_dtype.itemsize
 
 
-def form_of(problem: ConvProblem) -> Form:
-    """Return what the sums of a canonical problem are compiled for."""
+def taps_together(problem: ConvProblem) -> tuple[int, int, bool]:
+    """Return the taps of a row that are taken together, their pace, and whether a tile has room for two vectors.
+
+    Rows of other taps are taken one by one.
+    """
     width, stride = problem.kernel_size[2], problem.stride[2]
     taps, pace = (width, stride) if 1 < width <= TAPS and stride <= 2 else (1, 1)
-    both = 2 * taps + SUMS + 1 < REGISTERS and problem.in_channels >= 2 * lanes(problem)
+    return taps, pace, 2 * taps + SUMS + 1 < REGISTERS and problem.in_channels >= 2 * lanes(problem)
+
+
+def form_of(problem: ConvProblem) -> Form:
+    """Return what the sums of a canonical problem are compiled for."""
+    taps, pace, both = taps_together(problem)
     return Form(taps, pace, 2 if both else 1, problem.products > chain_length(problem.products))
 
 

@@ -27,20 +27,13 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, planes
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.channels import lanes
+from npconv.kernels.numba.channels import SUMS, lanes, taps_together
 from npconv.kernels.numba.group_taps import products_of_groups
 from npconv.kernels.numba.slab import clear, load_line, unload_line
 from npconv.kernels.numba.taps import store_some
-from npconv.kernels.numba.tile import REGISTERS
 from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, zeros
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
-
-SUMS = 8
-"""Vectors of results that are computed together, as chains of sums that hide each other's latency."""
-
-TAPS = 7
-"""Taps of the widest row whose weights stay in registers, beside the sums and a pixel."""
 
 ROOM, AT_ONCE = 2**18, 64
 """Bytes that a task works in which copies all it meets, and its filters, at most."""
@@ -97,12 +90,8 @@ class Plan(NamedTuple):
 
 
 def _form(problem: ConvProblem) -> Form:
-    width, stride = problem.kernel_size[2], problem.stride[2]
-    taps, pace = (width, stride) if 1 < width <= TAPS and stride <= 2 else (1, 1)
-    group, many = problem.in_channels // problem.groups, lanes(problem)
-    fits = 2 * taps + SUMS + 1 < REGISTERS and problem.in_channels >= 2 * many
-    both = fits and (group < many or group % (2 * many) == 0)
-    return Form(taps, pace, 2 if both else 1, group)
+    (taps, pace, both), group, many = taps_together(problem), problem.in_channels // problem.groups, lanes(problem)
+    return Form(taps, pace, 2 if both and (group < many or group % (2 * many) == 0) else 1, group)
 
 
 def _firsts(problem: ConvProblem) -> list[int]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
 from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.tile import COLUMNS, ROWS
+from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
     add,
@@ -21,6 +22,7 @@ from npconv.kernels.numba.vector import (
     add_from,
     lanes_of,
     multiply_add,
+    prefetch,
     starts_at,
     starts_from,
     store,
@@ -38,6 +40,12 @@ LEAST_ROWS = 4
 FEWEST = 8
 """Filters that can be cut into tiles of 4 to 6, as all greater numbers can."""
 
+AHEAD = 512
+"""Products between asking for pixels and cutting them, at least; 256 and 1024 gained less."""
+
+LINES = max(COLUMNS * VECTOR_BYTES // LINE, 1)
+"""Lines of the cache that a sliver's pixels of one element fill."""
+
 HIGHEST = max(IN_PLANES)
 
 WIDEST = max(IN_PLANES.values())
@@ -47,9 +55,10 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
     """Return the function for the sums of the products of ``rows`` filters with ``columns`` vectors of pixels.
 
     These are in ``"planes"``, in ``"slivers"``, or in slivers after ``"cutting"``: what this loads from whole planes of
-    an ``image``, it copies to them. A channel's pixels are a page of memory for themselves, and the time that it
-    takes to get at them passes with products: 256 → 64 channels at 56² take 0.60 ms instead of 0.64. (To ask for them
-    ahead gained nothing.)
+    an ``image``, it copies to them. A channel's pixels are a page of memory for themselves, which no core foresees, and
+    the time that it takes to get at them passes with products: 256 → 64 channels at 56² take 0.60 ms instead of 0.64.
+    Those of later slivers are asked for meanwhile, `AHEAD` products before: where other programs use the third-level
+    cache, layers of 64 channels take 1.2 to 1.4 times as long without, 64 → 64 at 112² 2.0 ms on a core, not 1.46.
 
     Elements are taken two at a time, and a chain of sums, of an even number of them, ends within the loop: with a loop
     for each chain, whose end the processor does not foretell, 64 products took 6 to 8 % longer. Nothing, or less, was
@@ -65,6 +74,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
         if cutting:
             x, start, pixels, to_channel = image
             origin = start + pixels[n]
+            ahead = max(AHEAD // elements, 2) * wide
         tile = zeros(piece, rows, columns)
         total, end = tile, chain
         for element in range(0, pairs, 2):
@@ -75,10 +85,15 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
             one, two = starts_at(offsets, element, 2) if in_planes else (np.int64(0), wide)
             if cutting:
                 copy(piece, source, x, origin)
+                for line in range(LINES):
+                    prefetch(x, origin + ahead + line * (wide // LINES))
             tile = multiply_add(tile, filters, rows_at, i, piece, source + one)
             if cutting:
-                copy(piece, source + wide, x, origin + to_channel)
-                origin += 2 * to_channel
+                origin += to_channel
+                copy(piece, source + wide, x, origin)
+                for line in range(LINES):
+                    prefetch(x, origin + ahead + line * (wide // LINES))
+                origin += to_channel
             tile = multiply_add(tile, filters, rows_at, i + to_element, piece, source + two)
             if not in_planes:
                 source += 2 * wide
