@@ -77,7 +77,7 @@ def watched(self, threads, tasks, scratch, arguments):
 jit.Kernel._drive = watched  # nothing is computed
 draw = random.Random(0)
 algorithms, calls = set(), 0
-for _ in range(200):
+for _ in range(120):
     groups, depth = draw.choice([1, 1, 1, 4]), draw.choice([None, None, None, 6])
     channels, filters = (groups * draw.choice([1, 3, 16, 32, 64, 128, 256, 512]) for _ in "ab")
     if draw.random() < 0.2:
@@ -116,7 +116,7 @@ def test_no_number_of_threads_works_in_more_than_the_limit():
     """Engines cut it, and are chosen by estimates of it: what ran was beyond the limit, before they were asked."""
     (said,) = python(ROOM, NUMBA_NUM_THREADS="16")
     calls, *algorithms = said.split()
-    assert int(calls) >= 350  # of 400; where there is nothing to compute, no kernel runs
+    assert int(calls) >= 200  # of 240; where there is nothing to compute, no kernel runs
     assert {"depthwise", "direct", "planes", "winograd2", "winograd4"} <= set(algorithms)
 
 
