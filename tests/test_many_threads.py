@@ -116,7 +116,7 @@ def test_no_number_of_threads_works_in_more_than_the_limit():
     """Engines cut it, and are chosen by estimates of it: what ran was beyond the limit, before they were asked."""
     (said,) = python(ROOM, NUMBA_NUM_THREADS="16")
     calls, *algorithms = said.split()
-    assert int(calls) >= 200  # of 240; where there is nothing to compute, no kernel runs
+    assert int(calls) >= 210  # of 240; where there is nothing to compute, no kernel runs
     assert {"depthwise", "direct", "planes", "winograd2", "winograd4"} <= set(algorithms)
 
 
