@@ -41,7 +41,7 @@ FEWEST = 8
 """Filters that can be cut into tiles of 4 to 6, as all greater numbers can."""
 
 AHEAD = 512
-"""Products between asking for pixels and cutting them, at least. With 256 and 1024 less seemed to be gained, in noise."""
+"""Products between asking for pixels and cutting them, at least; 256 and 1024 seemed to gain less, in noise."""
 
 LINES = max(COLUMNS * VECTOR_BYTES // LINE, 1)
 """Lines of the cache that a sliver's pixels of one element fill."""
