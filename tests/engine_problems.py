@@ -392,13 +392,26 @@ def call(case: Case, arrays: Arrays, **options: Any) -> Any:
     return getattr(npconv, f"conv{case.rank}d")(*arrays, **case.arguments | options)
 
 
-def refusal(case: Case, dtype: str, algorithm: str) -> str | None:
-    """Why an engine does not take a problem."""
+@cache
+def refusals(case: Case, dtype: str) -> dict[tuple[str, str], str]:
+    """Why engines do not take a problem: asked by each anew, it took a fifth of the time at guard pages."""
     found = npconv.explain(
         f"conv{case.rank}d", case.input_shape, case.weight_shape, **case.arguments, dtype=named(dtype), backend="numba",
         precision="default",
     )  # fmt: skip
-    return found.refusals.get(("numba", algorithm))
+    return dict(found.refusals)
+
+
+def refusal(case: Case, dtype: str, algorithm: str) -> str | None:
+    """Why an engine does not take a problem."""
+    return refusals(case, dtype).get(("numba", algorithm))
+
+
+def forget() -> None:
+    """Forget what follows from the model of costs and the limits of workspace."""
+    plan.choose.cache_clear()
+    recall.forget()
+    refusals.cache_clear()
 
 
 @contextmanager
@@ -409,13 +422,11 @@ def packing_within(limit: int | None = None) -> Iterator[None]:
         costs.Effort.takes_plain = lambda self, problem, threads: self.may_take_plain(problem)
         if limit is not None:
             blocking.engine_limit = lambda problem: limit
-        plan.choose.cache_clear()
-        recall.forget()
+        forget()
         yield
     finally:
         costs.Effort.takes_plain, blocking.engine_limit = kept
-        plan.choose.cache_clear()
-        recall.forget()
+        forget()
 
 
 @cache

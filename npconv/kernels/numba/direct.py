@@ -128,6 +128,7 @@ def conv(
 
 
 @jit.scratch_kernel
+@jit.makes_arrays
 def _block(  # type: ignore[no-untyped-def]
     task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, order, sizes, runs, slabs
 ):

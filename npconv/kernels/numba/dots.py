@@ -391,6 +391,7 @@ _write_mask, _write_mask_of_second = mask_of(1), mask_of(2)
 
 
 @jit.scratch_kernel
+@jit.makes_arrays
 def _straight_block(  # type: ignore[no-untyped-def]
     task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, phases, parts
 ):

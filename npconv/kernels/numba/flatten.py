@@ -40,6 +40,7 @@ POSITIONS = 256
 
 
 @jit.Kernel
+@jit.makes_arrays
 def _rows(task, x, weight, bias, out, steps, groups, share, tap_chain, plane_chain):  # type: ignore[no-untyped-def]
     """Compute ``share`` rows of the result, in all channels of a group."""
     _, out_channels, out_depth, out_height, out_width = out.shape

@@ -286,6 +286,7 @@ def _find(places, kernel, steps, alone):  # type: ignore[no-untyped-def]
 
 
 @jit.scratch_kernel
+@jit.makes_arrays
 def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some groups."""
     task, horizontal = divmod(task, grid[3])

@@ -57,6 +57,7 @@ CACHE = 2**18
 
 
 @jit.Kernel
+@jit.makes_arrays
 def _block(task, x, numbers, filters, bias, out, sizes, groups, width, share, chain):  # type: ignore[no-untyped-def]
     """Compute the result of one group of channels at ``share`` panels of positions."""
     batch, channels = x.shape[:2]

@@ -98,7 +98,8 @@ _TASK = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
 """Tasks are called by address: they need no way in from Python or C."""
 
 _ALONE = {"_nrt": False, **_TASK}
-"""These make no arrays, so that Numba need not count who uses the ones they are given, 80 cycles a call."""
+"""These make no arrays, so that Numba need not count who uses the ones they are given: 80 cycles a call, and a
+twentieth of the time that it takes to compile Winograd's."""
 
 _INLINE = {"pipeline_class": _Compiler, **_ALONE}
 
@@ -205,7 +206,8 @@ class Kernel:
     """
 
     def __init__(self, task: Callable[..., None], scratch: bool = False) -> None:
-        self.task, self._scratch = _Code(task, **_TASK), scratch
+        options = _TASK if getattr(task, "makes_arrays", False) else _ALONE
+        self.task, self._scratch = _Code(task, **options), scratch
         self._handles: tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]] = {}, {}  # in one thread, over threads
 
     def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
@@ -249,8 +251,15 @@ class Kernel:
             self._handles[threads > 1][arguments[0].dtype] = handle
 
 
-_driver = _Code(_loop, **_OPTIONS)
-"""The loop over tasks, for all kernels."""
+_driver = _Code(_loop, _nrt=False, no_cfunc_wrapper=True, **_OPTIONS)
+"""The loop over tasks, for all kernels. It makes no arrays, as above: it so takes a third of the time to compile, 0.2 s
+instead of 0.6 for each kind of arguments, and a small convolution 7.5 µs instead of 8.0."""
+
+
+def makes_arrays(task: Callable[..., None]) -> Callable[..., None]:
+    """Mark a task that makes arrays, before it becomes a kernel."""
+    task.makes_arrays = True  # type: ignore[attr-defined]
+    return task
 
 
 def scratch_kernel(task: Callable[..., None]) -> Kernel:

@@ -271,6 +271,7 @@ def _multiply(  # type: ignore[no-untyped-def]
 
 
 @jit.scratch_kernel
+@jit.makes_arrays
 def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue, out, out_layout, sizes, slabs):  # type: ignore[no-untyped-def]
     """Compute some rows for some panels."""
     (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = sizes[:4]

@@ -140,6 +140,7 @@ _two, _three, _cutting_three = _tile(2, "slivers"), _tile(3, "slivers"), _tile(3
 
 
 @jit.scratch_kernel
+@jit.makes_arrays
 def _kernel(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, turned):  # type: ignore[no-untyped-def]
     """Compute the patches of some pixels for some pairs of a group."""
     task, block = divmod(task, grid[5])

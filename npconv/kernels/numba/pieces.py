@@ -193,4 +193,4 @@ def _kernel(m: int) -> jit.Kernel:
                 )  # fmt: skip
 
     block.__qualname__ = f"_block{m}"
-    return jit.scratch_kernel(block)
+    return jit.scratch_kernel(jit.makes_arrays(block))

@@ -556,7 +556,7 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
                 unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
     block.__name__ = block.__qualname__ = f"_block_{name}"
-    return jit.scratch_kernel(block)
+    return jit.scratch_kernel(jit.makes_arrays(block))
 
 
 _kernels = {

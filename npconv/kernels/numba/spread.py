@@ -187,4 +187,4 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
                     pair += lanes
 
     block.__qualname__ = f"_spread{kernel}-{odd}-{stride}-{which}"
-    return jit.scratch_kernel(block)
+    return jit.scratch_kernel(jit.makes_arrays(block))

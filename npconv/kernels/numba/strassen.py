@@ -252,6 +252,7 @@ def _combine(result, first, second, pitch, last, products, half, bias, b, other,
 
 
 @jit.scratch_kernel
+@jit.makes_arrays
 def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_layout, grid, order, sizes, slabs):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some pairs of panels."""
     task, place = divmod(task, grid[3])
