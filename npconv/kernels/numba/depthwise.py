@@ -32,8 +32,9 @@ from npconv.kernels.numba import blocking, buffers, channels, jit, planes
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
 from npconv.kernels.numba.moves import BLOCK
+from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.scrolling import FEW, Sums, elements_of, full_ones, over_slab, sums_of
-from npconv.kernels.numba.slab import clear, load_planes, unload_planes
+from npconv.kernels.numba.slab import clear
 from npconv.kernels.numba.taps import (
     addresses_of,
     kept_numbers,
@@ -214,9 +215,14 @@ def conv(
         way, filters = plan.along, weights.in_vectors
     elif plan.turned is not None:
         way, filters = plan.turned, weights.in_vectors
+    sums = (way.part(activation_of(epilogue)),)
+    if way is plan.down:
+        parts = parts_of(out.dtype, loads(x_layout, 1 if way.kernel is _straight_block else way.sizes[0, 2]), sums)
+    else:
+        parts = jit.addresses(sums, out.dtype)
     way.kernel.run(
         way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
-        jit.addresses((way.part(activation_of(epilogue)),), out.dtype), scratch=way.scratch,
+        parts, scratch=way.scratch,
     )  # fmt: skip
 
 
@@ -379,7 +385,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
             margin = max(-before[2], 0)
             numbers, origin, next_plane = piece, margin + left - inner - upper * line, size
             if lower > upper and line > 0:
-                load_planes(piece, margin, size, x, x_layout, start, number, (0, upper, inner), 1, (1, 1, 1),
+                load_planes(parts, piece, margin, size, x, x_layout, start, number, (0, upper, inner), 1, (1, 1, 1),
                             (1, lower - upper, line), phases, 1)  # fmt: skip
         k = begin * multiplier
         at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
@@ -387,20 +393,20 @@ def _straight_block(  # type: ignore[no-untyped-def]
         written = min(max(straight - k, 0), number * multiplier)
         if written > 0:
             _compute_rows(
-                parts[0],
+                parts[OTHERS],
                 (out, at, out_layout[1], out_layout[3], numbers, origin, next_plane, line, blank, top, dilation, height,
                  rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, np.int64(0), written, k,
                  multiplier, bias, epilogue),
             )  # fmt: skip
         if written < number * multiplier:
             _compute_rows(
-                parts[0],
+                parts[OTHERS],
                 (result, np.int64(0), pitch, room, numbers, origin, next_plane, line, blank, top, dilation, height,
                  rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, written,
                  number * multiplier, k, multiplier, bias, epilogue),
             )  # fmt: skip
         at += written * out_layout[1]
-        unload_planes(out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
+        unload_planes(parts, out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
                       pitch, room)  # fmt: skip
         begin += number
 
@@ -491,27 +497,26 @@ def _down_block(  # type: ignore[no-untyped-def]
         number = min(at_once, first + together - begin)
         start = n * x_layout[0] + begin * x_layout[1]
         origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
-        load_planes(
-            piece, np.int64(0), plane, x, x_layout, start, number, origin, depth_step, stride, window, phases, down
-        )
+        load_planes(parts, piece, np.int64(0), plane, x, x_layout, start, number, origin, depth_step, stride, window,
+                    phases, down)  # fmt: skip
         k = begin * multiplier
         at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
         at += row * out_layout[3] + column * out_layout[4]
         straight = number * multiplier if long else number * multiplier - 1 if closed else 0
         if straight > 0:
             _compute_runs(
-                parts[0],
+                parts[OTHERS],
                 (out, at, out_layout[1], out_layout[3], np.int64(1), piece, size, window[2], dilation, rows, columns,
                  offsets, elements, full, apart, weights, np.int64(0), straight, k, multiplier, products, bias,
                  epilogue, room),
             )  # fmt: skip
         if straight < number * multiplier:
             _compute_runs(
-                parts[0],
+                parts[OTHERS],
                 (result, np.int64(0), pitch, width, np.int64(0), piece, size, window[2], dilation, rows, columns,
                  offsets, elements, full, apart, weights, straight, number * multiplier, k, multiplier, products, bias,
                  epilogue, room),
             )  # fmt: skip
         at += straight * out_layout[1]
-        unload_planes(out, out_layout, at, number * multiplier - straight, rows, columns, result, straight * pitch,
-                      pitch, width)  # fmt: skip
+        unload_planes(parts, out, out_layout, at, number * multiplier - straight, rows, columns, result,
+                      straight * pitch, pitch, width)  # fmt: skip

@@ -29,7 +29,8 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.slab import clear, copy_numbers, load_planes, unload_planes
+from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
+from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps, store_sums
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
@@ -195,9 +196,10 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
+    stride = 1 if plan.kernel is _straight_block else plan.sizes[0, 2]
     plan.kernel.run(
         plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-        plan.places, plan.phases, jit.addresses((plan.part(),), out.dtype), scratch=plan.scratch,
+        plan.places, plan.phases, parts_of(out.dtype, loads(x_layout, stride), (plan.part(),)), scratch=plan.scratch,
     )  # fmt: skip
 
 
@@ -286,7 +288,7 @@ def _slab_block(  # type: ignore[no-untyped-def]
         start = n * x_layout[0] + (g * channels + c) * x_layout[1]
         one = np.int64(1)
         load_planes(
-            piece, np.int64(0), plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down
+            parts, piece, np.int64(0), plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down
         )
         for i in range(kernel[0]):
             begin = i * down * across * plane
@@ -304,13 +306,13 @@ def _slab_block(  # type: ignore[no-untyped-def]
                 for tile in range(tiles):
                     at, place = (k * tiles + tile * at_once) * results * lanes, tile * results
                     _multiply(
-                        parts[0],
+                        parts[OTHERS],
                         (sums, at, piece, begin, window[2], places, place, steps, band, weights, w, kernel[2], apart,
                          rows, kernel[2], chain),
                     )  # fmt: skip
                     if others:
                         _multiply(
-                            parts[0],
+                            parts[OTHERS],
                             (sums, at, piece, begin + rows * window[2], window[2], places, place, steps, band, flat,
                              np.int64(0), wide, others * wide, others, kernel[2], chain),
                         )  # fmt: skip
@@ -329,7 +331,7 @@ def _slab_block(  # type: ignore[no-untyped-def]
             result[k * pitch + place] = totals[at + place * at_once]
         _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
     at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
-    unload_planes(out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
+    unload_planes(parts, out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
 
 
 _PLANE = "aaiiiiniiiiaiai"
@@ -444,7 +446,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
                     line, tall = max(outer - inner, 0), max(lower - upper, 0)
                     numbers, origin, y = piece, max(-left, 0) + left - inner, top - upper
                     if lower > upper and line > 0:
-                        load_planes(piece, max(-left, 0), size, x, x_layout, start, 1, (0, upper, inner), 1,
+                        load_planes(parts, piece, max(-left, 0), size, x, x_layout, start, 1, (0, upper, inner), 1,
                                     (1, 1, 1), (1, lower - upper, line), phases, 1)  # fmt: skip
                 if pace:
                     for slot in range(len(addresses)):
@@ -464,10 +466,10 @@ def _straight_block(  # type: ignore[no-untyped-def]
                         copy_numbers(flat, row * room, weights, w + row * columns, columns)
                     kernels, w, line_w = flat, np.int64(0), room
                 _sum_up_plane(
-                    parts[0],
+                    parts[OTHERS],
                     (sums, kernels, w, line_w, rows, columns, addresses, step[2], reach, width, left, masks, chain,
                      result, at if c == channels - 1 else np.int64(-1)),
                 )  # fmt: skip
             _finish(result, at, pitch, bias, g * filters + k, epilogue)
     at = n * out_layout[0] + begin * filters * out_layout[1] + z * out_layout[2]
-    unload_planes(out, out_layout, at, (end - begin) * filters, down, across, result, 0, pitch, across)
+    unload_planes(parts, out, out_layout, at, (end - begin) * filters, down, across, result, 0, pitch, across)

@@ -182,9 +182,9 @@ class Part:
 
 
 @lru_cache(maxsize=4096)
-def addresses(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Return where parts are in memory, as kernels take them."""
-    return np.array([part.address(dtype) for part in parts])
+def addresses(parts: tuple[Part | None, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return where parts are in memory, as kernels take them, and 0 in the place of one that they do not call."""
+    return np.array([part.address(dtype) if part else 0 for part in parts])
 
 
 def _loop(threads, tasks, handle, scratch, arguments):  # type: ignore[no-untyped-def]

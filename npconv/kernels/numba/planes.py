@@ -53,17 +53,10 @@ from npconv.kernels.numba.pixels import (
     multiply_slivers,
     turn_filters,
 )
+from npconv.kernels.numba.plane_slab import load_planes, loads, merge_planes, parts_of, unload_planes
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
-from npconv.kernels.numba.slab import (
-    clear,
-    copy_spaced,
-    fill_rows,
-    load_planes,
-    unload_below,
-    unload_merged,
-    unload_planes,
-)
+from npconv.kernels.numba.slab import clear, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
 from npconv.kernels.summation import chain_length, shortest_chain
@@ -119,8 +112,11 @@ class Plan(NamedTuple):
     """Where filters lie side by side, with how many numbers apart a filter's elements are; in ``sizes`` that is 0."""
 
     offsets: np.ndarray
-    kernel: tuple[bool, bool]
+    kernel: str
     """Its key in `_kernels`."""
+
+    merges: bool
+    """Whether results of several problems, or pixels that meet no tap, are merged."""
 
     gathering: tuple[int, np.dtype[Any], np.ndarray, np.ndarray] | None = None
     """Tasks that put pixels side by side first, their dtype, numbers, and the layout that comes of it."""
@@ -296,7 +292,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
         (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
         sizes, turned_sizes, np.concatenate(offsets),
-        (many, as_they_are if many else len(problems) > 1 or all_rows > 0),
+        "planes" if not many else "whole" if as_they_are else "slivers", len(problems) > 1 or all_rows > 0,
     )  # fmt: skip
 
 
@@ -337,9 +333,10 @@ def conv(
         x, x_layout = gathered, layout
     numbers, turned = weights
     sizes, scratch = (plan.turned_sizes, plan.turning) if turned else (plan.sizes, plan.scratch)
+    load = "" if plan.kernel == "whole" else loads(x_layout, sizes[0, 2])
     _kernels[plan.kernel].run(
         plan.tasks, plan.work, x, x_layout, numbers, bias, epilogue, out, out_layout, plan.grid, sizes, plan.offsets,
-        scratch=scratch,
+        parts_of(out.dtype, load, (), plan.merges), scratch=scratch,
     )  # fmt: skip
 
 
@@ -422,40 +419,15 @@ def _slivers(whole: bool) -> Any:
 
 
 @jit.inline
-def _load_nothing(slab, at, plane, x, layout, start, channels, origin, step, stride, window, phases, down):  # type: ignore[no-untyped-def]
-    """Stand where there is no slab."""
-
-
-@jit.inline
 def _turn_nothing(turned, filters, first, to_element, count, elements, unit):  # type: ignore[no-untyped-def]
     """Stand where filters are in order."""
 
 
-@jit.inline
-def _merge(out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart):  # type: ignore[no-untyped-def]
-    """Write phases, merged with each other or, if ``apart``, with pixels that meet no tap, and ``blank`` such rows."""
-    odd = filters * pitch
-    if apart:
-        fill_rows(result, odd, 2 * columns, bias, k, filters)
-        count = min(2 * columns, layout[7] - 2 * column)
-        unload_below(out, layout, start, filters, blank, count, result, odd, 2 * columns)
-    unload_merged(
-        out, layout, start, filters, rows, columns, column, result, pitch, width, odd, 2 * columns if apart else 0
-    )  # fmt: skip
-
-
-@jit.inline
-def _merge_nothing(  # type: ignore[no-untyped-def]
-    out, layout, start, filters, rows, blank, columns, column, result, pitch, width, bias, k, apart
-):
-    """Stand where no phases are merged."""
-
-
-def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.Kernel:
-    """Return the kernel that loads, turns filters, multiplies and merges phases by these functions."""
+def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
+    """Return the kernel that turns filters and multiplies by these functions."""
 
     def block(  # type: ignore[no-untyped-def]
-        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets
+        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets, parts
     ):
         """Compute a rectangle of the result for some groups, or some filters of a group."""
         task, horizontal = divmod(task, grid[5])
@@ -525,10 +497,10 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
             at += row * out_layout[3] + column * merged * out_layout[4]
             for channel in range(0, channels, some):
                 now = min(some, channels - channel)
-                if not in_place:
-                    load(
-                        piece, np.int64(0), plane, x, x_layout, start + channel * x_layout[1], number * now, origin,
-                        depth_step, stride, window, phases, down,
+                if not in_place and not as_they_are:
+                    load_planes(
+                        parts, piece, np.int64(0), plane, x, x_layout, start + channel * x_layout[1], number * now,
+                        origin, depth_step, stride, window, phases, down,
                     )  # fmt: skip
                 first_pixel = start + origin[0] * x_layout[2] + row * x_layout[3] + column * x_layout[4]
                 for g in range(number):
@@ -547,22 +519,21 @@ def _kernel(products: Any, load: Any, turn: Any, merge: Any, name: str) -> jit.K
                         (channel, now, channels, in_place),
                     )  # fmt: skip
                     if merged > 1:
-                        merge(
-                            out, out_layout, at + g * filters * out_layout[1], count, rows,
+                        merge_planes(
+                            parts, out, out_layout, at + g * filters * out_layout[1], count, rows,
                             min(rows, all_rows // 2 - row), columns, column, result, pitch, window[2], bias, k,
                             all_rows,
                         )  # fmt: skip
             if merged == 1 and not straight and not by_rows:
-                unload_planes(out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
+                unload_planes(parts, out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
     block.__name__ = block.__qualname__ = f"_block_{name}"
     return jit.scratch_kernel(jit.makes_arrays(block))
 
 
 _kernels = {
-    (False, False): _kernel(_in_planes, load_planes, _turn_nothing, _merge_nothing, "planes"),
-    (False, True): _kernel(_in_planes, load_planes, _turn_nothing, _merge, "merged"),
-    (True, False): _kernel(_slivers(False), load_planes, turn_filters, _merge, "slivers"),
-    (True, True): _kernel(_slivers(True), _load_nothing, turn_filters, _merge, "whole"),
+    "planes": _kernel(_in_planes, _turn_nothing, "planes"),
+    "slivers": _kernel(_slivers(False), turn_filters, "slivers"),
+    "whole": _kernel(_slivers(True), turn_filters, "whole"),
 }
-"""By whether there are slivers, and whether they are cut from whole planes; without, whether phases are merged."""
+"""By what filters meet: planes, slivers cut from a slab of them, or slivers cut from whole planes."""
