@@ -45,7 +45,7 @@ def _load_rows(  # type: ignore[no-untyped-def]
     columns, phases, down, across,
 ):  # fmt: skip
     """Fill planes, as `load_planes` tells, from rows whose pixels lie side by side, without a stride along them."""
-    size = planes * down * plane
+    to_channel, next_row, size = layout[1], y_stride * layout[3], planes * down * plane
     left = x_origin + phases[down]
     first, last = inside(left, 1, columns, layout[7])
     for i in range(planes):
@@ -55,13 +55,13 @@ def _load_rows(  # type: ignore[no-untyped-def]
         for residue in range(down):
             top = y_origin + phases[residue]
             above, below = inside(top, y_stride, rows, layout[6])
-            row = start + z * layout[2] + (top + above * y_stride) * layout[3] + left + first
+            row = start + z * layout[2] + top * layout[3] + above * next_row + left + first
             to = at + (i * down + residue) * plane + above * columns + first
             for c in range(channels):
-                line, place = row + c * layout[1], to + c * size
+                line, place = row + c * to_channel, to + c * size
                 for _ in range(below - above):
                     copy_numbers(slab, place, x, line, last - first)
-                    line += y_stride * layout[3]
+                    line += next_row
                     place += columns
 
 
