@@ -125,6 +125,7 @@ import numpy as np, npconv
 from npconv.kernels.numba import jit
 
 @jit.scratch_kernel
+@jit.makes_arrays
 def kernel(task, scratch, out, sizes):
     scratch[:] = task
     out[task] = scratch[-1] + np.ones(sizes[task]).sum()
