@@ -123,8 +123,9 @@ def conv(
     out: np.ndarray, out_layout: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill ``out``."""
+    parts = slab.parts_of(out.dtype, slab.loads(x_layout, plan.sizes[2, 2], plan.sizes[6, 0]))
     _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
-               plan.sizes, plan.runs, slab.parts_of(out.dtype), scratch=plan.scratch)  # fmt: skip
+               plan.sizes, plan.runs, parts, scratch=plan.scratch)  # fmt: skip
 
 
 @jit.scratch_kernel

@@ -209,8 +209,8 @@ def conv(
         if x_line is not None and w_line is not None:
             plan, x_layout, w_layout = plan.line, x_line, w_line
     both = (w, w_layout, x, x_layout) if plan.swapped else (x, x_layout, w, w_layout)
-    _block.run(plan.tasks, plan.work, *both, bias, epilogue, out, out_layout, plan.sizes, slab.parts_of(out.dtype),
-               scratch=plan.scratch)  # fmt: skip
+    _block.run(plan.tasks, plan.work, *both, bias, epilogue, out, out_layout, plan.sizes,
+               slab.parts_of(out.dtype, "any"), scratch=plan.scratch)  # fmt: skip
 
 
 def _in_line(layout: np.ndarray) -> np.ndarray | None:

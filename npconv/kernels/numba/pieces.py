@@ -87,7 +87,7 @@ def conv(
     """Fill ``out``."""
     _kernel(plan.results).run(
         plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.layout, plan.sizes,
-        slab.parts_of(out.dtype), scratch=plan.scratch,
+        slab.parts_of(out.dtype, "any"), scratch=plan.scratch,
     )  # fmt: skip
 
 

@@ -109,33 +109,6 @@ _LOAD, _UNLOAD = "aiianii" + 15 * "i", "aiiiiiiiaii"
 _load, _unload = calling(_LOAD), calling(_UNLOAD)
 
 
-def _load_slab(  # type: ignore[no-untyped-def]
-    slab, at, pitch, numbers, layout, start, channels, z, y, x, z_step, y_step, x_step, planes, rows, columns,
-    y_pace, x_pace, down, across, y_apart, x_apart,
-):  # fmt: skip
-    """Fill planes of a slab, as `load_folded` tells."""
-    parts, to_next = down * across, x_pace * x_step
-    for _ in range(planes):
-        for row in range(rows):
-            if parts > 1:
-                clear(slab, at, columns * pitch)
-            for part in range(parts):
-                j, i = divmod(part, across)
-                lower, right = y + (row * y_pace + j * y_apart) * y_step, x + i * x_apart * x_step
-                first, last = inside(right, to_next, columns, layout[7])
-                if z < 0 or z >= layout[5] or lower < 0 or lower >= layout[6]:
-                    first, last = columns, columns
-                if parts == 1:
-                    clear(slab, at, first * pitch)
-                    clear(slab, at + last * pitch, (columns - last) * pitch)
-                if first < last:
-                    source = start + z * layout[2] + lower * layout[3] + (right + first * to_next) * layout[4]
-                    to = at + first * pitch + part * channels
-                    load_line(slab, to, pitch, numbers, source, channels, last - first, layout[1], layout[4] * to_next)
-            at += columns * pitch
-        z += z_step
-
-
 _WHOLE = (1, 1, 1)
 
 
@@ -243,6 +216,21 @@ def load_line(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixe
 
 
 @jit.inline
+def _load_side_by_side(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
+    """Copy pixels of a row that lie side by side, each channel by itself."""
+    if pixels >= BLOCK and channels >= BLOCK:
+        _load_pixels(slab, i, pitch, numbers, at, channels, pixels, to_channel)
+    elif pitch > channels:
+        for c in range(channels):
+            for x in range(pixels):
+                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x)
+    else:
+        for x in range(pixels):
+            for c in range(channels):
+                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x)
+
+
+@jit.inline
 def _load_colours(slab, i, numbers, at, pixels, to_channel):  # type: ignore[no-untyped-def]
     """Copy pixels of a row that have three channels; a first layer has no others."""
     lanes = lanes_of(slab)
@@ -283,17 +271,57 @@ def unload(  # type: ignore[no-untyped-def]
     _unload(parts[UNLOAD], (out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch))
 
 
+def _loading_slab(load_line, kind):  # type: ignore[no-untyped-def]
+    """Return the part that fills planes of a slab as `load_folded` tells, by a function for rows of a kind."""
+
+    def load_slab(  # type: ignore[no-untyped-def]
+        slab, at, pitch, numbers, layout, start, channels, z, y, x, z_step, y_step, x_step, planes, rows, columns,
+        y_pace, x_pace, down, across, y_apart, x_apart,
+    ):  # fmt: skip
+        parts, to_next = down * across, x_pace * x_step
+        for _ in range(planes):
+            for row in range(rows):
+                if parts > 1:
+                    clear(slab, at, columns * pitch)
+                for part in range(parts):
+                    j, i = divmod(part, across)
+                    lower, right = y + (row * y_pace + j * y_apart) * y_step, x + i * x_apart * x_step
+                    first, last = inside(right, to_next, columns, layout[7])
+                    if z < 0 or z >= layout[5] or lower < 0 or lower >= layout[6]:
+                        first, last = columns, columns
+                    if parts == 1:
+                        clear(slab, at, first * pitch)
+                        clear(slab, at + last * pitch, (columns - last) * pitch)
+                    if first < last:
+                        source = start + z * layout[2] + lower * layout[3] + (right + first * to_next) * layout[4]
+                        to, to_pixel = at + first * pitch + part * channels, layout[4] * to_next
+                        load_line(slab, to, pitch, numbers, source, channels, last - first, layout[1], to_pixel)
+                at += columns * pitch
+            z += z_step
+
+    load_slab.__name__ = load_slab.__qualname__ = f"_load_slab-{kind}"
+    return jit.Part(load_slab, _LOAD)
+
+
 LOAD, UNLOAD, OTHERS = range(3)
-_PARTS = jit.Part(_load_slab, _LOAD), jit.Part(_unload_slab, _UNLOAD)
+_LOADS = {"rows": _loading_slab(_load_side_by_side, "rows"), "any": _loading_slab(load_line, "any"), "": None}
+_UNLOADS = jit.Part(_unload_slab, _UNLOAD)
 
 
-def parts_of(dtype: np.dtype[Any], others: tuple[jit.Part, ...] = ()) -> np.ndarray:
+def parts_of(dtype: np.dtype[Any], load: str, others: tuple[jit.Part, ...] = ()) -> np.ndarray:
     """Return where `load` and `unload` are, for kernels to call, and ``others`` behind them, from `OTHERS` on.
+
+    What is loaded are ``"rows"`` of pixels as `loads` tells, ``"any"`` pixels, or none.
 
     They are parts, as each kernel that has them took a second longer to compile: `direct` after `winograd4` 6.2 s, and
     takes 5.1.
     """
-    return jit.addresses((*_PARTS, *others), dtype)
+    return jit.addresses((_LOADS[load], _UNLOADS, *others), dtype)
+
+
+def loads(layout: np.ndarray, step: int, channels: int) -> str:
+    """Return what is loaded of an image's channels, pixels ``step`` apart: to load any takes a second to compile."""
+    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 and channels >= BLOCK else "any"
 
 
 @jit.inline

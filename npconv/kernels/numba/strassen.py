@@ -187,7 +187,7 @@ def conv(
 ) -> None:  # fmt: skip
     """Fill ``out``."""
     _block.run(plan.tasks, plan.work, x, x_layout, *weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
-               plan.sizes, slab.parts_of(out.dtype), scratch=plan.scratch)  # fmt: skip
+               plan.sizes, slab.parts_of(out.dtype, "any"), scratch=plan.scratch)  # fmt: skip
 
 
 @jit.inline

@@ -283,9 +283,10 @@ class Winograd:
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
+        load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[3, 2], plan.sizes[2, 0])
         _block.run(
             plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-            parts_of(plan.axes, out.dtype), scratch=plan.scratch,
+            parts_of(plan.axes, out.dtype, load), scratch=plan.scratch,
         )  # fmt: skip
 
 

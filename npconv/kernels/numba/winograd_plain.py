@@ -220,7 +220,8 @@ class Plain:
         epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill ``out``."""
-        parts = parts_of(plan.axes, plan.dtype)
+        load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[2, 2], plan.sizes[1, 1])
+        parts = parts_of(plan.axes, plan.dtype, load)
         points = buffers.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
         for band in plan.bands:
             tasks, numbers = band.points
