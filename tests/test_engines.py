@@ -155,7 +155,9 @@ def test_any_problem(data):
 
 
 @pytest.mark.parametrize("limit", [None, 2**17, 2**18])
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long), "float16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", *(pytest.param(name, marks=pytest.mark.long) for name in ("float64", "float16"))]
+)
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd2x4", "winograd4"])
 def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
     """Winograd's engines pack filters within their tasks where packed ones take too much memory: in any bands."""
