@@ -60,8 +60,8 @@ class _Piece(NamedTuple):
     pack: Callable[[np.ndarray, np.ndarray | None, host.Workspace | None], Any]
     """Pack the weight, its channels and filters swapped, and the bias."""
 
-    fill: Callable[[np.ndarray, Any, np.ndarray], None]
-    """Fill a part of the result from input and packed numbers, both arrays flat."""
+    fill: packed.Fill
+    """Fill a part of the result."""
 
     first: int
     """Where the part begins in the result."""
@@ -148,7 +148,7 @@ class _Pieces(NamedTuple):
                 self.problem.canonical(out)[...] = adjoint.constant(self.problem, bias)
         x, flat = host.writeable(input).ravel(), out.ravel()
         for piece, numbers in zip(self.pieces, packed, strict=True):
-            piece.fill(x, numbers, flat[piece.first :])
+            piece.fill(x, numbers.weight, numbers.bias, flat[piece.first :])
         return out
 
 
@@ -200,10 +200,11 @@ def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
         packed.epilogue_of((), dtype),
     )
 
+    fill = spread.fixed(plan, x_layout, epilogue, out_layout, choice.threads)
+
     def compute(grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
         out = np.empty(shape, dtype)
-        x, weight = host.writeable(grad_output).ravel(), host.writeable(weight).ravel()
-        spread.conv(plan, x, x_layout, weight, bias, epilogue, out.ravel(), out_layout)
+        fill(host.writeable(grad_output).ravel(), host.writeable(weight).ravel(), bias, out.ravel())
         return out
 
     return compute
@@ -231,7 +232,8 @@ def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
     def compute(input: np.ndarray, grad_output: np.ndarray) -> np.ndarray:
         out = np.empty(shape, dtype)
         slope = host.writeable(grad_output).reshape(results).swapaxes(0, 1)
-        fill(host.writeable(input).ravel(), pack(slope, None), out.ravel())
+        filters = pack(slope, None)
+        fill(host.writeable(input).ravel(), filters.weight, filters.bias, out.ravel())
         return out
 
     return compute

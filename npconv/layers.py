@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -101,10 +102,7 @@ class _Layer:
             quick = plan.quick
             if quick is None:
                 return
-            packed = plan.pack(weight, bias, self._workspace)
-
-            def road(input: np.ndarray, out: Any) -> np.ndarray:
-                return quick(input, packed, out)
+            road = partial(quick, plan.pack(weight, bias, self._workspace))
 
         if len(self._roads) >= recall.KEPT:
             self._roads.clear()

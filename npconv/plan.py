@@ -130,8 +130,8 @@ class Plan:
         return workspace.packed(key, lambda: self._packing(weight, bias))
 
     @property
-    def quick(self) -> Callable[[np.ndarray, Any, np.ndarray | None], np.ndarray] | None:
-        """A function of a C-contiguous input of the problem's dtype, of what `pack` returned and of ``out``; or None.
+    def quick(self) -> Callable[[Any, np.ndarray, np.ndarray | None], np.ndarray] | None:
+        """A function of what `pack` returned, a C-contiguous input of the problem's dtype, and ``out``; or None.
 
         The result to fill is C-contiguous and of the same dtype, or None for a new one.
         """
@@ -155,7 +155,7 @@ class Plan:
             return None
         packing, run = self._of_call
         quick, pack = run.quick, packing.quick
-        return None if quick is None else lambda input, weight, bias, out: quick(input, pack(weight, bias), out)
+        return None if quick is None else lambda input, weight, bias, out: quick(pack(weight, bias), input, out)
 
     @once
     def computed(self) -> ConvProblem:
@@ -196,7 +196,7 @@ class Plan:
         return replace(chosen, threads=threads, workspace=run.bytes + packed), run
 
     def _run_in(self, threads: int, engine: Any) -> Run:
-        return Run(engine, self.computed, threads, threads < self.choice.threads)
+        return Run(engine, self.computed, threads)
 
     @property
     def _takes_plain(self) -> bool:

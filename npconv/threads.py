@@ -108,13 +108,3 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         _scoped.reset(token)
-
-
-@contextmanager
-def at_most(n: int) -> Iterator[None]:
-    """Use no more than ``n`` threads within a ``with`` block, however many there may be."""
-    token = _scoped.set(min(n, get_num_threads()))
-    try:
-        yield
-    finally:
-        _scoped.reset(token)

@@ -3,7 +3,8 @@
 An *engine* is a module or object with four functions. ``pack(problem, weight)`` and ``pack_bias(problem, bias)`` bring
 the filters (K, C/groups, kd, kh, kw) and the bias into its order, once for many calls. ``plan(problem, threads)`` cuts
 a canonical problem into ``tasks``, each of which works in a ``scratch`` of so many numbers of a dtype, and
-``conv(plan, x, x_layout, weights, bias, epilogue, out, out_layout)`` fills ``out``.
+``fixed(plan, x_layout, epilogue, out_layout, threads)`` returns what fills arrays of these memory orders, ``fill(x,
+weights, bias, out)``: what can be looked up once is not looked up by each call (`npconv.kernels.numba.jit.Kernel`).
 Unlike the textbook kernels, engines take input and result of any memory order, and see to the zeros of the padding
 themselves; other paddings are made here. Arrays that they get can be written to.
 """
@@ -21,7 +22,6 @@ from npconv import loading
 from npconv.kernels import activation, host
 from npconv.loading import once
 from npconv.problem import ConvProblem
-from npconv.threads import at_most
 
 _ALL = (-np.inf, np.inf)
 _SIMPLE: dict[str, Callable[..., tuple[float, float, float]]] = {
@@ -73,40 +73,21 @@ class Packing:
         return Packed(packed, self._no_bias if bias is None else self._engine.pack_bias(self._problem, bias))
 
 
-def _in_threads(conv: Callable[..., None], threads: int) -> Callable[..., None]:
-    """Return an engine's function that runs in so many threads at most."""
-
-    def limited(*arguments: Any) -> None:
-        with at_most(threads):
-            conv(*arguments)
-
-    return limited
+Fill = Callable[[np.ndarray, Any, np.ndarray, np.ndarray], None]
+"""Fills flat memory from such, and from weights and bias in an engine's order: ``fill(x, weights, bias, out)``."""
 
 
-def _filling(
-    conv: Callable[..., None], plan: Any, epilogue: np.ndarray, x: np.ndarray, out: np.ndarray
-) -> Callable[[np.ndarray, Packed, np.ndarray], None] | None:
-    """Return a function that fills flat memory made like ``out`` from such as ``x``, None if these are not as it is."""
-    flat = loading.module("npconv.kernels.numba.slab").flat
-    numbers, result = flat(x), flat(out)
-    if numbers is None or result is None:
-        return None
-    x_layout, out_layout = numbers[1], result[1]
-
-    def fill(x: np.ndarray, packed: Packed, out: np.ndarray) -> None:
-        conv(plan, x, x_layout, packed.weight, packed.bias, epilogue, out, out_layout)
-
-    return fill
+def _flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return `npconv.kernels.numba.slab.flat` of an array."""
+    found: tuple[np.ndarray, np.ndarray] | None = loading.module("npconv.kernels.numba.slab").flat(array)
+    return found
 
 
 class Run:
-    """A problem and its plans on one engine: made once, run for many arrays, in so many threads.
+    """A problem and its plans on one engine: made once, run for many arrays, in so many threads."""
 
-    ``few`` says that there may be more threads than that, whose memory together would be too much.
-    """
-
-    def __init__(self, engine: Any, problem: ConvProblem, threads: int, few: bool = False) -> None:
-        self._conv, self._problem = _in_threads(engine.conv, threads) if few else engine.conv, problem
+    def __init__(self, engine: Any, problem: ConvProblem, threads: int) -> None:
+        self._engine, self._problem = engine, problem
         form = problem.canonical_form()
         self._padding = form.padding if problem.padding_mode != "zeros" and any(map(any, form.padding)) else None
         if self._padding is not None:
@@ -140,25 +121,29 @@ class Run:
         if self._line is not None and in_line(x) and in_line(target):
             plan = self._line
             x, target = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, target))
-        flat = loading.module("npconv.kernels.numba.slab").flat
-        numbers = flat(x) if x.dtype == dtype else None
+        numbers = _flat(x) if x.dtype == dtype else None
         if numbers is None:
             with np.errstate(all="ignore"):
-                numbers = flat(x.astype(dtype)) or flat(host.contiguous(x, dtype))  # in the memory order it has
-        result = flat(target) if target.dtype == dtype else None
+                numbers = _flat(x.astype(dtype)) or _flat(host.contiguous(x, dtype))  # in the memory order it has
+        result = _flat(target) if target.dtype == dtype else None
         if result is not None:
-            self._conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
+            self._fill(plan, numbers, packed, result)
             if self._left:
                 with np.errstate(all="ignore"):
                     activation.apply(target, self._left)
         else:
             made = np.empty_like(target, dtype, subok=False)
-            self._conv(plan, *numbers, packed.weight, packed.bias, self._epilogue, *flat(made))
+            self._fill(plan, numbers, packed, _flat(made))
             with np.errstate(all="ignore"):
                 activation.apply(made, self._left)
                 target[...] = made
 
-    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Packed, np.ndarray], None] | None:
+    def _fill(self, plan: Any, numbers: Any, packed: Packed, result: Any) -> None:
+        (x, x_layout), (out, out_layout) = numbers, result
+        fill = self._engine.fixed(plan, x_layout, self._epilogue, out_layout, self._threads)
+        fill(x, packed.weight, packed.bias, out)
+
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Fill | None:
         """Do what a call does for arrays that are made like these two, without looking at them again; or None.
 
         The arrays, (N, C, D, H, W) of the compute dtype, are then given as flat memory that begins with their first
@@ -171,13 +156,17 @@ class Run:
         if self._line is not None and in_line(x) and in_line(out):
             plan = self._line
             x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
-        return _filling(self._conv, plan, self._epilogue, x, out)
+        numbers, result = _flat(x), _flat(out)
+        if numbers is None or result is None:
+            return None
+        fill: Fill = self._engine.fixed(plan, numbers[1], self._epilogue, result[1], self._threads)
+        return fill
 
     @once
-    def quick(self) -> Callable[[np.ndarray, Packed, np.ndarray | None], np.ndarray] | None:
+    def quick(self) -> Callable[[Packed, np.ndarray, np.ndarray | None], np.ndarray] | None:
         """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None.
 
-        It takes a result to fill, which must be so, too, or None for a new one.
+        It takes what was packed, the input, and a result to fill, which must be so, too, or None for a new one.
         """
         problem = self._problem
         shape, dtype = problem.result_shape, np.dtype(problem.dtype)
@@ -185,10 +174,11 @@ class Run:
         if fill is None:
             return None
 
-        def call(x: np.ndarray, packed: Packed, out: np.ndarray | None) -> np.ndarray:
+        def call(packed: Packed, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
             if out is None:
                 out = np.empty(shape, dtype)
-            fill(host.writeable(x).ravel(), packed, out.ravel())  # views, and in half the time that reshape takes
+            # Views, and in half the time that reshape takes.
+            fill(host.writeable(x).ravel(), packed.weight, packed.bias, out.ravel())
             return out
 
         return call
@@ -204,7 +194,7 @@ class Merged:
     def __init__(
         self, engine: Any, problems: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int = 0
     ) -> None:
-        self._engine, self.problems = engine, problems
+        self._engine, self.problems, self._threads = engine, problems, threads
         self._plan = engine.plan_of(problems, threads, in_line, all_rows)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
 
@@ -218,18 +208,20 @@ class Merged:
 
         If `in_line` was said of the input, it must be so.
         """
-        flat = loading.module("npconv.kernels.numba.slab").flat
-        numbers, result = flat(x), flat(out)
+        numbers, result = _flat(x), _flat(out)
         if numbers is None or result is None:
             return False
-        self._engine.conv(self._plan, *numbers, packed.weight, packed.bias, self._epilogue, *result)
+        fill = self._engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self._threads)
+        fill(numbers[0], packed.weight, packed.bias, result[0])
         return True
 
-    def fixed(self, x: np.ndarray, out: np.ndarray) -> Callable[[np.ndarray, Packed, np.ndarray], None] | None:
+    def fixed(self, x: np.ndarray, out: np.ndarray) -> Fill | None:
         """Do what a call and `finish` do for arrays made like these two, as `Run.fixed` does; or None."""
-        if self.problems[0].activation and self._epilogue[0] == 0:
+        numbers, result = _flat(x), _flat(out)
+        if (self.problems[0].activation and self._epilogue[0] == 0) or numbers is None or result is None:
             return None
-        return _filling(self._engine.conv, self._plan, self._epilogue, x, out)
+        fill: Fill = self._engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self._threads)
+        return fill
 
     def finish(self, out: np.ndarray) -> None:
         """Apply the activation to all that was filled, if the kernel did not."""

@@ -67,11 +67,14 @@ class Room:
         self._views: dict[Any, np.ndarray] = {}
         self.size = 0  # in bytes
 
-    def rows(self, workers: int, scratch: tuple[int, np.dtype[Any]]) -> np.ndarray:
-        """Return a row of at least so many numbers of a dtype for each worker, which begin with a line of the cache."""
-        found = self._views.get((workers, scratch))
+    def rows(self, place: tuple[int, tuple[int, np.dtype[Any]]]) -> np.ndarray:
+        """Return a row for each worker, which begin with a line of the cache.
+
+        A ``place`` is how many workers there are, how many numbers a row has at least, and of which dtype.
+        """
+        found = self._views.get(place)
         if found is None:
-            numbers, dtype = scratch
+            workers, (numbers, dtype) = place
             size = -(-numbers * dtype.itemsize // LINE) * LINE
             if len(self._buffer) < workers * size or len(self._views) >= self.VIEWS:
                 self._views.clear()
@@ -79,7 +82,7 @@ class Room:
                 self._buffer = _new(workers * size)
                 self.size = len(self._buffer)
             found = np.ndarray((workers, size // dtype.itemsize), dtype, self._buffer)
-            self._views[workers, scratch] = found
+            self._views[place] = found
         return found
 
 

@@ -298,7 +298,7 @@ def _row(form: Form) -> jit.Part:
 
 @jit.scratch_kernel
 @jit.makes_arrays
-def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, parts):  # type: ignore[no-untyped-def]
+def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, _, parts):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for all channels, or an image for some of them."""
     task, horizontal = divmod(task, grid[3])
     task, vertical = divmod(task, grid[2])

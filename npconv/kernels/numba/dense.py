@@ -9,6 +9,7 @@ into chains, as `npconv.kernels.summation` tells. A task is some filters, for al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,15 +83,19 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return Plan(-(-filters // share), problem.flops // 4, (numbers, problem.compute_dtype), sizes)
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
-    (_side_by_side if weights.turned else _in_rows).run(
-        plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.sizes,
-        scratch=plan.scratch,
-    )  # fmt: skip
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    in_rows, side_by_side = (
+        kernel.fixed(plan.tasks, plan.work, threads, (x_layout, epilogue, out_layout, plan.sizes), plan.scratch)
+        for kernel in (_in_rows, _side_by_side)
+    )
+
+    def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
+        (side_by_side if weights.turned else in_rows)(x, weights.numbers, bias, out)
+
+    return fill
 
 
 @jit.inline
@@ -159,7 +164,7 @@ def _vectors_of_filters(memory, second, first, count, weights, sizes):  # type: 
 def _kernel(sum_up: Any, name: str) -> jit.Kernel:
     """Return the kernel that computes sums by a function."""
 
-    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, sizes):  # type: ignore[no-untyped-def]
+    def block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, sizes):  # type: ignore[no-untyped-def]
         """Compute some filters for all images."""
         batch, channels, filters, products, share, _, room, pitch, lead = sizes
         lanes = lanes_of(x)

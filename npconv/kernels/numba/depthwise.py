@@ -23,6 +23,7 @@ input in registers for the results that they reach; keeping the results instead 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -205,25 +206,28 @@ def _down(problem: ConvProblem, threads: int) -> Way:
     )  # fmt: skip
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
-    way, filters = plan.down, weights.plain
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    way = plan.down
     if plan.along is not None and x_layout[1] == 1:
-        way, filters = plan.along, weights.in_vectors
+        way = plan.along
     elif plan.turned is not None:
-        way, filters = plan.turned, weights.in_vectors
-    sums = (way.part(activation_of(epilogue)),)
-    if way is plan.down:
-        parts = parts_of(out.dtype, loads(x_layout, 1 if way.kernel is _straight_block else way.sizes[0, 2]), sums)
+        way = plan.turned
+    sums, in_vectors = (way.part(activation_of(epilogue)),), way is not plan.down
+    if in_vectors:
+        parts = jit.addresses(sums, epilogue.dtype)
     else:
-        parts = jit.addresses(sums, out.dtype)
-    way.kernel.run(
-        way.tasks, plan.work, x, x_layout, filters, bias, epilogue, out, out_layout, way.grid, way.sizes, way.offsets,
-        parts, scratch=way.scratch,
-    )  # fmt: skip
+        stride = 1 if way.kernel is _straight_block else way.sizes[0, 2]
+        parts = parts_of(epilogue.dtype, loads(x_layout, stride), sums)
+    constants = x_layout, epilogue, out_layout, way.grid, way.sizes, way.offsets, parts
+    run = way.kernel.fixed(way.tasks, plan.work, threads, constants, way.scratch)
+
+    def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
+        run(x, weights.in_vectors if in_vectors else weights.plain, bias, out)
+
+    return fill
 
 
 def _over_image(
@@ -326,7 +330,7 @@ def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool
 
 @jit.scratch_kernel
 def _straight_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, phases, parts
+    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, phases, parts
 ):
     """Compute a rectangle of the result for some channels."""
     task, horizontal = divmod(task, grid[4])
@@ -462,7 +466,7 @@ def _down_runs(sums: Sums) -> jit.Part:
 
 @jit.scratch_kernel
 def _down_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets, parts
+    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, offsets, parts
 ):
     """Compute a rectangle of the result for some channels."""
     task, horizontal = divmod(task, grid[4])

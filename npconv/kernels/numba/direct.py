@@ -15,6 +15,7 @@ Georganas et al., *Anatomy of high-performance deep learning convolutions on SIM
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,20 +119,21 @@ def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.nd
     return np.array(runs, np.int64).reshape(len(runs), 2)
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
-    parts = slab.parts_of(out.dtype, slab.loads(x_layout, plan.sizes[2, 2], plan.sizes[6, 0]))
-    _block.run(plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
-               plan.sizes, plan.runs, parts, scratch=plan.scratch)  # fmt: skip
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    parts = slab.parts_of(epilogue.dtype, slab.loads(x_layout, plan.sizes[2, 2], plan.sizes[6, 0]))
+    return _block.fixed(
+        plan.tasks, plan.work, threads,
+        (x_layout, epilogue, out_layout, plan.grid, plan.order, plan.sizes, plan.runs, parts), plan.scratch,
+    )  # fmt: skip
 
 
 @jit.scratch_kernel
 @jit.makes_arrays
 def _block(  # type: ignore[no-untyped-def]
-    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, order, sizes, runs, slabs
+    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, order, sizes, runs, slabs
 ):
     """Compute a rectangle of the result for some panels."""
     task, place = divmod(task, grid[4])

@@ -191,16 +191,14 @@ def _over_slab(problem: ConvProblem, many: bool) -> Plan:
     )  # fmt: skip
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     stride = 1 if plan.kernel is _straight_block else plan.sizes[0, 2]
-    plan.kernel.run(
-        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-        plan.places, plan.phases, parts_of(out.dtype, loads(x_layout, stride), (plan.part(),)), scratch=plan.scratch,
-    )  # fmt: skip
+    parts = parts_of(epilogue.dtype, loads(x_layout, stride), (plan.part(),))
+    constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, plan.places, plan.phases, parts
+    return plan.kernel.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
 
 @jit.inline
@@ -266,7 +264,7 @@ def _sums_over_slab(results: int, at_once: int) -> jit.Part:
 
 @jit.scratch_kernel
 def _slab_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, places, phases, parts
+    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, places, phases, parts
 ):
     """Compute a plane of the result for the filters of a group."""
     task, z = divmod(task, grid[2])
@@ -395,7 +393,7 @@ _write_mask, _write_mask_of_second = mask_of(1), mask_of(2)
 @jit.scratch_kernel
 @jit.makes_arrays
 def _straight_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, _, phases, parts
+    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, _, phases, parts
 ):
     """Compute a plane of the result for some groups."""
     task, z = divmod(task, grid[2])

@@ -20,6 +20,7 @@ layers of 32 groups of 4 to 32 channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -188,18 +189,16 @@ def _cut(
     return Cut(int(np.prod(grid)), (numbers, problem.compute_dtype), np.array(grid), sizes)
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     cut = plan.copied
     if plan.in_place is not None and x_layout[1] == 1:
         cut = plan.in_place
-    _block.run(
-        cut.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, cut.grid, cut.sizes,
-        jit.addresses((plan.part,), out.dtype), scratch=cut.scratch,
-    )  # fmt: skip
+    parts = jit.addresses((plan.part,), epilogue.dtype)
+    constants = x_layout, epilogue, out_layout, cut.grid, cut.sizes, parts
+    return _block.fixed(cut.tasks, plan.work, threads, constants, cut.scratch)
 
 
 _ROW = "aiiaiiiiiniiiiiaaa"
@@ -287,7 +286,7 @@ def _find(places, kernel, steps, alone):  # type: ignore[no-untyped-def]
 
 @jit.scratch_kernel
 @jit.makes_arrays
-def _block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
+def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some groups."""
     task, horizontal = divmod(task, grid[3])
     task, vertical = divmod(task, grid[2])

@@ -191,7 +191,7 @@ def _loop(threads, tasks, handle, scratch, arguments):  # type: ignore[no-untype
     """Run every task, over threads or in one. False if the task is for other types."""
     if not fits(handle, scratch, arguments):
         return False
-    run(min(threads, tasks), tasks, handle, scratch, arguments)
+    run(threads, tasks, handle, scratch, arguments)
     return True
 
 
@@ -211,38 +211,55 @@ class Kernel:
         self._handles: tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]] = {}, {}  # in one thread, over threads
 
     def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
-        """Run all tasks with the given arrays and integers; ``work`` is the number of products that they ask for.
+        """Run all tasks with the given arrays and integers, in as many threads as there may be: see `fixed`."""
+        self.fixed(tasks, work, get_num_threads(), (), scratch)(*arguments)
 
-        ``scratch`` says how many numbers each task has to work in, and of which dtype. Arrays can be written to:
-        Numba would compile the kernel again for those that cannot (`npconv.kernels.host.writeable`).
+    def fixed(
+        self, tasks: int, work: int, threads: int, constants: tuple[Any, ...],
+        scratch: tuple[int, np.dtype[Any]] | None = None,
+    ) -> Callable[..., None]:  # fmt: skip
+        """Return a function that runs all tasks with the arrays it is given, before ``constants``, arrays and integers.
+
+        ``work`` is the number of products that they ask for. ``scratch`` says how many numbers each task has to work
+        in, and of which dtype. Arrays can be written to: Numba would compile the kernel again for those that cannot
+        (`npconv.kernels.host.writeable`).
+
+        What a call does before its tasks begin, it does with cold caches if they have filled these before: all that
+        it meets, functions of Python's above all, comes from the third-level cache or memory, 20 to 40 µs of it where
+        the same takes 8 in a loop. So as much as can be is done here, for many calls.
         """
-        threads = 1
-        if tasks > 1 and work >= SMALL_WORK:
-            threads = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-            if threads > 1 and not _threads.acquire():
-                threads = 1
-        try:
-            if scratch is None:
-                self._drive(threads, tasks, _NOTHING, arguments)
-                return
-            room = rooms.take()
-            try:
-                self._drive(threads, tasks, room.rows(threads if threads < tasks else tasks, scratch), arguments)
-            finally:
-                rooms.give(room)
-        finally:
-            if threads > 1:
-                _threads.release()
+        most = min(threads, tasks, numba.config.NUMBA_NUM_THREADS) if work >= SMALL_WORK else 1
+        places = scratch and ((1, scratch), (most, scratch))
 
-    def _drive(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
-        handle = self._handles[threads > 1].get(arguments[0].dtype)
-        if handle is not None and _driver.compiled(threads, tasks, handle, scratch, arguments):
-            return
+        def call(*arrays: Any) -> None:
+            lock, room, rows = _threads.lock, None, _NOTHING
+            several = most > 1 and lock.acquire(blocking=False)
+            try:
+                if places is not None:
+                    room = rooms.take()
+                    rows = room.rows(places[several])
+                arguments = arrays + constants
+                handle = self._handles[several].get(arguments[0].dtype)
+                workers = most if several else 1
+                if handle is None or not _driver.compiled(workers, tasks, handle, rows, arguments):
+                    self._first(workers, tasks, rows, arguments)
+            finally:
+                if room is not None:
+                    rooms.give(room)
+                if several:
+                    lock.release()
+
+        return call
+
+    def _first(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
+        """Compile, or load, what it takes to run for arguments of these types, and run."""
         # What Numba does with the first arrays of a kind, forks wait for: it takes locks of its own, those of
         # `functools.cached_property` in Python 3.11 among them, and imports modules.
         with loading.lock:
             rows = [row_of(numba.typeof(scratch))] if self._scratch else []
             kinds = (numba.int64, *rows, *map(numba.typeof, arguments))
+            if threads > 1:
+                _threads.started = True
             handle = handle_of(self.task.address(kinds), kinds, threads > 1)
             given = threads, tasks, handle, scratch, arguments
             _driver.ready(tuple(map(numba.typeof, given)))
@@ -360,21 +377,16 @@ class _Threads:
     """Who may run over threads: one caller at a time, and nobody in a child whose parent had started them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._started = self._lost = False
+        self.lock = threading.Lock()
+        """Who has it may; in such a child nobody gets it."""
 
-    def acquire(self) -> bool:
-        if self._lost or not self._lock.acquire(blocking=False):
-            return False
-        self._started = True  # said before Numba starts them, which takes a while, and locks, in which a fork can come
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
+        self.started = False
+        """Said before Numba starts them, which takes a while, and locks, in which a fork can come."""
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._lost = self._lost or self._started or numba_threads._is_initialized
+        self.lock = threading.Lock()
+        if self.started or numba_threads._is_initialized:
+            self.lock.acquire()
 
 
 _threads = _Threads()

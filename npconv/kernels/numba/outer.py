@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -198,19 +198,27 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
             yield time, _Cut(share, together, images, lines, columns, window), size * itemsize
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: tuple[np.ndarray, np.ndarray], bias: np.ndarray,
-    epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
-    w, w_layout = weights
-    if plan.line is not None:
-        x_line, w_line = _in_line(x_layout), _in_line(w_layout)
-        if x_line is not None and w_line is not None:
-            plan, x_layout, w_layout = plan.line, x_line, w_line
-    both = (w, w_layout, x, x_layout) if plan.swapped else (x, x_layout, w, w_layout)
-    _block.run(plan.tasks, plan.work, *both, bias, epilogue, out, out_layout, plan.sizes,
-               slab.parts_of(out.dtype, "any"), scratch=plan.scratch)  # fmt: skip
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    parts = slab.parts_of(epilogue.dtype, "any")
+
+    def cut(plan: Plan) -> Callable[..., None]:
+        return _block.fixed(plan.tasks, plan.work, threads, (epilogue, out_layout, plan.sizes, parts), plan.scratch)
+
+    usual = plan, cut(plan), x_layout
+    x_line = None if plan.line is None else _in_line(x_layout)
+    in_line = None if plan.line is None or x_line is None else (plan.line, cut(plan.line), x_line)
+
+    def fill(x: np.ndarray, weights: tuple[np.ndarray, np.ndarray], bias: np.ndarray, out: np.ndarray) -> None:
+        (w, w_layout), (chosen, run, layout) = weights, usual
+        w_line = None if in_line is None else _in_line(w_layout)
+        if in_line is not None and w_line is not None:
+            (chosen, run, layout), w_layout = in_line, w_line
+        run(*((w, w_layout, x, layout) if chosen.swapped else (x, layout, w, w_layout)), bias, out)
+
+    return fill
 
 
 def _in_line(layout: np.ndarray) -> np.ndarray | None:
@@ -272,7 +280,7 @@ def _multiply(  # type: ignore[no-untyped-def]
 
 @jit.scratch_kernel
 @jit.makes_arrays
-def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, epilogue, out, out_layout, sizes, slabs):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epilogue, out_layout, sizes, slabs):  # type: ignore[no-untyped-def]
     """Compute some rows for some panels."""
     (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = sizes[:4]
     (block_rows, block_columns, chain), result, stride, (copied, swapped, folded) = sizes[4:8]

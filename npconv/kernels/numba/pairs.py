@@ -16,7 +16,7 @@ A task is some pixels of one plane of the input, for some pairs of one group. Sl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -85,15 +85,22 @@ class Patches(NamedTuple):
         ]
         return Plan(like.tasks, like.work, (scratch, problem.compute_dtype), like.grid, np.array(sizes))
 
-    def conv(
-        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray,
-        epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
-    ) -> None:  # fmt: skip
-        """Fill ``out``, whose rows' pixels lie side by side, from an input whose rows go on with the next."""
-        _kernel.run(
-            plan.tasks, plan.work, x, x_layout, weights.numbers, bias, epilogue, out, out_layout, plan.grid,
-            plan.sizes, _TURNED[weights.turned], scratch=plan.scratch,
-        )  # fmt: skip
+    def fixed(
+        self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+    ) -> Callable[..., None]:
+        """Return a function that fills ``out``, whose rows' pixels lie side by side, as `planes.fixed` does.
+
+        The input's rows go on with the next.
+        """
+        constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes
+        in_rows, turned = (
+            _kernel.fixed(plan.tasks, plan.work, threads, (*constants, kind), plan.scratch) for kind in _TURNED
+        )
+
+        def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
+            (turned if weights.turned else in_rows)(x, weights.numbers, bias, out)
+
+        return fill
 
 
 def _tile(pairs: int, kind: str) -> Any:
@@ -141,7 +148,7 @@ _two, _three, _cutting_three = _tile(2, "slivers"), _tile(3, "slivers"), _tile(3
 
 @jit.scratch_kernel
 @jit.makes_arrays
-def _kernel(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, turned):  # type: ignore[no-untyped-def]
+def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, turned):  # type: ignore[no-untyped-def]
     """Compute the patches of some pixels for some pairs of a group."""
     task, block = divmod(task, grid[5])
     task, z = divmod(task, grid[3])

@@ -17,6 +17,7 @@ images here: `npconv.adjoint.weight_gradient` says so, and here they are called 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -80,15 +81,12 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return Plan(panels * -(-problem.batch // share), problem.flops // 80, scratch, m, np.array(layout), sizes)
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
-    _kernel(plan.results).run(
-        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.layout, plan.sizes,
-        slab.parts_of(out.dtype, "any"), scratch=plan.scratch,
-    )  # fmt: skip
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    constants = x_layout, epilogue, out_layout, plan.layout, plan.sizes, slab.parts_of(epilogue.dtype, "any")
+    return _kernel(plan.results).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
 
 @cache
@@ -121,7 +119,7 @@ def _kernel(m: int) -> jit.Kernel:
 
     results_of = jit.specialised(results_of, m)
 
-    def block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, layout, sizes, slabs):  # type: ignore[no-untyped-def]
+    def block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, layout, sizes, slabs):  # type: ignore[no-untyped-def]
         """Compute a panel of filters for some channels."""
         (images, y_step, x_step), (channels, share, filters), (down, across, _), (rows, columns, together), _ = sizes
         part, panel = divmod(task, -(-filters // width_of(x)))

@@ -35,7 +35,7 @@ order of the input decides the speed of a direct sum; the running over the rows'
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -321,23 +321,32 @@ def _even_chain(problem: ConvProblem) -> int:
     return -(-blocking.even(products, longest) // 2) * 2
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Filters, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    gather = None
     if plan.gathering is not None:
-        tasks, dtype, numbers, layout = plan.gathering
-        gathered = buffers.aligned(plan.shared).view(dtype)
-        _gather.run(tasks, len(gathered), x, x_layout, gathered, numbers)
-        x, x_layout = gathered, layout
-    numbers, turned = weights
-    sizes, scratch = (plan.turned_sizes, plan.turning) if turned else (plan.sizes, plan.scratch)
-    load = "" if plan.kernel == "whole" else loads(x_layout, sizes[0, 2])
-    _kernels[plan.kernel].run(
-        plan.tasks, plan.work, x, x_layout, numbers, bias, epilogue, out, out_layout, plan.grid, sizes, plan.offsets,
-        parts_of(out.dtype, load, (), plan.merges), scratch=scratch,
-    )  # fmt: skip
+        channels, dtype, numbers, layout = plan.gathering
+        size = plan.shared // dtype.itemsize
+        gather, x_layout = _gather.fixed(channels, size, threads, (x_layout, numbers)), layout
+    load = "" if plan.kernel == "whole" else loads(x_layout, plan.sizes[0, 2])
+    parts = parts_of(epilogue.dtype, load, (), plan.merges)
+
+    def cut(sizes: np.ndarray, scratch: tuple[int, np.dtype[Any]]) -> Callable[..., None]:
+        constants = x_layout, epilogue, out_layout, plan.grid, sizes, plan.offsets, parts
+        return _kernels[plan.kernel].fixed(plan.tasks, plan.work, threads, constants, scratch)
+
+    in_rows, turned = cut(plan.sizes, plan.scratch), cut(plan.turned_sizes, plan.turning)
+
+    def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
+        if gather is not None:
+            gathered = buffers.aligned(plan.shared).view(x.dtype)
+            gather(x, gathered)
+            x = gathered
+        (turned if weights.turned else in_rows)(x, weights.numbers, bias, out)
+
+    return fill
 
 
 @jit.Kernel
@@ -427,7 +436,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
     """Return the kernel that turns filters and multiplies by these functions."""
 
     def block(  # type: ignore[no-untyped-def]
-        task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, offsets, parts
+        task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, offsets, parts
     ):
         """Compute a rectangle of the result for some groups, or some filters of a group."""
         task, horizontal = divmod(task, grid[5])

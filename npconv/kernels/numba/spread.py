@@ -82,15 +82,12 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     )  # fmt: skip
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``, whose rows' pixels, as those of ``x``, lie side by side."""
-    plan.kernel(activation_of(epilogue)).run(
-        plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-        scratch=plan.scratch,
-    )  # fmt: skip
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes
+    return plan.kernel(activation_of(epilogue)).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
 
 def run(
@@ -107,7 +104,8 @@ def run(
     epilogue = packed.epilogue_of(problem.activation, dtype)
     biases = np.zeros(problem.in_channels, dtype) if bias is None else np.array(bias, dtype)
     weights = host.writeable(host.contiguous(weight, dtype)).reshape(-1)
-    conv(plan(problem, threads), *numbers, weights, biases, epilogue, *result)
+    (x, x_layout), (target, out_layout) = numbers, result
+    fixed(plan(problem, threads), x_layout, epilogue, out_layout, threads)(x, weights, biases, target)
     if problem.activation and epilogue[0] == 0:
         activation.apply(out, problem.activation)
     return True
@@ -128,7 +126,7 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
     number = above + 1 + below
     finished = activating(which)
 
-    def block(task, scratch, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
+    def block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
         """Compute some bands of rows of some channels."""
         task, part = divmod(task, grid[3])
         task, z = divmod(task, grid[2])

@@ -37,6 +37,7 @@ form.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,13 +182,14 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     )  # fmt: skip
 
 
-def conv(
-    plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Weights, bias: np.ndarray, epilogue: np.ndarray,
-    out: np.ndarray, out_layout: np.ndarray,
-) -> None:  # fmt: skip
-    """Fill ``out``."""
-    _block.run(plan.tasks, plan.work, x, x_layout, *weights, bias, epilogue, out, out_layout, plan.grid, plan.order,
-               plan.sizes, slab.parts_of(out.dtype, "any"), scratch=plan.scratch)  # fmt: skip
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    parts = slab.parts_of(epilogue.dtype, "any")
+    constants = x_layout, epilogue, out_layout, plan.grid, plan.order, plan.sizes, parts
+    run = _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
+    return lambda x, weights, bias, out: run(x, *weights, bias, out)
 
 
 @jit.inline
@@ -253,7 +255,7 @@ def _combine(result, first, second, pitch, last, products, half, bias, b, other,
 
 @jit.scratch_kernel
 @jit.makes_arrays
-def _block(task, memory, x, x_layout, weights, scale, bias, epilogue, out, out_layout, grid, order, sizes, slabs):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, weights, scale, bias, out, x_layout, epilogue, out_layout, grid, order, sizes, slabs):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some pairs of panels."""
     task, place = divmod(task, grid[3])
     vertical, horizontal = divmod(order[place], grid[4])

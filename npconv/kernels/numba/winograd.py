@@ -33,6 +33,7 @@ improving the accuracy of Winograd convolution for deep neural networks* (2020),
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,7 +140,7 @@ def _place_of(index, sizes, out_layout, row, column):  # type: ignore[no-untyped
 
 
 @jit.scratch_kernel
-def _block(task, memory, x, x_layout, weights, bias, epilogue, out, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
     """Compute a rectangle of some images' results for some panels of a group."""
     task, horizontal = divmod(task, grid[4])
     task, vertical = divmod(task, grid[3])
@@ -278,16 +279,14 @@ class Winograd:
             int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes
         )
 
-    def conv(
-        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: np.ndarray, bias: np.ndarray,
-        epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
-    ) -> None:  # fmt: skip
-        """Fill ``out``."""
+    def fixed(
+        self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+    ) -> Callable[..., None]:
+        """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[3, 2], plan.sizes[2, 0])
-        _block.run(
-            plan.tasks, plan.work, x, x_layout, weights, bias, epilogue, out, out_layout, plan.grid, plan.sizes,
-            parts_of(plan.axes, out.dtype, load), scratch=plan.scratch,
-        )  # fmt: skip
+        parts = parts_of(plan.axes, epilogue.dtype, load)
+        constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
+        return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
 
 two, two_by_four, four = Winograd(2), Winograd(2, 4), Winograd(4)

@@ -10,6 +10,7 @@ points of all are too many for the workspace, they come in *bands* of lines, one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ign
 
 @jit.scratch_kernel
 def _products(  # type: ignore[no-untyped-def]
-    task, memory, points, numbers, weights, bias, epilogue, out, out_layout, packing, sizes, filterings, parts
+    task, memory, points, weights, packing, bias, out, numbers, epilogue, out_layout, sizes, filterings, parts
 ):
     """Compute a panel of filters for some lines."""
     first_line, end_line, share, panels, width, step = numbers
@@ -215,25 +216,29 @@ class Plain:
             np.array(numbers_of(filterings)),
         )  # fmt: skip
 
-    def conv(
-        self, plan: Plan, x: np.ndarray, x_layout: np.ndarray, weights: Weights, bias: np.ndarray,
-        epilogue: np.ndarray, out: np.ndarray, out_layout: np.ndarray,
-    ) -> None:  # fmt: skip
-        """Fill ``out``."""
+    def fixed(
+        self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+    ) -> Callable[..., None]:
+        """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[2, 2], plan.sizes[1, 1])
         parts = parts_of(plan.axes, plan.dtype, load)
-        points = buffers.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
-        for band in plan.bands:
-            tasks, numbers = band.points
-            numbers = np.concatenate([x_layout, numbers])
-            _to_points.run(
-                tasks, plan.work, x, points, numbers, plan.filterings, parts, scratch=(plan.scratch[0], plan.dtype)
-            )
-            tasks, numbers = band.products
-            _products.run(
-                tasks, plan.work, points, numbers, weights.numbers, bias, epilogue, out, out_layout, weights.packing,
-                plan.sizes, plan.filterings, parts, scratch=(plan.scratch[1], plan.dtype),
-            )  # fmt: skip
+        loading, working = ((numbers, plan.dtype) for numbers in plan.scratch)
+        steps = []
+        for (loads, numbers), (products, others) in plan.bands:
+            given = np.concatenate([x_layout, numbers]), plan.filterings, parts
+            constants = others, epilogue, out_layout, plan.sizes, plan.filterings, parts
+            steps.append((
+                _to_points.fixed(loads, plan.work, threads, given, loading),
+                _products.fixed(products, plan.work, threads, constants, working),
+            ))  # fmt: skip
+
+        def fill(x: np.ndarray, weights: Weights, bias: np.ndarray, out: np.ndarray) -> None:
+            points = buffers.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
+            for to_points, multiply in steps:
+                to_points(x, points)
+                multiply(points, *weights, bias, out)
+
+        return fill
 
 
 two, two_by_four, four = Plain(2), Plain(2, 4), Plain(4)
