@@ -70,8 +70,9 @@ class Guards:
 def install(guards: Guards) -> None:
     """Let scratch and packed numbers of npconv be guarded, the scratch without the bytes that round it up."""
 
-    def rows(self: Any, workers: int, scratch: tuple[int, Any]) -> np.ndarray:
-        return guards.empty((workers, scratch[0]), scratch[1])
+    def rows(self: Any, place: tuple[int, tuple[int, Any]]) -> np.ndarray:
+        workers, (numbers, dtype) = place
+        return guards.empty((workers, numbers), dtype)
 
     pack = Packed.__init__
 

@@ -30,7 +30,9 @@ for algorithm in ENGINES:
         texts = problems.few_kernels(algorithm)[::2]
         if algorithm.startswith("winograd"):
             texts = [text for text in texts if "sh2" not in text]
-    guarded.main("end", "nan", algorithm, {"float32": (*texts, "g40ic80oc40ih16iw16kh14kw14+bias")})
+    double = texts if EVERYTHING or algorithm == "direct" else ()  # panels of 4 filters: packed by a way of their own
+    single = (*texts, "g40ic80oc40ih16iw16kh14kw14+bias")
+    guarded.main("end", "nan", algorithm, {"float32": single, "float64": double})
 print(VECTOR_BYTES)
 """
 

@@ -350,7 +350,7 @@ def fixed(
 
 
 @jit.Kernel
-def _gather(task, x, layout, out, sizes):  # type: ignore[no-untyped-def]
+def _gather(task, x, out, layout, sizes):  # type: ignore[no-untyped-def]
     """Put the pixels of a channel that a stride meets side by side."""
     channels, depth, height, width, z_stride, y_stride, x_stride = sizes
     n, c = divmod(task, channels)
@@ -408,7 +408,8 @@ def _slivers(whole: bool) -> Any:
                 if not cut_before:
                     for sliver in range(len(some)):
                         some[sliver, 0] = sliver * elements * wide
-                    if whole and x_layout[4] == 1 and positions >= wide and can_cut(count):
+                    # Channels that are all the same plane, as of an array that is broadcast, are 0 apart.
+                    if whole and x_layout[4] == 1 and x_layout[1] > 0 and positions >= wide and can_cut(count):
                         to_channel = x_layout[1]
                     else:
                         cut(

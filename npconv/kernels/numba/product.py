@@ -166,9 +166,10 @@ def _pack(task, taps_of, weight, packed, sizes):  # type: ignore[no-untyped-def]
     for piece in range(first, last):
         channel, count, wanted, start = _place(panel, piece, wide, sizes)
         at = (panel * taps * channels + channel) * wide
-        if kind == 0 and wanted == wide and taps == 1 and count >= BLOCK:
+        full = wanted == wide and wide >= BLOCK
+        if kind == 0 and full and taps == 1 and count >= BLOCK:
             _transpose_filters(packed, at, wide, weight, start, to_filter, wide, count)
-        elif kind == 0 and wanted == wide and taps >= ELEMENTS:
+        elif kind == 0 and full and taps >= ELEMENTS:
             for c in range(count):
                 source = start + c * to_channel
                 _transpose_filters(packed, at + c * wide, channels * wide, weight, source, to_filter, wide, taps)
