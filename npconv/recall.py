@@ -63,6 +63,6 @@ _ORDINARY = frozenset({int, str, type(None)})
 
 def plain(options: tuple[Any, ...]) -> bool:
     """Whether options are numbers and names, or tuples of them, of Python's own types."""
-    if _ORDINARY.issuperset(map(type, options)):  # as a rule, and in a third of the time
+    if _ORDINARY.issuperset(map(type, options)):  # as a rule, and soon told
         return True
     return all(plain(option) if type(option) is tuple else type(option) in _ORDINARY for option in options)

@@ -83,6 +83,15 @@ def _flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return found
 
 
+def _filling(engine: Any, plan: Any, epilogue: np.ndarray, threads: int, x: np.ndarray, out: np.ndarray) -> Fill | None:
+    """Return what fills flat memory made like ``out`` from such as ``x``, None if these are not as it is."""
+    numbers, result = _flat(x), _flat(out)
+    if numbers is None or result is None:
+        return None
+    fill: Fill = engine.fixed(plan, numbers[1], epilogue, result[1], threads)
+    return fill
+
+
 class Run:
     """A problem and its plans on one engine: made once, run for many arrays, in so many threads."""
 
@@ -156,11 +165,7 @@ class Run:
         if self._line is not None and in_line(x) and in_line(out):
             plan = self._line
             x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
-        numbers, result = _flat(x), _flat(out)
-        if numbers is None or result is None:
-            return None
-        fill: Fill = self._engine.fixed(plan, numbers[1], self._epilogue, result[1], self._threads)
-        return fill
+        return _filling(self._engine, plan, self._epilogue, self._threads, x, out)
 
     @once
     def quick(self) -> Callable[[Packed, np.ndarray, np.ndarray | None], np.ndarray] | None:
@@ -217,11 +222,9 @@ class Merged:
 
     def fixed(self, x: np.ndarray, out: np.ndarray) -> Fill | None:
         """Do what a call and `finish` do for arrays made like these two, as `Run.fixed` does; or None."""
-        numbers, result = _flat(x), _flat(out)
-        if (self.problems[0].activation and self._epilogue[0] == 0) or numbers is None or result is None:
+        if self.problems[0].activation and self._epilogue[0] == 0:
             return None
-        fill: Fill = self._engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self._threads)
-        return fill
+        return _filling(self._engine, self._plan, self._epilogue, self._threads, x, out)
 
     def finish(self, out: np.ndarray) -> None:
         """Apply the activation to all that was filled, if the kernel did not."""
