@@ -33,6 +33,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import load_line, unload_line
 from npconv.kernels.numba.taps import products_of_pixels, store_some

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.slab import clear, copy_numbers

@@ -32,6 +32,7 @@ import numpy as np
 from npconv.kernels.numba import blocking, buffers, channels, jit, planes
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.scrolling import FEW, Sums, elements_of, full_ones, over_slab, sums_of

@@ -22,6 +22,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import FEWEST, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length

@@ -29,6 +29,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps, store_sums

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.integers import max, min
 
 
 def conv(

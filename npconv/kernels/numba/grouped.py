@@ -30,6 +30,7 @@ from npconv.kernels.numba import blocking, buffers, jit, planes
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import SUMS, lanes, taps_together
 from npconv.kernels.numba.group_taps import products_of_groups
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.slab import clear, load_line, unload_line
 from npconv.kernels.numba.taps import store_some
 from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, zeros

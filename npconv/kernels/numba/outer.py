@@ -29,6 +29,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.product import LEAST_ROWS, width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (

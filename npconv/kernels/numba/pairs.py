@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit, planes
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
 from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.product import width_of

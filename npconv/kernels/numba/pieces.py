@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, rows, slab
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.product import multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add

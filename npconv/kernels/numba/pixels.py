@@ -12,6 +12,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES

@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
     FEWEST,
@@ -457,7 +458,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         row, column = vertical * block[1], horizontal * block[2]
         rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
         phases = offsets[len(offsets) - down - across :]
-        slivers, longest = cut[0], max(sums[:, 0])
+        slivers, longest = cut[0], max(sums[0, 0], sums[len(sums) - 1, 0])  # of one convolution, or two
         size = some * window[0] * down * across * plane
         wide = width_of(x)
         spare = WIDEST * lanes_of(x)

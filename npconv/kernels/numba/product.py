@@ -22,6 +22,7 @@ import numpy as np
 
 from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.blocking import ELEMENTS
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import BLOCK, blank, copy, move, transpose
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (

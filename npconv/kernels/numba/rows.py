@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npconv.kernels.numba import buffers, jit
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import copy_numbers
 from npconv.problem import ConvProblem

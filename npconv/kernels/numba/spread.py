@@ -20,6 +20,7 @@ import numpy as np
 
 from npconv.kernels import activation, host, packed
 from npconv.kernels.numba import blocking, jit
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.slab import copy_numbers, flat
 from npconv.kernels.numba.taps import kept_numbers, spread_rows, store_merged
 from npconv.kernels.numba.tile import VECTOR_BYTES

@@ -41,6 +41,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes, elements_of, pitch_of
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.integers import max, min
 from npconv.kernels.numba.points import (
     FILTERS,
     SUMS,

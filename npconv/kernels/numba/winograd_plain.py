@@ -18,6 +18,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes, pitch_of
 from npconv.kernels.numba import bands, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.integers import min
 from npconv.kernels.numba.points import (
     FILTERS,
     SUMS,
