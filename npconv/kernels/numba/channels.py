@@ -33,7 +33,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, table
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import load_line, unload_line
 from npconv.kernels.numba.taps import products_of_pixels, store_some
@@ -334,7 +334,7 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
     reach = (results - 1) * pace * between + span
     straight = out_layout[1] == 1 and turned == 0
     pitch = 3 * (chain + 1)
-    lines = np.empty((-(-kernel[0] * kernel[1] * kernel[2] // chain) + 1) * pitch, np.int64)
+    lines = table((-(-kernel[0] * kernel[1] * kernel[2] // chain) + 1) * pitch)
     for y in range(row, row + rows):
         lines[:] = -1
         met, complete = 0, True

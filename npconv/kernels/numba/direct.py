@@ -22,7 +22,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, table
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import FEWEST, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
@@ -168,7 +168,7 @@ def _block(  # type: ignore[no-untyped-def]
         begin, to_row, to_column, numbers = np.int64(0), pace[1] * window[2] * share, pace[2] * share, piece
         runs = runs[: len(runs) - pointwise]
     pixels = rows * columns
-    starts = np.empty(images * pixels + SPARE, np.int64)
+    starts = table(images * pixels + SPARE)
     for pixel in range(images * pixels + SPARE):
         image, position = divmod(min(pixel, images * pixels - 1), pixels)
         i, j = divmod(position, columns)

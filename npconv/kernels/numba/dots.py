@@ -29,7 +29,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, table
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps, store_sums
@@ -431,7 +431,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
         _write_mask(masks, at, column, columns)
         at += lanes
     # Rows of the image that the kernel's rows meet, one behind the other if those of neighbours are neighbours.
-    addresses, nothing = np.empty((rows - 1) * (pace if pace else down) + down, np.int64), address_of(blank, 0)
+    addresses, nothing = table((rows - 1) * (pace if pace else down) + down), address_of(blank, 0)
     begin, end = part * together, min((part + 1) * together, groups)
     for g in range(begin, end):
         for k in range(filters):

@@ -30,7 +30,7 @@ from npconv.kernels.numba import blocking, buffers, jit, planes
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import SUMS, lanes, taps_together
 from npconv.kernels.numba.group_taps import products_of_groups
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, table
 from npconv.kernels.numba.slab import clear, load_line, unload_line
 from npconv.kernels.numba.taps import store_some
 from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, zeros
@@ -305,7 +305,7 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
     start = n * x_layout[0] + low * x_layout[1]
     line = window[2] * pitch  # of the slab
     height, width, lines = x_layout[6], x_layout[7], kernel[0] * kernel[1] * kernel[2] * alone
-    of_slab, of_image = np.empty(lines, np.int64), np.empty(lines, np.int64)
+    of_slab, of_image = table(lines), table(lines)
     high = span[1] if in_place else (rows - 1) * stride[1] + span[1]  # the last rectangle's planes are lower
     _find(of_slab, kernel, (high * line, dilation[1] * line, dilation[2] * pitch), alone)
     inner = outer = np.int64(0)  # results in tiles that meet nothing but the image's columns

@@ -38,6 +38,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 from numba.np.ufunc import parallel as numba_threads
 
 from npconv import loading
@@ -294,6 +295,13 @@ class _Kept(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple()
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load a function without letting Numba know all that it could compile, as it has been compiled."""
+        found = None
+        with self._guard_against_spurious_io_errors():
+            found = self._load_overload(sig, target_context)
+        return found
+
     def has(self, kinds: tuple[Any, ...]) -> bool:
         """Whether a function for types of arguments is on disk, as far as can be told."""
         try:
@@ -324,6 +332,11 @@ _in_vain: set[Path] = set()
 """Locks that were waited for so long: a stopped process may have them for good."""
 
 
+def _runtime() -> None:
+    """Let compiled functions find what they call."""
+    rtsys.initialize(cpu_target.target_context)
+
+
 def _refresh() -> None:
     """Let Numba know all functions that it has code for."""
     cpu_target.typing_context.refresh()
@@ -338,11 +351,12 @@ def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
     """
     if kinds in compiled.overloads:
         return
+    folder = compiled.stats.cache_path
+    kept = folder and compiled._cache.has(kinds)
     # Numba does so once in a process, which takes 0.4 s: not while others wait.
-    loading.in_whole(_refresh)
+    loading.in_whole(_runtime if kept else _refresh)
     with ExitStack() as stack:
-        folder = compiled.stats.cache_path
-        if folder and not compiled._cache.has(kinds):
+        if folder and not kept:
             lock = Path(folder) / f"compiling-{zlib.crc32(compiled.py_func.__qualname__.encode()) % _LOCKS}.lock"
             with suppress(OSError):  # there is no place to keep anything, as Numba will find
                 lock.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, table
 from npconv.kernels.numba.product import LEAST_ROWS, width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (
@@ -88,8 +88,9 @@ class _Cut(NamedTuple):
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return filters (K, C/groups, kd, kh, kw) as they are, and their layout."""
-    return slab.flat(weight) or slab.flat(np.ascontiguousarray(weight))  # type: ignore[return-value]
+    """Return filters (K, C/groups, kd, kh, kw) as they are, and their layout with filters as channels."""
+    numbers, layout = slab.flat(weight) or slab.flat(np.ascontiguousarray(weight))  # type: ignore[misc]
+    return numbers, slab.swapped(layout)
 
 
 pack_bias = product.panel_bias
@@ -203,7 +204,7 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    parts = slab.parts_of(epilogue.dtype, "any")
+    x_layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any")
 
     def cut(plan: Plan) -> Callable[..., None]:
         return _block.fixed(plan.tasks, plan.work, threads, (epilogue, out_layout, plan.sizes, parts), plan.scratch)
@@ -282,7 +283,7 @@ def _multiply(  # type: ignore[no-untyped-def]
 @jit.scratch_kernel
 @jit.makes_arrays
 def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epilogue, out_layout, sizes, slabs):  # type: ignore[no-untyped-def]
-    """Compute some rows for some panels."""
+    """Compute some rows for some panels; the layouts have images and channels in each other's place."""
     (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = sizes[:4]
     (block_rows, block_columns, chain), result, stride, (copied, swapped, folded) = sizes[4:8]
     origin, dilation, step, pace, window, (plane, finished, _), lanes_origin, lanes_step = sizes[8:16]
@@ -298,31 +299,31 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
     together = min(together, panels - first_panel)
     # Filters of a group are rows or lanes, its channels are the images of the other array.
     if swapped:
-        x_at, lanes_at = (g * all_rows + begin) * x_layout[0], g * channels * lanes_layout[1]
+        x_at, lanes_at = (g * all_rows + begin) * x_layout[1], g * channels * lanes_layout[0]
         to_lane, to_row = out_layout[0], out_layout[1]
         out_at = (g * all_rows + begin) * to_row
     else:
-        x_at, lanes_at = begin * x_layout[0] + g * channels * x_layout[1], g * lanes * lanes_layout[0]
+        x_at, lanes_at = begin * x_layout[1] + g * channels * x_layout[0], g * lanes * lanes_layout[1]
         to_lane, to_row = out_layout[1], out_layout[0]
         out_at = g * lanes * to_lane + begin * to_row
     # The input may have its channels last, and keeps the order that it has.
-    at_once = share if x_layout[0] == 1 else 1
+    at_once = share if x_layout[1] == 1 else 1
     if copied:
         to_image, to_line, to_pixel = share * plane, window[2] * at_once, at_once
         to_plane, to_x = window[1] * to_line, 1 if at_once > 1 else plane
         paces = pace
         z_step = 1
     else:
-        to_x, to_image, to_plane, to_line, to_pixel = x_layout[:5]
+        to_image, to_x, to_plane, to_line, to_pixel = x_layout[:5]
         paces = dilation
         z_step = stride[0]
-    starts = np.empty(number + SPARE, np.int64)
+    starts = table(number + SPARE)
     for row in range(number + SPARE):
         c, position = divmod(min(row, number - 1), positions)
         position, m = divmod(position, result[2])
         i, j = divmod(position, result[1])
         starts[row] = c * to_x + i * z_step * to_plane + j * stride[1] * to_line + m * stride[2] * to_pixel
-    places = np.empty(images * block_rows * block_columns, np.int64)
+    places = table(images * block_rows * block_columns)
     for element in range(len(places)):
         image, rest = divmod(element, block_rows * block_columns)
         j, m = divmod(rest, block_columns)
@@ -336,8 +337,6 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
     second = first + together * size
     third = second + (together * size if folded else 0)
     panel, sums, totals, piece = memory[:first], memory[first:second], memory[second:third], memory[third:]
-    strides, lanes_strides = x_layout.copy(), lanes_layout.copy()
-    strides[1], lanes_strides[1] = x_layout[0], lanes_layout[0]
     out_at += first_panel * wide * to_lane
     row_step = _step(out_layout, to_row, result)
     # Where one block is all, and vectors of lanes lie side by side, sums are the results.
@@ -358,18 +357,18 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
                         rows = window[1] - (block_rows - height) * pace[1] if window[0] == 1 else window[1]
                         for n in range(many):
                             for c in range(0, share, at_once):
-                                source = x_at + c * x_layout[0] + (image + n) * x_layout[1]
-                                slab.load(slabs, piece, n * to_image + c * to_x, at_once, x, strides, source, at_once,
+                                source = x_at + c * x_layout[1] + (image + n) * x_layout[0]
+                                slab.load(slabs, piece, n * to_image + c * to_x, at_once, x, x_layout, source, at_once,
                                           corner, step, (window[0], rows, window[2]))  # fmt: skip
                     else:
-                        base = x_at + image * x_layout[1] + corner[0] * to_plane
+                        base = x_at + image * x_layout[0] + corner[0] * to_plane
                         numbers = x[base + corner[1] * to_line + corner[2] * to_pixel :]
                     for k in range(together):
                         lane = min((first_panel + k) * wide, max(lanes - wide, 0))  # the last panel may overlap
                         for n in range(many):
                             slab.load(
-                                slabs, panel, k * room + n * height * width * pitch, pitch, lanes_of_all, lanes_strides,
-                                lanes_at + lane * lanes_layout[0] + (image + n) * lanes_layout[1], pitch,
+                                slabs, panel, k * room + n * height * width * pitch, pitch, lanes_of_all, lanes_layout,
+                                lanes_at + lane * lanes_layout[1] + (image + n) * lanes_layout[0], pitch,
                                 (lanes_origin[0] + z * lanes_step[0], lanes_origin[1] + y * lanes_step[1],
                                  lanes_origin[2] + left * lanes_step[2]),
                                 lanes_step, (1, height, width),

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit, planes
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, pair_table, table
 from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
 from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.product import width_of
@@ -170,7 +170,7 @@ def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout
         filters_of, first = weights, k * channels
     # Where the first row of each pair begins in the result.
     start = n * out_layout[0] + z * deep * out_layout[2]
-    lines = np.empty(count // PAIR, np.int64)
+    lines = table(count // PAIR)
     for pair in range(count // PAIR):
         rest, line = divmod(k // PAIR + pair, down)
         c, plane = divmod(rest, deep)
@@ -179,7 +179,7 @@ def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout
     limits = columns, end, to_line
     many = -(-(end - begin) // wide)
     some = -(-many // -(-many // slivers))  # slivers at a time
-    pixels, places = np.empty(many, np.int64), np.empty((many, 2), np.int64)
+    pixels, places = table(many), pair_table(many)
     for sliver in range(many):
         pixel = max(min(begin + sliver * wide, end - wide), begin)
         line, across = divmod(pixel, columns)

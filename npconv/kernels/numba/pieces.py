@@ -86,7 +86,9 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    constants = x_layout, epilogue, out_layout, plan.layout, plan.sizes, slab.parts_of(epilogue.dtype, "any")
+    # To the kernel, images are channels.
+    layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any")
+    constants = layout, epilogue, out_layout, plan.layout, plan.sizes, parts
     return _kernel(plan.results).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
 
@@ -141,8 +143,6 @@ def _kernel(m: int) -> jit.Kernel:
         piece, kernel_piece = memory[:second], memory[second:third]
         points, kernel_points_, sums = memory[third:fourth], memory[fourth:fifth], memory[fifth:sixth]
         result = memory[sixth:]
-        x_strides = x_layout.copy()
-        x_strides[1] = x_layout[0]
         fresh = True
         step = (1, y_step, x_step)
         for group in range(0, images * y_step * x_step, together):
@@ -154,8 +154,8 @@ def _kernel(m: int) -> jit.Kernel:
                         image, lower = divmod(rest, y_step)
                         y, x0 = vertical * r * y_step + lower, horizontal * r * x_step + right
                         slab.load(
-                            slabs, piece, np.int64(0), channels, x, x_strides,
-                            begin * x_layout[0] + image * x_layout[1], channels,
+                            slabs, piece, np.int64(0), channels, x, x_layout,
+                            begin * x_layout[1] + image * x_layout[0], channels,
                             (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
                         )  # fmt: skip
                         slab.load(
@@ -192,4 +192,4 @@ def _kernel(m: int) -> jit.Kernel:
                 )  # fmt: skip
 
     block.__qualname__ = f"_block{m}"
-    return jit.scratch_kernel(jit.makes_arrays(block))
+    return jit.scratch_kernel(block)

@@ -286,12 +286,14 @@ _UNLOADS, _MERGES = jit.Part(_unload_planes, _UNLOAD), jit.Part(_merge_planes, _
 
 
 @lru_cache(maxsize=4096)
-def parts_of(dtype: np.dtype[Any], load: str, others: tuple[jit.Part, ...] = (), merge: bool = False) -> np.ndarray:
+def parts_of(
+    dtype: np.dtype[Any], load: str, others: tuple[jit.Part, ...] = (), unload: bool = True, merge: bool = False
+) -> np.ndarray:
     """Return where parts are, for kernels to call, those that are needed; and ``others``, from `OTHERS` on.
 
     What is loaded are ``"rows"`` of pixels side by side, at a stride of 1 along them, ``"any"`` pixels, or none.
     """
-    return jit.addresses((_LOADS[load], _UNLOADS, _MERGES if merge else None, *others), dtype)
+    return jit.addresses((_LOADS[load], _UNLOADS if unload else None, _MERGES if merge else None, *others), dtype)
 
 
 def loads(layout: np.ndarray, stride: int) -> str:

@@ -34,6 +34,7 @@ order of the input decides the speed of a direct sum; the running over the rows'
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, pair_table, table
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
     FEWEST,
@@ -303,6 +304,18 @@ def _fills(columns, wide):  # type: ignore[no-untyped-def]
     return columns >= wide and -(-columns // wide) * wide * 20 <= columns * 21
 
 
+@jit.inline
+def _written(rows, columns, pitch, lined, fills, layout, least):  # type: ignore[no-untyped-def]
+    """Whether results are written where they belong, as one row, or by rows; else they are moved there.
+
+    Those of one row make at least the ``least`` pixels, and the last tile goes over the end of the one before. Rows
+    are such that slivers fill them. ``lined`` are results that lie side by side and are computed at once.
+    """
+    in_row = rows == 1 or (pitch == columns and layout[3] == columns * layout[4])
+    straight = lined and in_row and (rows - 1) * pitch + columns >= least
+    return straight, lined and fills and not straight
+
+
 def _fitting(height: int, rows: int, pitch: int, columns: int, wide: int) -> int:
     """Return how many rows of a result, of at most ``rows`` and at least half as many, leave slivers least unfilled."""
 
@@ -332,7 +345,7 @@ def fixed(
         size = plan.shared // dtype.itemsize
         gather, x_layout = _gather.fixed(channels, size, threads, (x_layout, numbers)), layout
     load = "" if plan.kernel == "whole" else loads(x_layout, plan.sizes[0, 2])
-    parts = parts_of(epilogue.dtype, load, (), plan.merges)
+    parts = parts_of(epilogue.dtype, load, (), not plan.merges and _unloads(plan, out_layout), plan.merges)
 
     def cut(sizes: np.ndarray, scratch: tuple[int, np.dtype[Any]]) -> Callable[..., None]:
         constants = x_layout, epilogue, out_layout, plan.grid, sizes, plan.offsets, parts
@@ -348,6 +361,20 @@ def fixed(
         (turned if weights.turned else in_rows)(x, weights.numbers, bias, out)
 
     return fill
+
+
+def _unloads(plan: Plan, layout: np.ndarray) -> bool:
+    """Whether there are results, not to be merged, that tasks do not write where they belong."""
+    lanes = VECTOR_BYTES // plan.scratch[1].itemsize
+    window, block, (channels, _, _) = plan.sizes[3:6].tolist()
+    many, lined = plan.sizes[7, 0] > 0, layout[4] == 1 and plan.sizes[8, 0] == channels
+    sizes = ((min(size, most), size % most or most) for size, most in zip(layout[6:].tolist(), block[1:], strict=True))
+    for rows, columns in itertools.product(*sizes):
+        fills = many and _fills.py_func(columns, COLUMNS * lanes)
+        least = (COLUMNS if many else WIDEST) * lanes
+        if not any(_written.py_func(rows, columns, window[2], lined, fills, layout, least)):
+            return True
+    return False
 
 
 @jit.Kernel
@@ -464,11 +491,10 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         spare = WIDEST * lanes_of(x)
         positions = (rows - 1) * window[2] + columns
         pitch = -(-positions // lanes_of(x)) * lanes_of(x) + spare
-        # Results are written where they belong if they lie in one row, the last tile over the end of the one before.
-        in_row = rows == 1 or (window[2] == columns and out_layout[3] == columns * out_layout[4])
-        lined = merged == 1 and out_layout[4] == 1 and some == channels
-        straight = lined and in_row and positions >= (wide if slivers else spare)
-        by_rows = lined and slivers > 0 and not straight and _fills(columns, wide)
+        straight, by_rows = _written(
+            rows, columns, window[2], merged == 1 and out_layout[4] == 1 and some == channels,
+            slivers > 0 and _fills(columns, wide), out_layout, wide if slivers else spare,
+        )  # fmt: skip
         as_they_are = cut[1] > 0
         # Pixels that are met alone, side by side, are read where they are.
         in_place = pointwise > 0 and x_layout[4] == 1 and rows == 1 and positions >= spare
@@ -487,7 +513,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         # Of each sliver, the first pixel and the place of its results.
         each = -(-columns // wide) if by_rows else 1
         many = rows * each if by_rows else -(-positions // wide)
-        pixels, places = np.empty(many, np.int64), np.empty((many * COLUMNS, 2), np.int64)
+        pixels, places = table(many), pair_table(many * COLUMNS)
         for sliver in range(many):
             line, across_line = divmod(sliver, each) if by_rows else (0, sliver)
             pixel = across_line * wide
@@ -495,7 +521,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                 pixel = max(min(pixel, (columns if by_rows else positions) - wide), 0)
             pixels[sliver], places[sliver, 1] = line * window[2] + pixel, line * out_layout[3] + pixel
         if in_place:
-            offsets = np.empty(some, np.int64)
+            offsets = table(some)
             for channel in range(some):
                 offsets[channel] = channel * x_layout[1]
         elif not as_they_are:

@@ -57,6 +57,11 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return host.writeable(numbers), np.array([*(step // size for step in steps), *array.shape[2:]], np.int64)
 
 
+def swapped(layout: np.ndarray) -> np.ndarray:
+    """Return a layout with images and channels in each other's place."""
+    return layout[[1, 0, *range(2, len(layout))]]
+
+
 def _copying(step):  # type: ignore[no-untyped-def]
     """Return a function that copies numbers which are ``step`` apart, in vectors, the last of which may overlap."""
 

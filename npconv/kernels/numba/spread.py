@@ -20,7 +20,7 @@ import numpy as np
 
 from npconv.kernels import activation, host, packed
 from npconv.kernels.numba import blocking, jit
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, pair_table
 from npconv.kernels.numba.slab import copy_numbers, flat
 from npconv.kernels.numba.taps import kept_numbers, spread_rows, store_merged
 from npconv.kernels.numba.tile import VECTOR_BYTES
@@ -139,7 +139,7 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
         shift, pairs = pads[2] // 2, -(-wide // 2)
         room = before + lanes + behind
         merged, copied = scratch[: 2 * stride * lanes], scratch[2 * stride * lanes :]
-        lines, others = np.empty((number, 2), np.int64), np.empty((number, 2), np.int64)
+        lines, others = pair_table(number), pair_table(number)
         for c in range(group * together, min((group + 1) * together, channels)):
             plane = n * x_layout[0] + c * x_layout[1] + z * x_layout[2]
             kept = kept_numbers(weights, c * taps + taps - 1, -1, taps)

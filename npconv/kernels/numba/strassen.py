@@ -44,7 +44,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.integers import max, min, table
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_near, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.vector import (
@@ -276,7 +276,7 @@ def _block(task, memory, x, weights, scale, bias, out, x_layout, epilogue, out_l
     piece, sums, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
     # Pixels without padding, their channels side by side, are read where they are. The last one may be there twice.
     in_place = whole > 0 and x_layout[1] == 1
-    starts = np.empty(2 * half, np.int64)
+    starts = table(2 * half)
     for pixel in range(2 * half):
         i, j = divmod(min(pixel, pixels - 1), columns)
         starts[pixel] = i * stride[1] * x_layout[3] + j * stride[2] * x_layout[4] if in_place else i * columns + j
