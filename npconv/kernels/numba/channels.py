@@ -33,12 +33,12 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.integers import max, min, table
+from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import load_line, unload_line
 from npconv.kernels.numba.taps import products_of_pixels, store_some
 from npconv.kernels.numba.tile import REGISTERS, VECTOR_BYTES
-from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, starts_at, zeros
+from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, zeros
 from npconv.kernels.summation import chain_length
 from npconv.loading import once
 from npconv.problem import ConvProblem
@@ -229,11 +229,11 @@ def _tile(form: Form, masked: bool) -> Any:
 
     def in_one(x, j, step, column, apart, width, lines, line, chain, weights, w):  # type: ignore[no-untyped-def]
         tile = zeros(x, results, columns)
-        i, place, beyond = starts_at(lines, line, 3)
+        i, place, beyond = tuple_of(lines, line, 3)
         while i >= 0:
             tile = add_products(tile, weights, w + i, x, j + place, step, column + beyond, apart, width)
             line += 3
-            i, place, beyond = starts_at(lines, line, 3)
+            i, place, beyond = tuple_of(lines, line, 3)
         return tile
 
     one = jit.specialised(in_one, *form, masked, within=True)
@@ -305,20 +305,20 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
     task, vertical = divmod(task, grid[2])
     task, part = divmod(task, grid[4])
     n, z = divmod(task, grid[1])
-    stride, dilation, before, kernel, share, (channels, chain, span), (together, turned, _), form = sizes
+    stride, dilation, before, kernel, share, (channels, chain, span), (together, turned, _), form = triples(sizes, 0, 8)
     taps, pace, vectors = form
     results = SUMS // vectors
     wide, apart = vectors * lanes_of(x), share[2]
     row, column = vertical * share[0], horizontal * share[1]
     rows, columns = min(share[0], out_layout[6] - row), min(share[1], out_layout[7] - column)
-    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = x_layout
+    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = tuple_of(x_layout, 0, 8)
     # The last tile of channels may overlap the one before.
     begin, end = part * together, min((part + 1) * together, channels)
     low = min(begin, channels - wide)
     pitch_out, numbers, origin = channels, x, n * x_layout[0]
     if turned:
         pitch_out = end - low
-        numbers = scratch[rows * columns * pitch_out :]
+        numbers = after(scratch, rows * columns * pitch_out)
         start = origin + low * to_channel
         if to_pixel == 1 and to_line == width:
             load_line(numbers, np.int64(0), pitch_out, x, start, pitch_out, height * width, to_channel, to_pixel)

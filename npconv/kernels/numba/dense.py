@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import after, max, min, tuple_of
 from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.slab import clear, copy_numbers
@@ -102,7 +102,7 @@ def fixed(
 @jit.inline
 def _load_image(image, at, x, layout, start, channels):  # type: ignore[no-untyped-def]
     """Copy an image to ``image[at:]``, in the order of a filter's numbers."""
-    _, to_channel, to_plane, to_line, to_pixel, depth, height, width = layout
+    _, to_channel, to_plane, to_line, to_pixel, depth, height, width = tuple_of(layout, 0, 8)
     for c in range(channels):
         for z in range(depth):
             for y in range(height):
@@ -118,10 +118,10 @@ def _load_image(image, at, x, layout, start, channels):  # type: ignore[no-untyp
 @jit.inline
 def _rows_of_filters(memory, second, first, count, weights, sizes):  # type: ignore[no-untyped-def]
     """Write a task's sums, of filters that lie one behind the other, to ``memory[second:]``."""
-    batch, _, filters, products, _, chain, room, pitch, lead = sizes
+    batch, _, filters, products, _, chain, room, pitch, lead = tuple_of(sizes, 0, 9)
     lanes = lanes_of(memory)
     whole = products // lanes * lanes
-    ends = memory[second + (batch + 1) * pitch :]
+    ends = after(memory, second + (batch + 1) * pitch)
     clear(ends, np.int64(0), FILTERS * lanes)
     apart, step = (products, FILTERS) if filters >= FILTERS else (np.int64(0), 1)
     for tile in range(0, count, step):
@@ -147,7 +147,7 @@ def _rows_of_filters(memory, second, first, count, weights, sizes):  # type: ign
 @jit.inline
 def _vectors_of_filters(memory, second, first, count, weights, sizes):  # type: ignore[no-untyped-def]
     """Do the same with filters that lie side by side, whole tiles of them."""
-    batch, _, filters, products, _, chain, room, pitch, lead = sizes
+    batch, _, filters, products, _, chain, room, pitch, lead = tuple_of(sizes, 0, 9)
     wide = FILTERS * lanes_of(memory)
     for tile in range(0, count, wide):
         k = min(first + tile, filters - wide)
@@ -167,7 +167,7 @@ def _kernel(sum_up: Any, name: str) -> jit.Kernel:
 
     def block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, sizes):  # type: ignore[no-untyped-def]
         """Compute some filters for all images."""
-        batch, channels, filters, products, share, _, room, pitch, lead = sizes
+        batch, channels, filters, products, share, _, room, pitch, lead = tuple_of(sizes, 0, 9)
         lanes = lanes_of(x)
         first = task * share
         count = min(share, filters - first)

@@ -32,7 +32,7 @@ import numpy as np
 from npconv.kernels.numba import blocking, buffers, channels, jit, planes
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.scrolling import FEW, Sums, elements_of, full_ones, over_slab, sums_of
@@ -338,7 +338,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
     task, vertical = divmod(task, grid[3])
     task, z = divmod(task, grid[2])
     n, part = divmod(task, grid[1])
-    pace, before, span, share, (multiplier, _, at_once), (dilation, apart, size), (across, _, _) = sizes
+    pace, before, span, share, (multiplier, _, at_once), (dilation, apart, size), (across, _, _) = triples(sizes, 0, 7)
     first = part * share[0]
     end = min(first + share[0], len(bias) // multiplier)
     row, column = vertical * share[1], horizontal * share[2]
@@ -359,9 +359,9 @@ def _straight_block(  # type: ignore[no-untyped-def]
     beyond = left + room * pace[2] + span[2]  # the columns that vectors read end there
     pitch = rows * room
     row_end = pace[2] * (room + 1) + span[2]
-    blank, scratch = scratch[:row_end], scratch[row_end:]
-    clear(blank, np.int64(0), len(blank))
-    masks, scratch = scratch[: across * room], scratch[across * room :]
+    blank, scratch = scratch, after(scratch, row_end)
+    clear(blank, np.int64(0), row_end)
+    masks, scratch = scratch, after(scratch, across * room)
     for vector in range(room // lanes):
         x0 = min(vector * lanes, columns - lanes) if long else vector * lanes
         for m in range(across):
@@ -370,7 +370,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
                 _write_mask(masks, at, first_column, width)
             else:
                 _write_folded_mask(masks, at, first_column, width)
-    piece, result = scratch[: at_once * size], scratch[at_once * size :]
+    piece, result = scratch, after(scratch, at_once * size)
     begin = first
     while begin < end:
         number = min(at_once, end - begin)
@@ -474,15 +474,17 @@ def _down_block(  # type: ignore[no-untyped-def]
     task, vertical = divmod(task, grid[3])
     task, z = divmod(task, grid[2])
     n, part = divmod(task, grid[1])
-    stride, (depth_step, down, across), before, window, share, (multiplier, products, full), others, more = sizes
-    dilation, gap, apart, room = others[0], others[2], more[0], scratch[: more[1]]
-    scratch = scratch[more[1] :]
+    stride, (depth_step, down, across), before, window, share, (multiplier, products, full), others, more = triples(
+        sizes, 0, 8
+    )
+    dilation, gap, apart = others[0], others[2], more[0]
+    room, scratch = scratch, after(scratch, more[1])
     first = part * share[0]
     together = min(share[0], len(bias) // multiplier - first)
     row, column = vertical * share[1], horizontal * share[2]
     rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
     elements = (len(offsets) - down - across) // 2
-    phases = offsets[2 * elements :]
+    phases = after(offsets, 2 * elements)
     plane = window[1] * window[2]
     size = window[0] * down * across * plane
     lanes = lanes_of(x)
@@ -494,7 +496,7 @@ def _down_block(  # type: ignore[no-untyped-def]
     closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
     at_once = others[1] if x_layout[1] != 1 and (lined or out_layout[1] != 1) else max(others[1], BLOCK)
     at_once = min(at_once, together)
-    piece, result = scratch[gap : at_once * size + wide], scratch[at_once * size + wide :]
+    piece, result = after(scratch, gap), after(scratch, at_once * size + wide)
     width = -(-columns // wide) * wide
     pitch = rows * width
     clear(piece, np.int64(0), at_once * size)  # once: padding is the same for all

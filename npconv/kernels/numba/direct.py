@@ -22,7 +22,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import max, min, table
+from npconv.kernels.numba.lean import after, max, min, part_of, table, triples
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import FEWEST, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
@@ -142,14 +142,16 @@ def _block(  # type: ignore[no-untyped-def]
     task, z = divmod(task, grid[3])
     task, part = divmod(task, grid[2])
     n, g = divmod(task, grid[1])
-    stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, chain) = sizes[:8]
-    pointwise, parts, _ = sizes[8]
+    stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, chain) = triples(
+        sizes, 0, 8
+    )
+    ((pointwise, parts, _),) = triples(sizes, 8, 1)
     row, column = vertical * block[1], horizontal * block[2]
     rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
     images = min(together, batch - n * together)
     origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
     size = window[0] * window[1] * window[2] * channels
-    piece, result = scratch[: together * size], scratch[together * size :]
+    piece, result = scratch, after(scratch, together * size)
     # Pixels that are met alone, their channels side by side, are read where they are.
     in_place = pointwise > 0 and x_layout[1] == 1
     begin = n * together * x_layout[0] + g * channels * x_layout[1]
@@ -157,7 +159,7 @@ def _block(  # type: ignore[no-untyped-def]
         size = x_layout[0]
         begin += origin[0] * x_layout[2] + origin[1] * x_layout[3] + origin[2] * x_layout[4]
         to_row, to_column, numbers = stride[1] * x_layout[3], stride[2] * x_layout[4], x
-        runs = runs[parts:]
+        runs = after(runs, parts)
     else:
         share = channels // parts
         for image in range(images):
@@ -166,7 +168,7 @@ def _block(  # type: ignore[no-untyped-def]
                 to = image * size + some * (size // parts)
                 slab.load(slabs, piece, to, share, x, x_layout, start, share, origin, step, window)
         begin, to_row, to_column, numbers = np.int64(0), pace[1] * window[2] * share, pace[2] * share, piece
-        runs = runs[: len(runs) - pointwise]
+        runs = part_of(runs, 0, len(runs) - pointwise)
     pixels = rows * columns
     starts = table(images * pixels + SPARE)
     for pixel in range(images * pixels + SPARE):

@@ -29,7 +29,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.integers import max, min, table
+from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps, store_sums
@@ -43,7 +43,6 @@ from npconv.kernels.numba.vector import (
     load,
     multiply_add_pairs,
     multiply_add_parts,
-    starts_at,
     starts_from,
     store,
     zeros,
@@ -231,7 +230,7 @@ def _sums_over_slab(results: int, at_once: int) -> jit.Part:
         rows are bands of their own.
         """
         lanes = lanes_of(sums)
-        starts, others = starts_at(places, place, results), starts_from(w, apart, at_once)
+        starts, others = tuple_of(places, place, results), starts_from(w, apart, at_once)
         tile, added = zeros(sums, number, 1), 0
         total, whole = tile, columns // lanes
         for row in range(0, rows, band):
@@ -242,7 +241,7 @@ def _sums_over_slab(results: int, at_once: int) -> jit.Part:
                     total = add(total, tile)
                     tile, added = zeros(sums, number, 1), 0
                 for step in range(end - first):
-                    one, other = starts_at(steps, 2 * step, 2)
+                    one, other = tuple_of(steps, 2 * step, 2)
                     tile = multiply_add_pairs(tile, piece, starts, i + one, numbers, others, j + other)
                 added += end - first
                 i += (end - first) * lanes
@@ -270,11 +269,14 @@ def _slab_block(  # type: ignore[no-untyped-def]
     """Compute a plane of the result for the filters of a group."""
     task, z = divmod(task, grid[2])
     n, g = divmod(task, grid[1])
-    stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), bounds, more = sizes
+    stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), bounds, more = triples(
+        sizes, 0, 8
+    )
     ends, band = (bounds[0], bounds[0] + bounds[1], bounds[0] + bounds[1] + bounds[2]), more[0]
-    piece, flat, sums = scratch[: ends[0]], scratch[ends[0] : ends[1]], scratch[ends[1] : ends[2]]
+    piece, flat, sums, totals = scratch, after(scratch, ends[0]), after(scratch, ends[1]), after(scratch, ends[2])
     lanes = lanes_of(x)
-    totals, result = scratch[ends[2] : ends[2] + len(sums) // lanes], scratch[ends[2] + len(sums) // lanes :]
+    total = bounds[2] // lanes
+    result = after(totals, total)
     wide, plane = -(-kernel[2] // lanes) * lanes, window[1] * window[2]
     results, at_once = more[1], more[2]
     steps = places[tiles * results :]
@@ -316,7 +318,7 @@ def _slab_block(  # type: ignore[no-untyped-def]
                              np.int64(0), wide, others * wide, others, kernel[2], chain),
                         )  # fmt: skip
     number = results * at_once
-    for some in range(0, len(totals), number):
+    for some in range(0, total, number):
         if number == RESULTS:
             store_sums(load(sums, some * lanes, RESULTS, 1), totals, some)
         else:
@@ -399,16 +401,18 @@ def _straight_block(  # type: ignore[no-untyped-def]
     """Compute a plane of the result for some groups."""
     task, z = divmod(task, grid[2])
     n, part = divmod(task, grid[1])
-    step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met, form, own = sizes
+    step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met, form, own = (
+        triples(sizes, 0, 9)
+    )
     (down, across, pace), stride = form, paces[2]
     results = down * across
     lanes = lanes_of(x)
     room = -(-columns // lanes) * lanes
     plane, size = rows * columns, met[2]
-    blank, masks, scratch = scratch[: own[0]], scratch[own[0] : own[0] + own[1]], scratch[own[0] + own[1] :]
-    piece, flat = scratch[:size], scratch[size : size + rows * room]
+    blank, masks, piece = scratch, after(scratch, own[0]), after(scratch, own[0] + own[1])
+    flat = after(piece, size)
     first = size + rows * room + RESULTS * lanes
-    sums, result = scratch[first - RESULTS * lanes : first], scratch[first:]
+    sums, result = after(piece, first - RESULTS * lanes), after(piece, first)
     pitch = -(-results // lanes) * lanes
     height, width = x_layout[6], x_layout[7]
     top, left = before[1], before[2]

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min
 
 
 def conv(

@@ -30,7 +30,7 @@ from npconv.kernels.numba import blocking, buffers, jit, planes
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.channels import SUMS, lanes, taps_together
 from npconv.kernels.numba.group_taps import products_of_groups
-from npconv.kernels.numba.integers import max, min, table
+from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.slab import clear, load_line, unload_line
 from npconv.kernels.numba.taps import store_some
 from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, zeros
@@ -254,7 +254,7 @@ def _load(slab, pitch, line, x, layout, start, first, window, step):  # type: ig
 
     ``first`` are its first plane, row and column; its planes are ``step`` apart.
     """
-    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = layout
+    _, to_channel, to_plane, to_line, to_pixel, depths, height, width = tuple_of(layout, 0, 8)
     planes, rows, columns = window
     before = min(max(-first[2], 0), columns)
     within = max(min(first[2] + columns, width) - max(first[2], 0), 0)
@@ -293,14 +293,16 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
     task, vertical = divmod(task, grid[2])
     task, part = divmod(task, grid[4])
     n, z = divmod(task, grid[1])
-    stride, dilation, before, kernel, span, window, block, (filters, apart, in_place), (vectors, alone, chain) = sizes
+    stride, dilation, before, kernel, span, window, block, (filters, apart, in_place), (vectors, alone, chain) = (
+        triples(sizes, 0, 9)
+    )
     row, column = vertical * block[0], horizontal * block[1]
     rows, columns = min(block[0], out_layout[6] - row), min(block[1], out_layout[7] - column)
     # The last tile of filters may overlap the one before.
     begin, end = part * block[2], min((part + 1) * block[2], filters)
     low = min(begin, filters - vectors * lanes_of(x))
     pitch = end - low
-    result, slab = scratch[: rows * columns * pitch], scratch[rows * columns * pitch :]
+    result, slab = scratch, after(scratch, rows * columns * pitch)
     first_plane, top, left = before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2]
     start = n * x_layout[0] + low * x_layout[1]
     line = window[2] * pitch  # of the slab

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.moves import copy
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import add_to, multiply_add, starts_from, zeros

@@ -32,6 +32,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import binding
 from numba.core import event
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.codegen import JITCodeLibrary
@@ -49,22 +50,36 @@ from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.threads import get_num_threads, max_threads
 from npconv.turns import turn
 
-_OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-
 SMALL_WORK = 50_000
 """Products under which one thread is as fast as several."""
 
 
-class _Part(JITCodeLibrary):
-    """The code of a function that becomes part of kernels, as it was written: it is optimised there, and runs there.
+class _Library(JITCodeLibrary):
+    """The code of a kernel, optimised once, with all of its parts in it.
 
-    Numba would optimise each by itself, too, and make machine code of it: a first call of a small convolution takes 5.0
-    s instead of 6.2, and kernels are as fast, depthwise ones up to 10 % faster. (Optimised as far as can be, parts took
-    2.2 s more.)
+    Numba would optimise each function by itself before, and all of them twice: first calls took 0.5 to 1.5 s longer.
+    And LLVM would unroll loops: a part that copies rows took 0.9 s to compile instead of 0.4. None of some fifty layers
+    was faster for it. (To vectorise loops is left to LLVM, though: `npconv.kernels.numba.flatten` lives on that.)
     """
 
     def _optimize_functions(self, module: Any) -> None:
         module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        options = binding.create_pipeline_tuning_options(speed_level=int(numba.config.OPT))
+        options.loop_unrolling, options.slp_vectorization = False, False
+        builder = binding.create_pass_builder(self._codegen._tm, options)
+        passes = builder.getModulePassManager()
+        passes.add_refprune_pass()
+        passes.run(self._final_module, builder)
+
+
+class _Part(_Library):
+    """The code of a function that becomes part of kernels, as it was written: it is optimised there, and runs there.
+
+    Numba would make machine code of each by itself, too: a first call of a small convolution takes 5.0 s instead of
+    6.2, and kernels are as fast, depthwise ones up to 10 % faster. (Optimised as far as can be, parts took 2.2 s more.)
+    """
 
     def _optimize_final_module(self) -> None:
         pass
@@ -88,12 +103,23 @@ class _Part(JITCodeLibrary):
 
 
 class _Compiler(Compiler):
-    """Numba's compiler, for parts."""
+    """Numba's compiler, for kernels."""
+
+    library: type[_Library] = _Library
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.state.library = _Part(self.state.targetctx.codegen(), "part")
+        self.state.library = self.library(self.state.targetctx.codegen(), self.library.__name__)
+        self.state.library.enable_object_caching()
 
+
+class _PartCompiler(_Compiler):
+    """Numba's compiler, for parts of kernels."""
+
+    library = _Part
+
+
+_OPTIONS = {"pipeline_class": _Compiler, "nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
 _TASK = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
 """Tasks are called by address: they need no way in from Python or C."""
@@ -102,7 +128,7 @@ _ALONE = {"_nrt": False, **_TASK}
 """These make no arrays, so that Numba need not count who uses the ones they are given: 80 cycles a call, and a
 twentieth of the time that it takes to compile Winograd's."""
 
-_INLINE = {"pipeline_class": _Compiler, **_ALONE}
+_INLINE = {**_ALONE, "pipeline_class": _PartCompiler}
 
 
 def inline(function: Callable[..., Any]) -> Any:

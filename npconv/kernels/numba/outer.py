@@ -29,7 +29,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import max, min, table
+from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.product import LEAST_ROWS, width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (
@@ -39,7 +39,6 @@ from npconv.kernels.numba.vector import (
     add_to,
     load,
     multiply_add,
-    starts_at,
     store,
     zeros,
 )
@@ -236,11 +235,11 @@ def _height(rows):  # type: ignore[no-untyped-def]
     """Return the product of ``rows`` rows with a panel."""
 
     def multiply(sums, at, step, numbers, starts, row, places, count, chain, panel, p, pitch, fresh):  # type: ignore[no-untyped-def]
-        begins = starts_at(starts, row, rows)
+        begins = tuple_of(starts, row, rows)
         for first in range(0, count, chain):
             tile = zeros(sums, rows, COLUMNS)
             for element in range(first, min(first + chain, count)):
-                tile = multiply_add(tile, numbers, begins, starts_at(places, element, 1)[0], panel, p)
+                tile = multiply_add(tile, numbers, begins, tuple_of(places, element, 1)[0], panel, p)
                 p += pitch
             if fresh and first == 0:
                 store(tile, sums, at, step)
@@ -284,9 +283,9 @@ def _multiply(  # type: ignore[no-untyped-def]
 @jit.makes_arrays
 def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epilogue, out_layout, sizes, slabs):  # type: ignore[no-untyped-def]
     """Compute some rows for some panels; the layouts have images and channels in each other's place."""
-    (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = sizes[:4]
-    (block_rows, block_columns, chain), result, stride, (copied, swapped, folded) = sizes[4:8]
-    origin, dilation, step, pace, window, (plane, finished, _), lanes_origin, lanes_step = sizes[8:16]
+    (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = triples(sizes, 0, 4)
+    (block_rows, block_columns, chain), result, stride, (copied, swapped, folded) = triples(sizes, 4, 4)
+    origin, dilation, step, pace, window, (plane, finished, _), lanes_origin, lanes_step = triples(sizes, 8, 8)
     task, panel_group = divmod(task, groups_of_panels)
     g, part = divmod(task, shares)
     wide = width_of(out)
@@ -314,7 +313,7 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
         paces = pace
         z_step = 1
     else:
-        to_image, to_x, to_plane, to_line, to_pixel = x_layout[:5]
+        to_image, to_x, to_plane, to_line, to_pixel = tuple_of(x_layout, 0, 5)
         paces = dilation
         z_step = stride[0]
     starts = table(number + SPARE)
@@ -336,7 +335,7 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
     first = together * room
     second = first + together * size
     third = second + (together * size if folded else 0)
-    panel, sums, totals, piece = memory[:first], memory[first:second], memory[second:third], memory[third:]
+    panel, sums, totals, piece = memory, after(memory, first), after(memory, second), after(memory, third)
     out_at += first_panel * wide * to_lane
     row_step = _step(out_layout, to_row, result)
     # Where one block is all, and vectors of lanes lie side by side, sums are the results.
@@ -380,13 +379,13 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
                               chain, panel, together, room, pitch, blocks == 0)  # fmt: skip
                     blocks += 1
                     if blocks == folded:
-                        _fold(totals, sums, added)
+                        _fold(totals, sums, together * size, added)
                         blocks, added = 0, True
     if straight:
         return
     if added:
         if blocks:
-            _fold(totals, sums, added)
+            _fold(totals, sums, together * size, added)
         sums = totals
     for k in range(together):
         lane = (first_panel + k) * wide
@@ -407,9 +406,9 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
 
 
 @jit.inline
-def _fold(totals, sums, added):  # type: ignore[no-untyped-def]
-    """Add sums to the totals, or begin these."""
-    for i in range(0, len(totals), width_of(totals)):
+def _fold(totals, sums, count, added):  # type: ignore[no-untyped-def]
+    """Add ``count`` sums to the totals, or begin these."""
+    for i in range(0, count, width_of(totals)):
         tile = load(sums, i, 1, COLUMNS)
         if added:
             add_to(tile, totals, i, 0)

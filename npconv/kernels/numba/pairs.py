@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit, planes
-from npconv.kernels.numba.integers import max, min, pair_table, table
+from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
 from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
 from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.slab import copy_numbers
 from npconv.kernels.numba.taps import store_pairs
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
-from npconv.kernels.numba.vector import activated, add_column, starts_at, starts_from
+from npconv.kernels.numba.vector import activated, add_column, starts_from
 from npconv.problem import ConvProblem
 
 PAIR = 2
@@ -112,7 +112,7 @@ def _tile(pairs: int, kind: str) -> Any:
     def multiply(  # type: ignore[no-untyped-def]
         out, lines, pair, room, filters, first, slivers, places, sizes, bias, k, epilogue, image, limits
     ):
-        rows_at, lines_at = starts_from(first, sizes[2], rows), starts_at(lines, pair, pairs)
+        rows_at, lines_at = starts_from(first, sizes[2], rows), tuple_of(lines, pair, pairs)
         wide = width_of(out)
         room_at = starts_from(np.int64(0), PAIR * wide, pairs)
         for n in range(len(places)):
@@ -155,14 +155,14 @@ def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout
     task, z = divmod(task, grid[3])
     task, part = divmod(task, grid[2])
     n, group = divmod(task, grid[1])
-    (channels, filters, slivers), (positions, share, chain), (deep, down, groups) = sizes
+    (channels, filters, slivers), (positions, share, chain), (deep, down, groups) = triples(sizes, 0, 3)
     wide, columns = width_of(x), x_layout[7]
     begin, end = block * share, min((block + 1) * share, positions)  # pixels
     first_pair = part * (filters // PAIR) // grid[2]
     count = PAIR * ((part + 1) * (filters // PAIR) // grid[2] - first_pair)
     k = group * filters + PAIR * first_pair
-    fill, scratch = scratch[: slivers * channels * wide], scratch[slivers * channels * wide :]
-    room, scratch = scratch[: ROWS * wide], scratch[ROWS * wide :]
+    fill, scratch = scratch, after(scratch, slivers * channels * wide)
+    room, scratch = scratch, after(scratch, ROWS * wide)
     if turned[0]:
         filters_of, first = scratch, np.int64(0)
         turn_filters(filters_of, weights, k, groups * filters, count, channels, PAIR)
@@ -190,7 +190,7 @@ def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout
     tiles, least, higher = share_out(count, PAIR)
     cutting = x_layout[4] == 1 and end - begin >= wide and PAIR * (least + (higher > 0)) == ROWS
     for sliver in range(0, many, some):
-        those, these = places[sliver : min(sliver + some, many)], pixels[sliver : min(sliver + some, many)]
+        those, these = part_of(places, sliver, min(some, many - sliver)), after(pixels, sliver)
         if not cutting:
             cut_planes(fill, those, these, channels, fill, np.int64(0), these, x, start, x_layout, end - begin)
         pair, at = 0, first

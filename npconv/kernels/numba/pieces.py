@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, rows, slab
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.product import multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
@@ -124,7 +124,9 @@ def _kernel(m: int) -> jit.Kernel:
 
     def block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, layout, sizes, slabs):  # type: ignore[no-untyped-def]
         """Compute a panel of filters for some channels."""
-        (images, y_step, x_step), (channels, share, filters), (down, across, _), (rows, columns, together), _ = sizes
+        (images, y_step, x_step), (channels, share, filters), (down, across, _), (rows, columns, together), _ = triples(
+            sizes, 0, 5
+        )
         part, panel = divmod(task, -(-filters // width_of(x)))
         begin = part * share
         channels = min(share, channels - begin)
@@ -140,9 +142,8 @@ def _kernel(m: int) -> jit.Kernel:
         fourth = (third + n * n * room * channels + line) // line * line
         fifth = (fourth + n * n * room * wide + line) // line * line
         sixth = (fifth + n * n * channels * wide + line) // line * line
-        piece, kernel_piece = memory[:second], memory[second:third]
-        points, kernel_points_, sums = memory[third:fourth], memory[fourth:fifth], memory[fifth:sixth]
-        result = memory[sixth:]
+        piece, kernel_piece, points = memory, after(memory, second), after(memory, third)
+        kernel_points_, sums, result = after(memory, fourth), after(memory, fifth), after(memory, sixth)
         fresh = True
         step = (1, y_step, x_step)
         for group in range(0, images * y_step * x_step, together):

@@ -12,7 +12,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min, part_of, tuple_of
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
@@ -24,7 +24,6 @@ from npconv.kernels.numba.vector import (
     lanes_of,
     multiply_add,
     prefetch,
-    starts_at,
     starts_from,
     store,
     zeros,
@@ -83,7 +82,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
                 total = add(total, tile)
                 tile = zeros(piece, rows, columns)
                 end += chain
-            one, two = starts_at(offsets, element, 2) if in_planes else (np.int64(0), wide)
+            one, two = tuple_of(offsets, element, 2) if in_planes else (np.int64(0), wide)
             if cutting:
                 copy(piece, source, x, origin)
                 for line in range(LINES):
@@ -102,7 +101,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
         if pairs < elements:
             if cutting:
                 copy(piece, source, x, origin)
-            last = starts_at(offsets, pairs, 1)[0] if in_planes else np.int64(0)
+            last = tuple_of(offsets, pairs, 1)[0] if in_planes else np.int64(0)
             tile = multiply_add(tile, filters, rows_at, i, piece, source + last)
         return add(total, tile)
 
@@ -171,7 +170,7 @@ def multiply_planes(  # type: ignore[no-untyped-def]
         for n in range(number):
             pixel = min(n * wide, pixels - wide) if straight or within else n * wide
             places[n, 0], places[n, 1] = begin + pixel, pixel if straight else n * wide
-        some = places[:number]
+        some = part_of(places, 0, number)
         if rows == 4:
             _four(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
         elif rows == 3:
@@ -276,7 +275,7 @@ def cut_slab(slivers, places, pixels, elements, piece, begin, offsets, x, start,
     """
     wide = width_of(slivers)
     for element in range(elements):
-        source = begin + starts_at(offsets, element, 1)[0]
+        source = begin + tuple_of(offsets, element, 1)[0]
         for n in range(len(places)):
             copy(slivers, places[n, 0] + element * wide, piece, source + pixels[n])
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.moves import BLOCK, copy_pairs, merge_pairs, move, transpose
 from npconv.kernels.numba.slab import copy_numbers, copy_spaced, inside
 from npconv.kernels.numba.vector import lanes_of

@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product
-from npconv.kernels.numba.integers import max, min, pair_table, table
+from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
     FEWEST,
@@ -380,7 +380,7 @@ def _unloads(plan: Plan, layout: np.ndarray) -> bool:
 @jit.Kernel
 def _gather(task, x, out, layout, sizes):  # type: ignore[no-untyped-def]
     """Put the pixels of a channel that a stride meets side by side."""
-    channels, depth, height, width, z_stride, y_stride, x_stride = sizes
+    channels, depth, height, width, z_stride, y_stride, x_stride = tuple_of(sizes, 0, 7)
     n, c = divmod(task, channels)
     at, step = task * depth * height * width, x_stride * layout[4]
     for z in range(depth):
@@ -412,7 +412,7 @@ def _in_planes(  # type: ignore[no-untyped-def]
         taps = elements // all_of_them
         multiply_planes(
             result, at + phase * count * pitch, pitch, weights, weight + k * elements + first * taps, count, piece,
-            begin, positions, straight, within, places, offsets[first_offset:],
+            begin, positions, straight, within, places, after(offsets, first_offset),
             (chain, some * taps, elements), bias, k, epilogue, first == 0, first + some == all_of_them,
         )  # fmt: skip
         weight += len(bias) * elements
@@ -428,7 +428,8 @@ def _slivers(whole: bool) -> Any:
     ):  # fmt: skip
         wide = width_of(x)
         for first in range(0, len(pixels), slivers):
-            some = places[first : min(first + slivers, len(pixels))]
+            some = part_of(places, first, min(slivers, len(pixels) - first))
+            their_pixels = after(pixels, first)
             weight = first_offset = np.int64(0)  # where the filters of a convolution begin, and its offsets
             for phase in range(len(sums)):
                 elements, chain, cut_before = sums[phase]
@@ -441,13 +442,13 @@ def _slivers(whole: bool) -> Any:
                         to_channel = x_layout[1]
                     else:
                         cut(
-                            fill, some, pixels[first : first + len(some)], elements, piece, begin,
-                            offsets[first_offset:], x, start, x_layout, positions,
+                            fill, some, their_pixels, elements, piece, begin,
+                            after(offsets, first_offset), x, start, x_layout, positions,
                         )  # fmt: skip
                 begin_with = np.int64(0) if turned else weight + k * elements
                 multiply_slivers(
                     result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
-                    (chain, elements), bias, k, epilogue, (x, start, pixels[first : first + len(some)], to_channel),
+                    (chain, elements), bias, k, epilogue, (x, start, their_pixels, to_channel),
                 )  # fmt: skip
                 weight += len(bias) * elements
                 first_offset += elements
@@ -473,18 +474,20 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         task, z = divmod(task, grid[3])
         task, part = divmod(task, grid[2])
         n, first_group = divmod(task, grid[1])
-        stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = sizes[:8]
+        stride, (depth_step, down, across), before, window, block, (channels, filters, plane), others, cut = triples(
+            sizes, 0, 8
+        )
         groups, together, all_rows = others
-        some, pointwise, _ = sizes[8]
+        ((some, pointwise, _),) = triples(sizes, 8, 1)
         first_group *= together
         together = min(together, groups - first_group)
         first_filter = part * filters // grid[2]
         count = (part + 1) * filters // grid[2] - first_filter  # of each group
-        sums = sizes[9:]
+        sums = after(sizes, 9)
         merged = 2 if all_rows or len(sums) > 1 else 1
         row, column = vertical * block[1], horizontal * block[2]
         rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
-        phases = offsets[len(offsets) - down - across :]
+        phases = after(offsets, len(offsets) - down - across)
         slivers, longest = cut[0], max(sums[0, 0], sums[len(sums) - 1, 0])  # of one convolution, or two
         size = some * window[0] * down * across * plane
         wide = width_of(x)
@@ -504,12 +507,12 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         to_element = cut[2]
         if to_element:
             room = -(-count * longest // wide) * wide
-            filters_of, scratch = scratch[:room], scratch[room:]
+            filters_of, scratch = scratch, after(scratch, room)
             turn(filters_of, weights, first_filter, to_element, count, longest, 1)
         else:
             filters_of = weights
-        fill, scratch = scratch[: slivers * longest * wide], scratch[slivers * longest * wide :]
-        piece, result = scratch[: at_once * size + spare], scratch[at_once * size + spare :]
+        fill, scratch = scratch, after(scratch, slivers * longest * wide)
+        piece, result = scratch, after(scratch, at_once * size + spare)
         # Of each sliver, the first pixel and the place of its results.
         each = -(-columns // wide) if by_rows else 1
         many = rows * each if by_rows else -(-positions // wide)

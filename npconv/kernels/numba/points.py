@@ -16,7 +16,7 @@ from npconv.kernels.filtering import Filtering
 from npconv.kernels.numba import jit, slab
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.folding import filter_to_points
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import filtering, transform, transform_and_add

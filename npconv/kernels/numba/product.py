@@ -22,7 +22,7 @@ import numpy as np
 
 from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.blocking import ELEMENTS
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, blank, copy, move, transpose
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
@@ -33,7 +33,6 @@ from npconv.kernels.numba.vector import (
     lanes_of,
     multiply_add,
     prefetch,
-    starts_at,
     starts_from,
     store,
     zeros,
@@ -191,7 +190,7 @@ def pieces_of(task, sizes):  # type: ignore[no-untyped-def]
 @jit.inline
 def _place(panel, piece, wide, sizes):  # type: ignore[no-untyped-def]
     """Return a piece's first channel, its number of channels and of filters, and where its weight begins."""
-    number, _, channels, filters, _, _, start, to_filter, to_channel = sizes[:9]
+    number, _, channels, filters, _, _, start, to_filter, to_channel = tuple_of(sizes, 0, 9)
     g, k = divmod(panel, number)
     channel = piece * sizes[15]
     start += (g * filters + k * wide) * to_filter + channel * to_channel
@@ -268,7 +267,7 @@ def _height(rows):  # type: ignore[no-untyped-def]
 
     def multiply(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
         wide = width_of(result)
-        begins = starts_at(starts, pixel, rows)
+        begins = tuple_of(starts, pixel, rows)
         tile = zeros(result, rows, COLUMNS)
         total, end = tile, first + chain * wide
         for run in range(len(runs)):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npconv.kernels.numba import buffers, jit
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import copy_numbers
 from npconv.problem import ConvProblem
@@ -86,7 +86,7 @@ def dealt(weight: np.ndarray, groups: int, places: np.ndarray) -> np.ndarray:
 @jit.Kernel
 def _deal(task, numbers, ordered, sizes, places):  # type: ignore[no-untyped-def]
     """Deal out the taps of some channels of all filters of their group."""
-    filters, channels, taps = sizes
+    filters, channels, taps = tuple_of(sizes, 0, 3)
     g, block = divmod(task, -(-channels // BLOCK))
     begin, end = block * BLOCK, min(block * BLOCK + BLOCK, channels)
     for k in range(filters):
@@ -101,7 +101,7 @@ def _deal(task, numbers, ordered, sizes, places):  # type: ignore[no-untyped-def
 @jit.Kernel
 def _swap(task, numbers, ordered, sizes):  # type: ignore[no-untyped-def]
     """Copy the taps of a channel of all filters of its group."""
-    filters, channels, taps = sizes
+    filters, channels, taps = tuple_of(sizes, 0, 3)
     g, c = divmod(task, channels)
     source, at = (g * filters * channels + c) * taps, task * filters * taps
     for _ in range(filters):
@@ -113,7 +113,9 @@ def _swap(task, numbers, ordered, sizes):  # type: ignore[no-untyped-def]
 @jit.Kernel
 def _some(task, numbers, ordered, sizes):  # type: ignore[no-untyped-def]
     """Copy the filters of a block."""
-    filters, channels, depth, height, width, to_filter, to_channel, to_plane, to_line, to_tap, first = sizes
+    filters, channels, depth, height, width, to_filter, to_channel, to_plane, to_line, to_tap, first = tuple_of(
+        sizes, 0, 11
+    )
     taps = depth * height * width
     begin = task * BLOCK
     if to_filter == 1 and taps == 1 and channels >= BLOCK and begin + BLOCK <= filters:

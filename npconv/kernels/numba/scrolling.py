@@ -15,7 +15,7 @@ import itertools
 from typing import Any, NamedTuple
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.taps import kept_numbers, multiply_kept
 from npconv.kernels.numba.tile import REGISTERS
 from npconv.kernels.numba.vector import (

@@ -20,7 +20,7 @@ from npconv.kernels import host
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.moves import (
     BLOCK,
     blank,

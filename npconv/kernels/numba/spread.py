@@ -20,7 +20,7 @@ import numpy as np
 
 from npconv.kernels import activation, host, packed
 from npconv.kernels.numba import blocking, jit
-from npconv.kernels.numba.integers import max, min, pair_table
+from npconv.kernels.numba.lean import after, max, min, pair_table, triples
 from npconv.kernels.numba.slab import copy_numbers, flat
 from npconv.kernels.numba.taps import kept_numbers, spread_rows, store_merged
 from npconv.kernels.numba.tile import VECTOR_BYTES
@@ -132,13 +132,13 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
         task, part = divmod(task, grid[3])
         task, z = divmod(task, grid[2])
         n, group = divmod(task, grid[1])
-        pads, (share, together, channels) = sizes
+        pads, (share, together, channels) = triples(sizes, 0, 2)
         lanes = lanes_of(x)
         height, width = x_layout[6], x_layout[7]
         tall, wide = out_layout[6], out_layout[7]
         shift, pairs = pads[2] // 2, -(-wide // 2)
         room = before + lanes + behind
-        merged, copied = scratch[: 2 * stride * lanes], scratch[2 * stride * lanes :]
+        merged, copied = scratch, after(scratch, 2 * stride * lanes)
         lines, others = pair_table(number), pair_table(number)
         for c in range(group * together, min((group + 1) * together, channels)):
             plane = n * x_layout[0] + c * x_layout[1] + z * x_layout[2]

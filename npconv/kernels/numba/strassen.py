@@ -44,7 +44,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import max, min, table
+from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_near, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.vector import (
@@ -128,7 +128,7 @@ def _sum_filters(task, panels, factors, sums, sizes):  # type: ignore[no-untyped
     Of an odd number of panels, the one in the middle is in both halves. Differences are sums with the negative factor:
     products with a power of two are exact.
     """
-    channels, number, pairs, parts = sizes
+    channels, number, pairs, parts = tuple_of(sizes, 0, 4)
     pair, part = divmod(task, parts)
     half, wide = channels // 2, width_of(sums)
     step, one = half * wide, starts_from(np.int64(0), 0, 1)
@@ -262,7 +262,7 @@ def _block(task, memory, x, weights, scale, bias, out, x_layout, epilogue, out_l
     vertical, horizontal = divmod(order[place], grid[4])
     task, z = divmod(task, grid[2])
     image, part = divmod(task, grid[1])
-    stride, before, block, (channels, filters, parts), (whole, _, _) = sizes
+    stride, before, block, (channels, filters, parts), (whole, _, _) = triples(sizes, 0, 5)
     row, column = vertical * block[1], horizontal * block[2]
     rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
     origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
@@ -273,7 +273,7 @@ def _block(task, memory, x, weights, scale, bias, out, x_layout, epilogue, out_l
     second = (4 * half * share + line - 1) // line * line
     third = second + (7 * half * to_second + LEAST_ROWS * share + line - 1) // line * line
     fourth = third + (7 * half + SPARE) * wide
-    piece, sums, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
+    piece, sums, products, result = memory, after(memory, second), after(memory, third), after(memory, fourth)
     # Pixels without padding, their channels side by side, are read where they are. The last one may be there twice.
     in_place = whole > 0 and x_layout[1] == 1
     starts = table(2 * half)

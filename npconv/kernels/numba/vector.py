@@ -75,19 +75,6 @@ def filled(typing: Any, array: Any, i: Any, rows: Any, columns: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def starts_at(typing: Any, table: Any, i: Any, rows: Any) -> Any:
-    """Return ``table[i : i + rows]`` as a tuple: where each row's numbers begin; ``rows`` is a literal."""
-    number = rows.literal_value
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = pointer_to(context, builder, signature.args[0], arguments[0], arguments[1])
-        values = [builder.load(builder.gep(pointer, [ir.IntType(64)(row)])) for row in range(number)]
-        return context.make_tuple(builder, signature.return_type, values)
-
-    return types.containers.UniTuple(types.int64, number)(table, i, rows), code
-
-
-@intrinsic(prefer_literal=True)
 def starts_from(typing: Any, i: Any, step: Any, rows: Any) -> Any:
     """Return ``i, i + step, i + 2 * step, ...`` as a tuple: where each row's numbers begin; ``rows`` is a literal."""
     number = rows.literal_value

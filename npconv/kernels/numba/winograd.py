@@ -41,7 +41,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes, elements_of, pitch_of
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import max, min
+from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.points import (
     FILTERS,
     SUMS,
@@ -148,9 +148,11 @@ def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, 
     task, z = divmod(task, grid[2])
     task, those = divmod(task, grid[0])
     g, part = divmod(task, grid[1])
-    before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = sizes[:5]
-    between, filterings = sizes[5, 0], sizes[6:]
-    (n, down, across), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = filterings
+    before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = triples(
+        sizes, 0, 5
+    )
+    (n, down, across), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(sizes, 6, 6)
+    between = sizes[5, 0]
     row, column = vertical * share[1] * down, horizontal * share[2] * across
     first_place, end_place = those * together, min((those + 1) * together, images)
     tiles = np.int64(0)
@@ -167,7 +169,7 @@ def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, 
     step = apart(-(-(tiles * elements + max(wide - folded, 0)) // unit)) * unit
     third = second + n * step + -(-LEAST_ROWS * elements // unit) * unit
     fourth = (third + (n * tiles + SPARE) * wide + unit) // unit * unit
-    piece, points, products, result = memory[:second], memory[second:third], memory[third:fourth], memory[fourth:]
+    piece, points, products, result = memory, after(memory, second), after(memory, third), after(memory, fourth)
     tile = np.int64(0)
     for index in range(first_place, end_place):
         (image, lower, right), (rows, columns) = _place_of(index, sizes, out_layout, row, column)

@@ -18,7 +18,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes, pitch_of
 from npconv.kernels.numba import bands, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
-from npconv.kernels.numba.integers import min
+from npconv.kernels.numba.lean import after, min, triples, tuple_of
 from npconv.kernels.numba.points import (
     FILTERS,
     SUMS,
@@ -64,10 +64,10 @@ class Plan(NamedTuple):
 @jit.scratch_kernel
 def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ignore[no-untyped-def]
     """Transform some lines of some channels."""
-    x_layout, before, steps, z_stride = numbers[:8], numbers[8:11], numbers[11:14], numbers[14]
-    depth, segments, tile_rows, tile_columns, channels, planes = numbers[15:21]
-    first_line, end_line, together, width, step, between = numbers[21:27]
-    (n, _, _), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = filterings
+    x_layout, before, steps, z_stride = numbers, tuple_of(numbers, 8, 3), tuple_of(numbers, 11, 3), numbers[14]
+    depth, segments, tile_rows, tile_columns, channels, planes = tuple_of(numbers, 15, 6)
+    first_line, end_line, together, width, step, between = tuple_of(numbers, 21, 6)
+    (n, _, _), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(filterings, 0, 6)
     group, part = divmod(task, -(-channels // width))
     begin = part * width
     count = min(width, channels - begin)
@@ -87,9 +87,8 @@ def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ign
             before[2] + segment * tile_columns * x_pace * units[2] * steps[2] + right,
         )  # fmt: skip
         start = image * x_layout[0] + begin * x_layout[1]
-        pace = steps[0], steps[1], steps[2]
         slab.load_folded(
-            parts, piece, np.int64(0), between, x, x_layout, start, count, origin, pace, shape, units, folds, parted
+            parts, piece, np.int64(0), between, x, x_layout, start, count, origin, steps, shape, units, folds, parted
         )
         room = planes * width * folds_of_all
         to = part * n * step + (line - first_line) * tile_columns * room
@@ -106,8 +105,8 @@ def _products(  # type: ignore[no-untyped-def]
     task, memory, points, weights, packing, bias, out, numbers, epilogue, out_layout, sizes, filterings, parts
 ):
     """Compute a panel of filters for some lines."""
-    first_line, end_line, share, panels, width, step = numbers
-    (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = sizes
+    first_line, end_line, share, panels, width, step = tuple_of(numbers, 0, 6)
+    (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = triples(sizes, 0, 3)
     (n, down, across), folds = filterings[0], filterings[3, 1] * filterings[3, 2]
     section, panel = divmod(task, panels)
     first = first_line + section * share
@@ -121,8 +120,7 @@ def _products(  # type: ignore[no-untyped-def]
     second = ((n * room + SPARE) * wide + line) // line * line
     third = (second + down * tile_columns * across * wide + line) // line * line
     fourth = (third + n * pitch * wide + line) // line * line
-    products, result = memory[:second], memory[second:third]
-    packed, taps = memory[third:fourth], memory[fourth:]
+    products, result, packed, taps = memory, after(memory, second), after(memory, third), after(memory, fourth)
     portions, pieces = -(-channels // width), width // packing[15]
     for part in range(portions):
         begin, count = part * width, min(width, channels - part * width)
