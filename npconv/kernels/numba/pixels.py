@@ -8,12 +8,16 @@ other. Long sums are cut into chains, as `npconv.kernels.summation` tells.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
-from npconv.kernels.numba.lean import max, min, part_of, tuple_of
+from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.lean import max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
+from npconv.kernels.numba.plane_slab import OTHERS
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
@@ -123,31 +127,49 @@ def _tile(rows, columns, kind):  # type: ignore[no-untyped-def]
     return jit.specialised(multiply, rows, columns, kind, within=True)
 
 
-def _tile_of_planes(rows, columns):  # type: ignore[no-untyped-def]
+_PLANES = "aiiaianiniiiaiaii"
+_multiply_planes = calling(_PLANES)
+
+
+def _tile_of_planes(rows: int, columns: int) -> jit.Part:
     """Return the same for planes, of some channels or all: the first ones write results, the last ones finish them."""
     sums = summing(rows, columns, "planes")
 
-    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue, begins, ends):  # type: ignore[no-untyped-def]
-        rows_at = starts_from(first, sizes[2], rows)
-        sizes = (*sizes, np.int64(1))  # a filter's elements lie side by side, which the compiler shall know
-        for n in range(len(places)):
-            total, to = sums(filters, rows_at, piece, places[n, 0], offsets, sizes, (), n), at + places[n, 1]
+    def multiply(  # type: ignore[no-untyped-def]
+        result, at, pitch, filters, first, piece, places, count, offsets, chain, elements, apart, bias, k, epilogue,
+        begins, ends,
+    ):  # fmt: skip
+        rows_at = starts_from(first, apart, rows)
+        sizes = (chain, elements, apart, np.int64(1))  # elements lie side by side, which the compiler shall know
+        for n in range(count):
+            total, to = sums(filters, rows_at, piece, places[2 * n], offsets, sizes, (), n), at + places[2 * n + 1]
             total = add_column(total, bias, k) if begins else add_from(total, result, to, pitch)
             if ends and epilogue[0] != 0:
                 total = activated(total, epilogue)
             store(total, result, to, pitch)
 
-    return jit.specialised(multiply, rows, columns, within=True)
+    multiply.__name__ = multiply.__qualname__ = f"_multiply_planes-{rows}"
+    return jit.Part(multiply, _PLANES)
 
 
-_one, _two, _three, _four = (_tile_of_planes(rows, columns) for rows, columns in IN_PLANES.items())
+_OF_PLANES = {rows: _tile_of_planes(rows, columns) for rows, columns in IN_PLANES.items()}
 _cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, "slivers") for rows in range(LEAST_ROWS, ROWS + 1))
 _cutting_six = _tile(ROWS, COLUMNS, "cutting")
 
 
-@jit.specialised
+def tiles_of_planes(counts: Iterable[int]) -> tuple[jit.Part | None, ...]:
+    """Return the parts that `multiply_planes` calls for so many filters at once.
+
+    Most layers need one or two of the four. In one kernel, the four took 1.3 s to compile.
+    """
+    shares = {(count // -(-count // HIGHEST), count % -(-count // HIGHEST) > 0) for count in counts}
+    heights = {least + more for least, uneven in shares for more in range(uneven + 1)}
+    return tuple(part if rows in heights else None for rows, part in _OF_PLANES.items())
+
+
+@jit.inline
 def multiply_planes(  # type: ignore[no-untyped-def]
-    result, at, pitch, filters, first, count, piece, begin, pixels, straight, within, places, offsets, sizes,
+    parts, result, at, pitch, filters, first, count, piece, begin, pixels, straight, within, places, offsets, sizes,
     bias, k, epilogue, begins, ends,
 ):  # fmt: skip
     """Write the products of ``count`` filters with pixels to ``result[at:]``, a row of ``pitch`` numbers for each.
@@ -159,7 +181,7 @@ def multiply_planes(  # type: ignore[no-untyped-def]
     one row less. ``places`` is room for a pair of numbers for each vector of pixels.
 
     Sums of some channels are added to what is there, unless these ``begins`` the results; it is finished where it
-    ``ends`` them.
+    ``ends`` them. ``parts`` has those of `tiles_of_planes`, from `OTHERS` on.
     """
     tiles = -(-count // HIGHEST)
     least, higher = divmod(count, tiles)
@@ -170,15 +192,11 @@ def multiply_planes(  # type: ignore[no-untyped-def]
         for n in range(number):
             pixel = min(n * wide, pixels - wide) if straight or within else n * wide
             places[n, 0], places[n, 1] = begin + pixel, pixel if straight else n * wide
-        some = part_of(places, 0, number)
-        if rows == 4:
-            _four(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
-        elif rows == 3:
-            _three(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
-        elif rows == 2:
-            _two(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
-        else:
-            _one(result, at, pitch, filters, first, piece, some, offsets, sizes, bias, k, epilogue, begins, ends)
+        _multiply_planes(
+            parts[OTHERS + rows - 1],
+            (result, at, pitch, filters, first, piece, places, number, offsets, sizes[0], sizes[1], sizes[2], bias, k,
+             epilogue, np.int64(begins), np.int64(ends)),
+        )  # fmt: skip
         if within and ends and not straight and number * wide > pixels:  # the last tile, to where it belongs
             for row in range(at, at + rows * pitch, pitch):
                 for n in range(0, wide, lanes_of(result)):

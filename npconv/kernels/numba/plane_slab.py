@@ -287,7 +287,7 @@ _UNLOADS, _MERGES = jit.Part(_unload_planes, _UNLOAD), jit.Part(_merge_planes, _
 
 @lru_cache(maxsize=4096)
 def parts_of(
-    dtype: np.dtype[Any], load: str, others: tuple[jit.Part, ...] = (), unload: bool = True, merge: bool = False
+    dtype: np.dtype[Any], load: str, others: tuple[jit.Part | None, ...] = (), unload: bool = True, merge: bool = False
 ) -> np.ndarray:
     """Return where parts are, for kernels to call, those that are needed; and ``others``, from `OTHERS` on.
 

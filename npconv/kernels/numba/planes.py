@@ -53,6 +53,7 @@ from npconv.kernels.numba.pixels import (
     cut_slab,
     multiply_planes,
     multiply_slivers,
+    tiles_of_planes,
     turn_filters,
 )
 from npconv.kernels.numba.plane_slab import load_planes, loads, merge_planes, parts_of, unload_planes
@@ -345,7 +346,8 @@ def fixed(
         size = plan.shared // dtype.itemsize
         gather, x_layout = _gather.fixed(channels, size, threads, (x_layout, numbers)), layout
     load = "" if plan.kernel == "whole" else loads(x_layout, plan.sizes[0, 2])
-    parts = parts_of(epilogue.dtype, load, (), not plan.merges and _unloads(plan, out_layout), plan.merges)
+    unload = not plan.merges and _unloads(plan, out_layout)
+    parts = parts_of(epilogue.dtype, load, _tiles(plan), unload, plan.merges)
 
     def cut(sizes: np.ndarray, scratch: tuple[int, np.dtype[Any]]) -> Callable[..., None]:
         constants = x_layout, epilogue, out_layout, plan.grid, sizes, plan.offsets, parts
@@ -361,6 +363,14 @@ def fixed(
         (turned if weights.turned else in_rows)(x, weights.numbers, bias, out)
 
     return fill
+
+
+def _tiles(plan: Plan) -> tuple[jit.Part | None, ...]:
+    """Return the parts that multiply filters by planes."""
+    if plan.kernel != "planes":
+        return ()
+    filters, parts = int(plan.sizes[5, 1]), int(plan.grid[2])
+    return tiles_of_planes({(part + 1) * filters // parts - part * filters // parts for part in range(parts)})
 
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
@@ -401,7 +411,7 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
 
 @jit.specialised
 def _in_planes(  # type: ignore[no-untyped-def]
-    result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
+    parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
     pixels, places, positions, straight, bias, epilogue, channels,
 ):  # fmt: skip
     """Compute some filters of a group, or sums of some channels, that meet planes in the slab or where they are."""
@@ -411,8 +421,8 @@ def _in_planes(  # type: ignore[no-untyped-def]
         elements, chain, _ = sums[phase]
         taps = elements // all_of_them
         multiply_planes(
-            result, at + phase * count * pitch, pitch, weights, weight + k * elements + first * taps, count, piece,
-            begin, positions, straight, within, places, after(offsets, first_offset),
+            parts, result, at + phase * count * pitch, pitch, weights, weight + k * elements + first * taps, count,
+            piece, begin, positions, straight, within, places, after(offsets, first_offset),
             (chain, some * taps, elements), bias, k, epilogue, first == 0, first + some == all_of_them,
         )  # fmt: skip
         weight += len(bias) * elements
@@ -423,8 +433,8 @@ def _slivers(whole: bool) -> Any:
     """Return the function for filters of a group that meet slivers, cut from the slab or from whole planes."""
 
     def in_slivers(  # type: ignore[no-untyped-def]
-        result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
-        pixels, places, positions, straight, bias, epilogue, channels,
+        parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers,
+        fill, pixels, places, positions, straight, bias, epilogue, channels,
     ):  # fmt: skip
         wide = width_of(x)
         for first in range(0, len(pixels), slivers):
@@ -554,7 +564,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                     else:
                         source, source_at = piece, g * size
                     products(
-                        target, to, step, filters_of, to_element > 0, k, count, x, first_pixel, x_layout, source,
+                        parts, target, to, step, filters_of, to_element > 0, k, count, x, first_pixel, x_layout, source,
                         source_at, offsets, sums, slivers, fill, pixels, places, positions, straight, bias, epilogue,
                         (channel, now, channels, in_place),
                     )  # fmt: skip

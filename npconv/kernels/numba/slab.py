@@ -198,6 +198,18 @@ _load_pixels, _load_even = _loading(1), _loading(2)
 @jit.inline
 def load_line(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
     """Copy pixels of a row, the channels of each side by side, ``pitch`` numbers apart."""
+    blocks = to_channel != 1 and pixels >= BLOCK and channels >= BLOCK
+    if blocks and to_pixel == 1:
+        _load_pixels(slab, i, pitch, numbers, at, channels, pixels, to_channel)
+    elif blocks and to_pixel == 2:  # at stride 2: 128 channels at 112² so take 10 % less
+        _load_even(slab, i, pitch, numbers, at, channels, pixels, to_channel)
+    else:
+        _load_few(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel)
+
+
+@jit.inline
+def _load_few(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
+    """Do the same with channels that are few, or lie side by side."""
     if pitch == channels and (to_channel == 1 or channels == 1) and to_pixel == channels:
         copy_numbers(slab, i, numbers, at, pixels * channels)
     elif pitch == 1:
@@ -205,35 +217,32 @@ def load_line(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixe
     elif to_channel == 1:
         for x in range(pixels):
             copy_numbers(slab, i + x * pitch, numbers, at + x * to_pixel, channels)
-    elif to_pixel == 1 and pixels >= BLOCK and channels >= BLOCK:
-        _load_pixels(slab, i, pitch, numbers, at, channels, pixels, to_channel)
-    elif to_pixel == 2 and pixels >= BLOCK and channels >= BLOCK:  # at stride 2: 128 channels at 112² so take 10 % less
-        _load_even(slab, i, pitch, numbers, at, channels, pixels, to_channel)
     elif to_pixel == 1 and channels == pitch == 3:
         _load_colours(slab, i, numbers, at, pixels, to_channel)
-    elif pitch > channels:
-        for c in range(channels):
-            for x in range(pixels):
-                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x * to_pixel)
     else:
-        for x in range(pixels):
-            for c in range(channels):
-                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x * to_pixel)
+        _load_each(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel)
 
 
 @jit.inline
 def _load_side_by_side(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
-    """Copy pixels of a row that lie side by side, each channel by itself."""
+    """Do the same with pixels that lie side by side, and channels that do not."""
     if pixels >= BLOCK and channels >= BLOCK:
         _load_pixels(slab, i, pitch, numbers, at, channels, pixels, to_channel)
-    elif pitch > channels:
+    else:
+        _load_each(slab, i, pitch, numbers, at, channels, pixels, to_channel, np.int64(1))
+
+
+@jit.inline
+def _load_each(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
+    """Do the same number by number: channel by channel where these are parts of a pixel."""
+    if pitch > channels:
         for c in range(channels):
             for x in range(pixels):
-                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x)
+                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x * to_pixel)
     else:
         for x in range(pixels):
             for c in range(channels):
-                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x)
+                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x * to_pixel)
 
 
 @jit.inline
@@ -310,14 +319,17 @@ def _loading_slab(load_line, kind):  # type: ignore[no-untyped-def]
 
 
 LOAD, UNLOAD, OTHERS = range(3)
-_LOADS = {"rows": _loading_slab(_load_side_by_side, "rows"), "any": _loading_slab(load_line, "any"), "": None}
+_LOADS = {
+    kind: kind and _loading_slab(load_one, kind)
+    for kind, load_one in {"rows": _load_side_by_side, "few": _load_few, "any": load_line, "": None}.items()
+}
 _UNLOADS = jit.Part(_unload_slab, _UNLOAD)
 
 
 def parts_of(dtype: np.dtype[Any], load: str, others: tuple[jit.Part, ...] = ()) -> np.ndarray:
     """Return where `load` and `unload` are, for kernels to call, and ``others`` behind them, from `OTHERS` on.
 
-    What is loaded are ``"rows"`` of pixels as `loads` tells, ``"any"`` pixels, or none.
+    What is loaded are ``"rows"`` of pixels or ``"few"`` channels, as `loads` tells, ``"any"`` pixels, or none.
 
     They are parts, as each kernel that has them took a second longer to compile: `direct` after `winograd4` 6.2 s, and
     takes 5.1.
@@ -327,7 +339,9 @@ def parts_of(dtype: np.dtype[Any], load: str, others: tuple[jit.Part, ...] = ())
 
 def loads(layout: np.ndarray, step: int, channels: int) -> str:
     """Return what is loaded of an image's channels, pixels ``step`` apart: to load any takes a second to compile."""
-    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 and channels >= BLOCK else "any"
+    if channels < BLOCK:
+        return "few"
+    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 else "any"
 
 
 @jit.inline
