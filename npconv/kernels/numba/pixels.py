@@ -39,7 +39,7 @@ IN_PLANES = {1: 8, 2: 4, 3: 2, 4: 2}
 Higher tiles do not pay: a table, six filters and their elements take more registers than there are."""
 
 LEAST_ROWS = 4
-"""Filters of the lowest tile that meets slivers; each height takes half a second to compile."""
+"""Filters of the lowest tile that meets slivers."""
 
 FEWEST = 8
 """Filters that can be cut into tiles of 4 to 6, as all greater numbers can."""
@@ -112,19 +112,28 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
     return jit.specialised(sums, rows, columns, kind, within=True)
 
 
-def _tile(rows, columns, kind):  # type: ignore[no-untyped-def]
-    """Return the product of ``rows`` filters with all pixels, ``columns`` vectors of them at a time: see `summing`."""
-    sums = summing(rows, columns, kind)
+_SLIVERS = "aiiaianiiiiiaiaaini"
+_multiply_tile = calling(_SLIVERS)
 
-    def multiply(result, at, pitch, filters, first, piece, places, offsets, sizes, bias, k, epilogue, image):  # type: ignore[no-untyped-def]
-        rows_at = starts_from(first, sizes[2], rows)
-        for n in range(len(places)):
-            total = add_column(sums(filters, rows_at, piece, places[n, 0], offsets, sizes, image, n), bias, k)
+
+def _tile(rows: int, kind: str) -> jit.Part:
+    """Return the product of ``rows`` filters with all slivers: see `summing`."""
+    sums = summing(rows, COLUMNS, kind)
+
+    def multiply(  # type: ignore[no-untyped-def]
+        result, at, pitch, filters, first, slivers, places, count, chain, elements, apart, to_element, bias, k,
+        epilogue, x, start, pixels, to_channel,
+    ):  # fmt: skip
+        rows_at, sizes = starts_from(first, apart, rows), (chain, elements, apart, to_element)
+        image = x, start, pixels, to_channel
+        for n in range(count):
+            total = add_column(sums(filters, rows_at, slivers, places[2 * n], (), sizes, image, n), bias, k)
             if epilogue[0] != 0:
                 total = activated(total, epilogue)
-            store(total, result, at + places[n, 1], pitch)
+            store(total, result, at + places[2 * n + 1], pitch)
 
-    return jit.specialised(multiply, rows, columns, kind, within=True)
+    multiply.__name__ = multiply.__qualname__ = f"_multiply_{kind}-{rows}"
+    return jit.Part(multiply, _SLIVERS)
 
 
 _PLANES = "aiiaianiniiiaiaii"
@@ -153,8 +162,8 @@ def _tile_of_planes(rows: int, columns: int) -> jit.Part:
 
 
 _OF_PLANES = {rows: _tile_of_planes(rows, columns) for rows, columns in IN_PLANES.items()}
-_cut_four, _cut_five, _cut_six = (_tile(rows, COLUMNS, "slivers") for rows in range(LEAST_ROWS, ROWS + 1))
-_cutting_six = _tile(ROWS, COLUMNS, "cutting")
+_OF_SLIVERS = {rows: _tile(rows, "slivers") for rows in range(LEAST_ROWS, ROWS + 1)}
+_CUTTING = _tile(ROWS, "cutting")
 
 
 def tiles_of_planes(counts: Iterable[int]) -> tuple[jit.Part | None, ...]:
@@ -162,9 +171,21 @@ def tiles_of_planes(counts: Iterable[int]) -> tuple[jit.Part | None, ...]:
 
     Most layers need one or two of the four. In one kernel, the four took 1.3 s to compile.
     """
-    shares = {(count // -(-count // HIGHEST), count % -(-count // HIGHEST) > 0) for count in counts}
-    heights = {least + more for least, uneven in shares for more in range(uneven + 1)}
+    heights = _heights(counts, HIGHEST)
     return tuple(part if rows in heights else None for rows, part in _OF_PLANES.items())
+
+
+def tiles_of_slivers(counts: Iterable[int], whole: bool) -> tuple[jit.Part | None, ...]:
+    """Return the parts that `multiply_slivers` calls for so many filters at once, of ``whole`` planes or of a slab."""
+    heights = _heights(counts, ROWS)
+    tiles = (part if rows in heights else None for rows, part in _OF_SLIVERS.items())
+    return *tiles, _CUTTING if whole and ROWS in heights else None
+
+
+def _heights(counts: Iterable[int], highest: int) -> set[int]:
+    """Return the heights of tiles, which are as high as the others or one row less."""
+    tiles = {count: -(-count // highest) for count in counts}
+    return {height for count, number in tiles.items() for height in (count // number, -(-count // number))}
 
 
 @jit.inline
@@ -222,30 +243,32 @@ def can_cut(count):  # type: ignore[no-untyped-def]
     return -(-count // tiles) == ROWS
 
 
+CUTTING = ROWS - LEAST_ROWS + 1
+"""The place of the tile that cuts slivers, behind the others."""
+
+
 @jit.inline
 def multiply_slivers(  # type: ignore[no-untyped-def]
-    result, at, pitch, filters, first, count, slivers, places, turned, sizes, bias, k, epilogue, image,
+    parts, result, at, pitch, filters, first, count, slivers, places, turned, sizes, bias, k, epilogue, image,
 ):  # fmt: skip
     """Do the same with slivers, for at least `FEWEST` filters, ``sizes`` being the chain and the elements of a filter.
 
     ``places`` are where each sliver begins and where its results belong, behind ``at``. The filters are as
     `turn_filters` has copied them if ``turned``, else one behind the other. The ``image`` is an array, where its pixels
     begin in it, the first one of each sliver, and how far apart channels are: if they are, slivers are cut first.
+    ``parts`` has those of `tiles_of_slivers`, from `OTHERS` on.
     """
-    chain, elements = sizes
+    (chain, elements), (x, start, pixels, to_channel) = sizes, image
     tiles, least, higher = share_out(count, 1)
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
-        all_sizes = (chain, elements, np.int64(1), rows) if turned else (chain, elements, elements, np.int64(1))
-        if tile == 0 and image[3] > 0:
-            _cutting_six(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue,
-                         image)  # fmt: skip
-        elif rows == 6:
-            _cut_six(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue, ())
-        elif rows == 5:
-            _cut_five(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue, ())
-        else:
-            _cut_four(result, at, pitch, filters, first, slivers, places, places, all_sizes, bias, k, epilogue, ())
+        which = CUTTING if tile == 0 and to_channel > 0 else rows - LEAST_ROWS
+        _multiply_tile(
+            parts[OTHERS + which],
+            (result, at, pitch, filters, first, slivers, places, np.int64(len(places)), chain, elements,
+             np.int64(1) if turned else elements, rows if turned else np.int64(1), bias, k, epilogue, x, start, pixels,
+             to_channel),
+        )  # fmt: skip
         at += rows * pitch
         first += rows * elements
         k += rows

@@ -54,6 +54,7 @@ from npconv.kernels.numba.pixels import (
     multiply_planes,
     multiply_slivers,
     tiles_of_planes,
+    tiles_of_slivers,
     turn_filters,
 )
 from npconv.kernels.numba.plane_slab import load_planes, loads, merge_planes, parts_of, unload_planes
@@ -366,11 +367,10 @@ def fixed(
 
 
 def _tiles(plan: Plan) -> tuple[jit.Part | None, ...]:
-    """Return the parts that multiply filters by planes."""
-    if plan.kernel != "planes":
-        return ()
+    """Return the parts that multiply filters by what they meet."""
     filters, parts = int(plan.sizes[5, 1]), int(plan.grid[2])
-    return tiles_of_planes({(part + 1) * filters // parts - part * filters // parts for part in range(parts)})
+    counts = {(part + 1) * filters // parts - part * filters // parts for part in range(parts)}
+    return tiles_of_planes(counts) if plan.kernel == "planes" else tiles_of_slivers(counts, plan.kernel == "whole")
 
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
@@ -457,7 +457,7 @@ def _slivers(whole: bool) -> Any:
                         )  # fmt: skip
                 begin_with = np.int64(0) if turned else weight + k * elements
                 multiply_slivers(
-                    result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
+                    parts, result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
                     (chain, elements), bias, k, epilogue, (x, start, their_pixels, to_channel),
                 )  # fmt: skip
                 weight += len(bias) * elements
