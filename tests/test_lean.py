@@ -72,3 +72,6 @@ def test_views(shape):
         behind, part = views(7, i, number)
         np.testing.assert_array_equal(behind, expected[i:])
         np.testing.assert_array_equal(part, expected[i : i + number])
+    line = numba.njit(lambda count: lean.flattened(make(count)))(7)
+    assert line.shape == (np.prod(shape),)
+    assert numba.njit(lambda array: lean.flattened(array)[-1])(expected) == expected[(-1,) * len(shape)]

@@ -331,7 +331,8 @@ class _Kept(FunctionCache):
     def has(self, kinds: tuple[Any, ...]) -> bool:
         """Whether a function for types of arguments is on disk, as far as can be told."""
         try:
-            return self._index_key(kinds, cpu_target.target_context.codegen()) in self._cache_file._load_index()
+            name = self._cache_file._load_index().get(self._index_key(kinds, cpu_target.target_context.codegen()))
+            return name is not None and Path(self._cache_file._data_path(name)).exists()
         except (OSError, EOFError, pickle.UnpicklingError):
             return False
 
@@ -396,6 +397,7 @@ def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
         except (EOFError, pickle.UnpicklingError) as error:
             warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
         if kinds not in compiled.overloads:
+            loading.in_whole(_refresh)
             compiled._cache = NullCache()
             compiled.compile(kinds)
 

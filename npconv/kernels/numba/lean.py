@@ -123,6 +123,20 @@ def part_of(typing: Any, array: Any, i: Any, count: Any) -> Any:
     return array(array, types.int64, types.int64), _view
 
 
+@intrinsic
+def flattened(typing: Any, array: Any) -> Any:
+    """Return an array, in C order, as one row."""
+    kind = types.Array(array.dtype, 1, "C")
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole = context.make_array(array)(context, builder, arguments[0])
+        view = context.make_array(kind)(context, builder)
+        populate_array(view, whole.data, [whole.nitems], [whole.itemsize], whole.itemsize, whole.meminfo, whole.parent)
+        return impl_ret_borrowed(context, builder, kind, view._getvalue())
+
+    return kind(array), code
+
+
 def _view(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Return an array, in C order, from an index on."""
     kind, i, counts = signature.return_type, arguments[1], arguments[2:]

@@ -15,7 +15,7 @@ import numpy as np
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.lean import max, min, tuple_of
+from npconv.kernels.numba.lean import flattened, max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
 from npconv.kernels.numba.plane_slab import OTHERS
 from npconv.kernels.numba.product import width_of
@@ -215,8 +215,8 @@ def multiply_planes(  # type: ignore[no-untyped-def]
             places[n, 0], places[n, 1] = begin + pixel, pixel if straight else n * wide
         _multiply_planes(
             parts[OTHERS + rows - 1],
-            (result, at, pitch, filters, first, piece, places, number, offsets, sizes[0], sizes[1], sizes[2], bias, k,
-             epilogue, np.int64(begins), np.int64(ends)),
+            (result, at, pitch, filters, first, piece, flattened(places), number, offsets, sizes[0], sizes[1], sizes[2],
+             bias, k, epilogue, np.int64(begins), np.int64(ends)),
         )  # fmt: skip
         if within and ends and not straight and number * wide > pixels:  # the last tile, to where it belongs
             for row in range(at, at + rows * pitch, pitch):
@@ -265,7 +265,7 @@ def multiply_slivers(  # type: ignore[no-untyped-def]
         which = CUTTING if tile == 0 and to_channel > 0 else rows - LEAST_ROWS
         _multiply_tile(
             parts[OTHERS + which],
-            (result, at, pitch, filters, first, slivers, places, np.int64(len(places)), chain, elements,
+            (result, at, pitch, filters, first, slivers, flattened(places), np.int64(len(places)), chain, elements,
              np.int64(1) if turned else elements, rows if turned else np.int64(1), bias, k, epilogue, x, start, pixels,
              to_channel),
         )  # fmt: skip
