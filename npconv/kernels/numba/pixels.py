@@ -169,7 +169,7 @@ _CUTTING = _tile(ROWS, "cutting")
 def tiles_of_planes(counts: Iterable[int]) -> tuple[jit.Part | None, ...]:
     """Return the parts that `multiply_planes` calls for so many filters at once.
 
-    Most layers need one or two of the four. In one kernel, the four took 1.3 s to compile.
+    Most layers need one or two of the four. The four took 1.5 s of a first call when each kernel had them all.
     """
     heights = _heights(counts, HIGHEST)
     return tuple(part if rows in heights else None for rows, part in _OF_PLANES.items())
