@@ -321,12 +321,12 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
         numbers = after(scratch, rows * columns * pitch_out)
         start = origin + low * to_channel
         if to_pixel == 1 and to_line == width:
-            load_line(numbers, np.int64(0), pitch_out, x, start, pitch_out, height * width, to_channel, to_pixel)
+            load_line(numbers, 0, pitch_out, x, start, pitch_out, height * width, to_channel, to_pixel)
         else:
             for y in range(height):
                 to = y * width * pitch_out
                 load_line(numbers, to, pitch_out, x, start + y * to_line, pitch_out, width, to_channel, to_pixel)
-        origin, to_pixel, to_line = np.int64(0), pitch_out, width * pitch_out
+        origin, to_pixel, to_line = 0, pitch_out, width * pitch_out
     products = kernel[0] * kernel[1] * kernel[2] * taps
     # What neighbours in a row of taps, or without one neighbouring results, are apart.
     between = dilation[2] if taps > 1 else stride[2]
@@ -355,7 +355,7 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
         if straight:
             target, to, next_pixel = out, at, out_layout[4]
         else:
-            target, to, next_pixel = scratch, (y * columns * pitch_out if turned else np.int64(0)), pitch_out
+            target, to, next_pixel = scratch, (y * columns * pitch_out if turned else 0), pitch_out
         _compute_row(
             parts[0],
             (target, to, next_pixel, numbers, origin, to_pixel, before[2] + column * stride[2], stride[2], columns,
@@ -363,13 +363,11 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
              weights, bias, epilogue),
         )  # fmt: skip
         if not straight and turned == 0:
-            unload_line(out, at, out_layout[1], out_layout[4], channels, columns, scratch, np.int64(0), channels)
+            unload_line(out, at, out_layout[1], out_layout[4], channels, columns, scratch, 0, channels)
     if turned:
         at = n * out_layout[0] + low * out_layout[1]
         if rows == 1 or out_layout[3] == columns * out_layout[4]:
-            unload_line(
-                out, at, out_layout[1], out_layout[4], pitch_out, rows * columns, scratch, np.int64(0), pitch_out
-            )
+            unload_line(out, at, out_layout[1], out_layout[4], pitch_out, rows * columns, scratch, 0, pitch_out)
         else:
             for y in range(rows):
                 line, to = y * columns * pitch_out, at + y * out_layout[3]

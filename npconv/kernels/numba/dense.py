@@ -122,13 +122,13 @@ def _rows_of_filters(memory, second, first, count, weights, sizes):  # type: ign
     lanes = lanes_of(memory)
     whole = products // lanes * lanes
     ends = after(memory, second + (batch + 1) * pitch)
-    clear(ends, np.int64(0), FILTERS * lanes)
-    apart, step = (products, FILTERS) if filters >= FILTERS else (np.int64(0), 1)
+    clear(ends, 0, FILTERS * lanes)
+    apart, step = (products, FILTERS) if filters >= FILTERS else (0, 1)
     for tile in range(0, count, step):
         k = first + tile
         if filters >= FILTERS:
             k = min(k, filters - FILTERS)  # the last tile overlaps the one before
-        begins, of_ends = starts_from(k * products, apart, FILTERS), starts_from(np.int64(0), lanes, FILTERS)
+        begins, of_ends = starts_from(k * products, apart, FILTERS), starts_from(0, lanes, FILTERS)
         if whole < products:
             for row in range(FILTERS):
                 copy_numbers(ends, row * lanes, weights, k * products + row * apart + whole, products - whole)
@@ -140,7 +140,7 @@ def _rows_of_filters(memory, second, first, count, weights, sizes):  # type: ign
                     part = multiply_add_rows(part, weights, begins, e, memory, n * room + e)
                 total = add(total, part)
             if whole < products:
-                total = multiply_add_rows(total, ends, of_ends, np.int64(0), memory, n * room + whole)
+                total = multiply_add_rows(total, ends, of_ends, 0, memory, n * room + whole)
             store_sums(total, memory, second + n * pitch + lead + k - first)
 
 
@@ -152,7 +152,7 @@ def _vectors_of_filters(memory, second, first, count, weights, sizes):  # type: 
     for tile in range(0, count, wide):
         k = min(first + tile, filters - wide)
         for n in range(batch):
-            image = starts_from(n * room, np.int64(0), 1)
+            image = starts_from(n * room, 0, 1)
             total = zeros(memory, 1, FILTERS)
             for begin in range(0, products, chain):
                 part = zeros(memory, 1, FILTERS)

@@ -304,13 +304,13 @@ def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool
             # A division takes as long as a vector of results.
             origin, k = begin + (f if multiplier == 1 else f // multiplier) * next_plane, first + f
             for residue in range(min(jump, rows)):
-                count, done = rows if jump == 1 else -(-(rows - residue) // jump), np.int64(0)
+                count, done = rows if jump == 1 else -(-(rows - residue) // jump), 0
                 to, y = at + f * to_plane + residue * to_row, top + residue * stride[0]
                 if tall:  # noqa: SIM102 - what is behind a constant is left out, and not compiled
                     if count >= MANY and not wide:
                         done = min((count + MANY - 1 - ROWS) // MANY * MANY, count)  # few others are left for less
                         many(
-                            out, to, jump * to_row, x, origin, line, blank, y, jump, height, np.int64(0), done,
+                            out, to, jump * to_row, x, origin, line, blank, y, jump, height, 0, done,
                             columns, long, apart, left, span, width, masks, weights, k * products, bias, k, epilogue,
                         )  # fmt: skip
                 if count >= ROWS:
@@ -354,13 +354,13 @@ def _straight_block(  # type: ignore[no-untyped-def]
     lined = out_layout[4] == 1
     long = lined and columns >= lanes
     closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
-    straight = end * multiplier if long else end * multiplier - 1 if closed else np.int64(0)
+    straight = end * multiplier if long else end * multiplier - 1 if closed else 0
     room = -(-columns // lanes) * lanes
     beyond = left + room * pace[2] + span[2]  # the columns that vectors read end there
     pitch = rows * room
     row_end = pace[2] * (room + 1) + span[2]
     blank, scratch = scratch, after(scratch, row_end)
-    clear(blank, np.int64(0), row_end)
+    clear(blank, 0, row_end)
     masks, scratch = scratch, after(scratch, across * room)
     for vector in range(room // lanes):
         x0 = min(vector * lanes, columns - lanes) if long else vector * lanes
@@ -400,13 +400,13 @@ def _straight_block(  # type: ignore[no-untyped-def]
             _compute_rows(
                 parts[OTHERS],
                 (out, at, out_layout[1], out_layout[3], numbers, origin, next_plane, line, blank, top, dilation, height,
-                 rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, np.int64(0), written, k,
+                 rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, 0, written, k,
                  multiplier, bias, epilogue),
             )  # fmt: skip
         if written < number * multiplier:
             _compute_rows(
                 parts[OTHERS],
-                (result, np.int64(0), pitch, room, numbers, origin, next_plane, line, blank, top, dilation, height,
+                (result, 0, pitch, room, numbers, origin, next_plane, line, blank, top, dilation, height,
                  rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, written,
                  number * multiplier, k, multiplier, bias, epilogue),
             )  # fmt: skip
@@ -441,11 +441,11 @@ def _down_runs(sums: Sums) -> jit.Part:
             for residue in range(min(dilation, rows)):
                 count = -(-(rows - residue) // dilation)
                 source = f // multiplier * size + residue * line
-                x0 = np.int64(0)
+                x0 = 0
                 while x0 < columns:
                     many = columns - x0 > lanes and (columns >= wide or straight == 0)
                     if straight != 0:
-                        x0 = min(x0, max(columns - (wide if many else lanes), np.int64(0)))
+                        x0 = min(x0, max(columns - (wide if many else lanes), 0))
                     to = at + f * to_plane + residue * to_row + x0
                     if many:
                         several(
@@ -499,12 +499,12 @@ def _down_block(  # type: ignore[no-untyped-def]
     piece, result = after(scratch, gap), after(scratch, at_once * size + wide)
     width = -(-columns // wide) * wide
     pitch = rows * width
-    clear(piece, np.int64(0), at_once * size)  # once: padding is the same for all
+    clear(piece, 0, at_once * size)  # once: padding is the same for all
     for begin in range(first, first + together, at_once):
         number = min(at_once, first + together - begin)
         start = n * x_layout[0] + begin * x_layout[1]
         origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
-        load_planes(parts, piece, np.int64(0), plane, x, x_layout, start, number, origin, depth_step, stride, window,
+        load_planes(parts, piece, 0, plane, x, x_layout, start, number, origin, depth_step, stride, window,
                     phases, down)  # fmt: skip
         k = begin * multiplier
         at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
@@ -513,14 +513,14 @@ def _down_block(  # type: ignore[no-untyped-def]
         if straight > 0:
             _compute_runs(
                 parts[OTHERS],
-                (out, at, out_layout[1], out_layout[3], np.int64(1), piece, size, window[2], dilation, rows, columns,
-                 offsets, elements, full, apart, weights, np.int64(0), straight, k, multiplier, products, bias,
+                (out, at, out_layout[1], out_layout[3], 1, piece, size, window[2], dilation, rows, columns,
+                 offsets, elements, full, apart, weights, 0, straight, k, multiplier, products, bias,
                  epilogue, room),
             )  # fmt: skip
         if straight < number * multiplier:
             _compute_runs(
                 parts[OTHERS],
-                (result, np.int64(0), pitch, width, np.int64(0), piece, size, window[2], dilation, rows, columns,
+                (result, 0, pitch, width, 0, piece, size, window[2], dilation, rows, columns,
                  offsets, elements, full, apart, weights, straight, number * multiplier, k, multiplier, products, bias,
                  epilogue, room),
             )  # fmt: skip

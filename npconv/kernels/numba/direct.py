@@ -167,7 +167,7 @@ def _block(  # type: ignore[no-untyped-def]
                 start = begin + image * x_layout[0] + some * share * x_layout[1]
                 to = image * size + some * (size // parts)
                 slab.load(slabs, piece, to, share, x, x_layout, start, share, origin, step, window)
-        begin, to_row, to_column, numbers = np.int64(0), pace[1] * window[2] * share, pace[2] * share, piece
+        begin, to_row, to_column, numbers = 0, pace[1] * window[2] * share, pace[2] * share, piece
         runs = part_of(runs, 0, len(runs) - pointwise)
     pixels = rows * columns
     starts = table(images * pixels + SPARE)
@@ -192,7 +192,7 @@ def _block(  # type: ignore[no-untyped-def]
         if straight and count == wide:
             target, to, pitch = out, at, out_layout[4]
         else:
-            target, to, pitch = result, np.int64(0), wide
+            target, to, pitch = result, 0, wide
         multiply_and_finish(
             target, to, pitch, numbers, starts, images * pixels, runs, chain, weights, first * taps * channels * wide,
             bias, first * wide, epilogue,

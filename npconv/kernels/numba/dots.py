@@ -280,17 +280,15 @@ def _slab_block(  # type: ignore[no-untyped-def]
     wide, plane = -(-kernel[2] // lanes) * lanes, window[1] * window[2]
     results, at_once = more[1], more[2]
     steps = places[tiles * results :]
-    clear(piece, np.int64(0), bounds[0])
-    clear(sums, np.int64(0), bounds[2])
+    clear(piece, 0, bounds[0])
+    clear(sums, 0, bounds[2])
     origin = (before[0] + z * stride[0], before[1], before[2])
     across = len(phases) - down
     apart = channels * kernel[0] * kernel[1] * kernel[2]
     for c in range(channels):
         start = n * x_layout[0] + (g * channels + c) * x_layout[1]
-        one = np.int64(1)
-        load_planes(
-            parts, piece, np.int64(0), plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down
-        )
+        one = 1
+        load_planes(parts, piece, 0, plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down)
         for i in range(kernel[0]):
             begin = i * down * across * plane
             for k in range(0, filters, at_once):
@@ -315,7 +313,7 @@ def _slab_block(  # type: ignore[no-untyped-def]
                         _multiply(
                             parts[OTHERS],
                             (sums, at, piece, begin + rows * window[2], window[2], places, place, steps, band, flat,
-                             np.int64(0), wide, others * wide, others, kernel[2], chain),
+                             0, wide, others * wide, others, kernel[2], chain),
                         )  # fmt: skip
     number = results * at_once
     for some in range(0, total, number):
@@ -358,9 +356,9 @@ def _sums_of_plane(down: int, across: int, stride: int, dense: bool, pace: int) 
         lanes = lanes_of(sums)
         total = load(sums, 0, results, 1)
         tile = zeros(sums, results, 1)
-        left_over, mask = chain, np.int64(0)
+        left_over, mask = chain, 0
         for column in range(0, columns, lanes):
-            edge, row, j = left + column * stride, np.int64(0), column * stride
+            edge, row, j = left + column * stride, 0, column * stride
             whole = edge >= 0 and edge + reach < width and columns - column >= lanes
             while row < rows:
                 i, t = w + row * line_w + column, row * each
@@ -420,7 +418,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
     inner, outer = max(left, 0), min(left + met[1], width)
     beyond = left + room * stride + across * step[2]  # the columns that vectors read end there
     reach = (lanes - 1) * stride + (across - 1) * step[2]
-    clear(blank, np.int64(0), own[0])
+    clear(blank, 0, own[0])
     at = 0
     for column in range(0, columns, lanes):
         for m in range(across):
@@ -440,7 +438,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
     for g in range(begin, end):
         for k in range(filters):
             at = ((g - begin) * filters + k) * pitch
-            clear(sums, np.int64(0), RESULTS * lanes)
+            clear(sums, 0, RESULTS * lanes)
             for c in range(channels):
                 start = n * x_layout[0] + (g * channels + c) * x_layout[1] + z * step[0] * x_layout[2]
                 low, high = start + upper * x_layout[3] + left, start + (lower - 1) * x_layout[3] + beyond
@@ -467,7 +465,7 @@ def _straight_block(  # type: ignore[no-untyped-def]
                 if w + (rows - 1) * columns + room > len(weights):
                     for row in range(rows):
                         copy_numbers(flat, row * room, weights, w + row * columns, columns)
-                    kernels, w, line_w = flat, np.int64(0), room
+                    kernels, w, line_w = flat, 0, room
                 _sum_up_plane(
                     parts[OTHERS],
                     (sums, kernels, w, line_w, rows, columns, addresses, step[2], reach, width, left, masks, chain,

@@ -259,7 +259,7 @@ def _load(slab, pitch, line, x, layout, start, first, window, step):  # type: ig
     before = min(max(-first[2], 0), columns)
     within = max(min(first[2] + columns, width) - max(first[2], 0), 0)
     after = columns - before - within
-    at = np.int64(0)
+    at = 0
     for i in range(planes):
         plane = first[0] + i * step
         for y in range(first[1], first[1] + rows):
@@ -310,7 +310,7 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
     of_slab, of_image = table(lines), table(lines)
     high = span[1] if in_place else (rows - 1) * stride[1] + span[1]  # the last rectangle's planes are lower
     _find(of_slab, kernel, (high * line, dilation[1] * line, dilation[2] * pitch), alone)
-    inner = outer = np.int64(0)  # results in tiles that meet nothing but the image's columns
+    inner = outer = 0  # results in tiles that meet nothing but the image's columns
     if in_place:
         steps = (dilation[0] * x_layout[2], dilation[1] * x_layout[3], dilation[2] * x_layout[4])
         _find(of_image, kernel, steps, alone)
@@ -327,7 +327,7 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
     for y in range(rows):
         upper = top + y * stride[1]
         complete = inside and upper >= 0 and upper + span[1] <= height
-        bounds = (np.int64(0), inner, outer, columns) if complete else (np.int64(0), columns, columns, columns)
+        bounds = (0, inner, outer, columns) if complete else (0, columns, columns, columns)
         for section in range(3):
             done, until = bounds[section], bounds[section + 1]
             if done >= until:
@@ -338,7 +338,7 @@ def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout,
                 source = start + first_plane * x_layout[2] + upper * x_layout[3] + (left + done * stride[2]) * to_pixel
             elif in_place:  # an end of a row, or a row next to the padding
                 seen = (window[0], span[1], (until - done - 1) * stride[2] + span[2])
-                origin, source = (first_plane, upper, left + done * stride[2]), np.int64(0)
+                origin, source = (first_plane, upper, left + done * stride[2]), 0
                 _load(slab, pitch, line, x, x_layout, start, origin, seen, dilation[0])
             if straight:
                 target, next_pixel = out, out_layout[4]

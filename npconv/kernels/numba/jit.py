@@ -46,6 +46,7 @@ from npconv import loading
 from npconv.errors import warn
 from npconv.kernels.numba.buffers import rooms
 from npconv.kernels.numba.calls import fits, handle_of, row_of, run, types_of
+from npconv.kernels.numba.passes import passes_of
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.threads import get_num_threads, max_threads
 from npconv.turns import turn
@@ -112,6 +113,10 @@ class _Compiler(Compiler):
         super().__init__(*arguments)
         self.state.library = self.library(self.state.targetctx.codegen(), self.library.__name__)
         self.state.library.enable_object_caching()
+
+    def define_pipelines(self) -> list[Any]:
+        """Return the passes."""
+        return [passes_of(self.state)]
 
 
 class _PartCompiler(_Compiler):

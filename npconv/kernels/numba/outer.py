@@ -263,10 +263,10 @@ def _multiply(  # type: ignore[no-untyped-def]
     """
     tiles = -(-number // ROWS)
     least, higher = divmod(number, tiles)
-    row = np.int64(0)
+    row = 0
     for tile in range(tiles):
         height = least + 1 if tile < higher else least
-        place, p = at + row * step, np.int64(0)
+        place, p = at + row * step, 0
         for _ in range(together):
             if height == ROWS:
                 _six(sums, place, step, numbers, starts, row, places, count, chain, panels, p, pitch, fresh)
@@ -372,7 +372,7 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epi
                                  lanes_origin[2] + left * lanes_step[2]),
                                 lanes_step, (1, height, width),
                             )  # fmt: skip
-                    target, at, row_pace, next_sums = sums, np.int64(0), wide, size
+                    target, at, row_pace, next_sums = sums, 0, wide, size
                     if straight:
                         target, at, row_pace, next_sums = out, out_at, row_step, wide
                     _multiply(target, at, row_pace, next_sums, number, numbers, starts, places, many * height * width,

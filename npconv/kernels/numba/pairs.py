@@ -114,7 +114,7 @@ def _tile(pairs: int, kind: str) -> Any:
     ):
         rows_at, lines_at = starts_from(first, sizes[2], rows), tuple_of(lines, pair, pairs)
         wide = width_of(out)
-        room_at = starts_from(np.int64(0), PAIR * wide, pairs)
+        room_at = starts_from(0, PAIR * wide, pairs)
         for n in range(len(places)):
             tile = add_column(sums(filters, rows_at, slivers, places[n, 0], places, sizes, image, n), bias, k)
             if epilogue[0] != 0:
@@ -122,7 +122,7 @@ def _tile(pairs: int, kind: str) -> Any:
             if places[n, 1] >= 0:
                 store_pairs(tile, out, lines_at, places[n, 1])
             else:
-                store_pairs(tile, room, room_at, np.int64(0))
+                store_pairs(tile, room, room_at, 0)
                 over_ends(out, lines, pair, pairs, room, image[2][n], limits)
 
     return jit.specialised(multiply, pairs, kind, within=True)
@@ -133,7 +133,7 @@ def over_ends(out, lines, pair, pairs, room, pixel, limits):  # type: ignore[no-
     """Write the merged rows of some pairs, which go over the ends of an image's rows."""
     columns, end, to_line = limits
     wide = width_of(out)
-    done, count = np.int64(0), min(end - pixel, wide)
+    done, count = 0, min(end - pixel, wide)
     while done < count:
         line, column = divmod(pixel + done, columns)
         some = min(columns - column, count - done)
@@ -164,7 +164,7 @@ def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout
     fill, scratch = scratch, after(scratch, slivers * channels * wide)
     room, scratch = scratch, after(scratch, ROWS * wide)
     if turned[0]:
-        filters_of, first = scratch, np.int64(0)
+        filters_of, first = scratch, 0
         turn_filters(filters_of, weights, k, groups * filters, count, channels, PAIR)
     else:
         filters_of, first = weights, k * channels
@@ -192,12 +192,12 @@ def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout
     for sliver in range(0, many, some):
         those, these = part_of(places, sliver, min(some, many - sliver)), after(pixels, sliver)
         if not cutting:
-            cut_planes(fill, those, these, channels, fill, np.int64(0), these, x, start, x_layout, end - begin)
+            cut_planes(fill, those, these, channels, fill, 0, these, x, start, x_layout, end - begin)
         pair, at = 0, first
         for tile in range(tiles):
             pairs = least + 1 if tile < higher else least
             high = PAIR * pairs
-            all_sizes = (chain, channels, np.int64(1), high) if turned[0] else (chain, channels, channels, np.int64(1))
+            all_sizes = (chain, channels, 1, high) if turned[0] else (chain, channels, channels, 1)
             image = x, start, these, x_layout[1]
             if tile == 0 and cutting:
                 _cutting_three(out, lines, pair, room, filters_of, at, fill, those, all_sizes, bias, k + PAIR * pair,

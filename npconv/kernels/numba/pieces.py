@@ -28,7 +28,7 @@ from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.product import multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
-from npconv.kernels.numba.vector import activated, load, store
+from npconv.kernels.numba.vector import activated, lanes_of, load, store
 from npconv.kernels.numba.winograd import apart
 from npconv.problem import ConvProblem
 
@@ -103,9 +103,9 @@ def _kernel(m: int) -> jit.Kernel:
     def transformed(to_points, taps):  # type: ignore[no-untyped-def]
         def points_of(points, at, apart, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
             """Transform a piece of ``taps`` × ``taps`` pixels, a vector of channels at a time."""
-            wide = width_of(piece)
-            for c in range(0, channels, wide):
-                c = min(c, channels - wide)
+            lanes = lanes_of(piece)
+            for c in range(0, channels, lanes):
+                c = min(c, channels - lanes)
                 to_points(points, at + c, n * apart, apart, piece, first + c, pitch * channels, channels)
 
         return jit.specialised(points_of, m, taps)
@@ -114,8 +114,12 @@ def _kernel(m: int) -> jit.Kernel:
 
     def results_of(result, at, sums, c, channels, bias, b, epilogue):  # type: ignore[no-untyped-def]
         """Transform a channel's sums back and finish them."""
-        wide = width_of(result)
-        to_results(result, at, m * wide, wide, sums, c * wide, n * channels * wide, channels * wide, bias, b)
+        wide, lanes = width_of(result), lanes_of(result)
+        for part in range(0, wide, lanes):
+            to_results(
+                result, at + part, m * wide, wide, sums, c * wide + part, n * channels * wide, channels * wide, bias,
+                b + part,
+            )  # fmt: skip
         if epilogue[0] != 0:
             for k in range(at, at + m * m * wide, m * wide):
                 store(activated(load(result, k, m, COLUMNS), epilogue), result, k, wide)
@@ -155,12 +159,12 @@ def _kernel(m: int) -> jit.Kernel:
                         image, lower = divmod(rest, y_step)
                         y, x0 = vertical * r * y_step + lower, horizontal * r * x_step + right
                         slab.load(
-                            slabs, piece, np.int64(0), channels, x, x_layout,
+                            slabs, piece, 0, channels, x, x_layout,
                             begin * x_layout[1] + image * x_layout[0], channels,
                             (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
                         )  # fmt: skip
                         slab.load(
-                            slabs, kernel_piece, np.int64(0), wide, weights, layout, k * layout[1] + image * layout[0],
+                            slabs, kernel_piece, 0, wide, weights, layout, k * layout[1] + image * layout[0],
                             wide, (0, y, x0), step, kernel_shape,
                         )  # fmt: skip
                         for i in range(rows):
@@ -174,7 +178,7 @@ def _kernel(m: int) -> jit.Kernel:
                                 pieces += 1
                     for point in range(n * n):
                         multiply_rows(
-                            sums, point * channels, points, point * room * channels, np.int64(1), channels, channels,
+                            sums, point * channels, points, point * room * channels, 1, channels, channels,
                             kernel_points_, point * room * wide, pieces, fresh,
                         )  # fmt: skip
                     fresh = False

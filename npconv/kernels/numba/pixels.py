@@ -73,7 +73,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
 
     def sums(filters, rows_at, piece, source, offsets, sizes, image, n):  # type: ignore[no-untyped-def]
         chain, elements, _, to_element = sizes
-        wide, i = columns * lanes_of(piece), np.int64(0)
+        wide, i = columns * lanes_of(piece), 0
         pairs = elements // 2 * 2
         if cutting:
             x, start, pixels, to_channel = image
@@ -86,7 +86,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
                 total = add(total, tile)
                 tile = zeros(piece, rows, columns)
                 end += chain
-            one, two = tuple_of(offsets, element, 2) if in_planes else (np.int64(0), wide)
+            one, two = tuple_of(offsets, element, 2) if in_planes else (0, wide)
             if cutting:
                 copy(piece, source, x, origin)
                 for line in range(LINES):
@@ -105,7 +105,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
         if pairs < elements:
             if cutting:
                 copy(piece, source, x, origin)
-            last = tuple_of(offsets, pairs, 1)[0] if in_planes else np.int64(0)
+            last = tuple_of(offsets, pairs, 1)[0] if in_planes else 0
             tile = multiply_add(tile, filters, rows_at, i, piece, source + last)
         return add(total, tile)
 
@@ -149,7 +149,7 @@ def _tile_of_planes(rows: int, columns: int) -> jit.Part:
         begins, ends,
     ):  # fmt: skip
         rows_at = starts_from(first, apart, rows)
-        sizes = (chain, elements, apart, np.int64(1))  # elements lie side by side, which the compiler shall know
+        sizes = (chain, elements, apart, 1)  # elements lie side by side, which the compiler shall know
         for n in range(count):
             total, to = sums(filters, rows_at, piece, places[2 * n], offsets, sizes, (), n), at + places[2 * n + 1]
             total = add_column(total, bias, k) if begins else add_from(total, result, to, pitch)
@@ -266,7 +266,7 @@ def multiply_slivers(  # type: ignore[no-untyped-def]
         _multiply_tile(
             parts[OTHERS + which],
             (result, at, pitch, filters, first, slivers, flattened(places), np.int64(len(places)), chain, elements,
-             np.int64(1) if turned else elements, rows if turned else np.int64(1), bias, k, epilogue, x, start, pixels,
+             1 if turned else elements, rows if turned else 1, bias, k, epilogue, x, start, pixels,
              to_channel),
         )  # fmt: skip
         at += rows * pitch
@@ -290,7 +290,7 @@ def turn_filters(turned, filters, first, to_element, count, elements, unit):  # 
     for begin in range(0, elements, AT_ONCE):
         source = first + begin * to_element
         number = min(AT_ONCE, elements - begin)
-        to = np.int64(0)
+        to = 0
         for tile in range(tiles):
             rows = (least + 1 if tile < higher else least) * unit
             at = to + begin * rows

@@ -415,7 +415,7 @@ def _in_planes(  # type: ignore[no-untyped-def]
     pixels, places, positions, straight, bias, epilogue, channels,
 ):  # fmt: skip
     """Compute some filters of a group, or sums of some channels, that meet planes in the slab or where they are."""
-    weight = first_offset = np.int64(0)  # where the filters of a convolution begin, and its offsets
+    weight = first_offset = 0  # where the filters of a convolution begin, and its offsets
     first, some, all_of_them, within = channels
     for phase in range(len(sums)):
         elements, chain, _ = sums[phase]
@@ -440,10 +440,10 @@ def _slivers(whole: bool) -> Any:
         for first in range(0, len(pixels), slivers):
             some = part_of(places, first, min(slivers, len(pixels) - first))
             their_pixels = after(pixels, first)
-            weight = first_offset = np.int64(0)  # where the filters of a convolution begin, and its offsets
+            weight = first_offset = 0  # where the filters of a convolution begin, and its offsets
             for phase in range(len(sums)):
                 elements, chain, cut_before = sums[phase]
-                to_channel = np.int64(0)
+                to_channel = 0
                 if not cut_before:
                     for sliver in range(len(some)):
                         some[sliver, 0] = sliver * elements * wide
@@ -455,7 +455,7 @@ def _slivers(whole: bool) -> Any:
                             fill, some, their_pixels, elements, piece, begin,
                             after(offsets, first_offset), x, start, x_layout, positions,
                         )  # fmt: skip
-                begin_with = np.int64(0) if turned else weight + k * elements
+                begin_with = 0 if turned else weight + k * elements
                 multiply_slivers(
                     parts, result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
                     (chain, elements), bias, k, epilogue, (x, start, their_pixels, to_channel),
@@ -538,7 +538,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
             for channel in range(some):
                 offsets[channel] = channel * x_layout[1]
         elif not as_they_are:
-            clear(piece, np.int64(0), at_once * size)  # once: what is padding for one group is padding for the others
+            clear(piece, 0, at_once * size)  # once: what is padding for one group is padding for the others
         for begin in range(first_group, first_group + together, at_once):
             number = min(at_once, first_group + together - begin)
             start = n * x_layout[0] + begin * channels * x_layout[1]
@@ -549,7 +549,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                 now = min(some, channels - channel)
                 if not in_place and not as_they_are:
                     load_planes(
-                        parts, piece, np.int64(0), plane, x, x_layout, start + channel * x_layout[1], number * now,
+                        parts, piece, 0, plane, x, x_layout, start + channel * x_layout[1], number * now,
                         origin, depth_step, stride, window, phases, down,
                     )  # fmt: skip
                 first_pixel = start + origin[0] * x_layout[2] + row * x_layout[3] + column * x_layout[4]

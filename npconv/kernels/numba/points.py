@@ -20,7 +20,7 @@ from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import filtering, transform, transform_and_add
-from npconv.kernels.numba.vector import activated, load, store
+from npconv.kernels.numba.vector import activated, lanes_of, load, store
 
 Axes = tuple[Filtering, Filtering]
 """The filterings of height and width."""
@@ -60,13 +60,13 @@ def _of_tiles(axes: Axes) -> jit.Part:
         ``step`` apart, have ``room`` numbers: those of each plane behind the other. Of fewer channels than a vector
         has, what comes behind is written, too, and must be written over.
         """
-        wide = width_of(piece)
+        lanes = lanes_of(piece)
         for i in range(rows):
             for j in range(across):
                 for k in range(planes):
                     start, to = first + k * plane + (i * y_pace * pitch + j * x_pace) * between, at + k * channels
-                    for c in range(0, channels, wide):
-                        c = max(min(c, channels - wide), 0)
+                    for c in range(0, channels, lanes):
+                        c = max(min(c, channels - lanes), 0)
                         to_points(points, to + c, columns * step, step, piece, start + c, pitch * between, between)
                 at += room
 
@@ -82,12 +82,16 @@ def _of_sums(axes: Axes) -> jit.Part:
 
     def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue):  # type: ignore[no-untyped-def]
         """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results."""
-        wide = width_of(result)
+        wide, lanes = width_of(result), lanes_of(result)
         step, active = room * wide, epilogue[0] != 0
         for i in range(rows):
             for j in range(across):
                 at = (first + i * down * pitch + j * right) * wide
-                to_results(result, at, pitch * wide, wide, points, tile * wide, columns * step, step, bias, b)
+                for part in range(0, wide, lanes):
+                    to_results(
+                        result, at + part, pitch * wide, wide, points, tile * wide + part, columns * step, step, bias,
+                        b + part,
+                    )  # fmt: skip
                 if active:
                     for _ in range(down):
                         store(activated(load(result, at, right, COLUMNS), epilogue), result, at, wide)
@@ -109,12 +113,16 @@ def _of_filters(axes: Axes) -> jit.Part:
 
         Elements are so many channels, for each residue that is folded, and for each of the planes.
         """
-        wide = width_of(packed)
-        first = np.int64(0)
+        wide, lanes = width_of(packed), lanes_of(packed)
+        first = 0
         for c in range(count):
             for plane in range(planes):
                 element = (at + plane * folds * channels + c) * wide
-                to_points(packed, element, channels * wide, points * pitch * wide, pitch * wide, taps, first, wide)
+                for part in range(0, wide, lanes):
+                    to_points(
+                        packed, element + part, channels * wide, points * pitch * wide, pitch * wide, taps,
+                        first + part, wide,
+                    )  # fmt: skip
                 first += lines * columns * wide
 
     return _part(filters, "filters", axes, _FILTERS)

@@ -210,7 +210,7 @@ def load_filters(panel, piece, taps_of, weight, sizes):  # type: ignore[no-untyp
         for e in range(count * taps):
             blank(taps_of, e * wide, COLUMNS)
     if kind == 0 and wanted >= BLOCK and count * taps >= BLOCK:
-        _transpose_filters(taps_of, np.int64(0), wide, weight, start, to_filter, wanted, count * taps)
+        _transpose_filters(taps_of, 0, wide, weight, start, to_filter, wanted, count * taps)
     elif kind == LINE and wanted >= BLOCK and taps >= BLOCK:
         step = sizes[11] if sizes[14] > 1 else 1
         for c in range(count):
@@ -308,7 +308,7 @@ def multiply_and_finish(result, at, pitch, numbers, starts, pixels, runs, chain,
     # As many tiles as need be, each as high as the others or one row less: 49 pixels are 4 tiles of 6 and 5 of 5.
     tiles = -(-pixels // ROWS)
     least, higher = divmod(pixels, tiles)
-    pixel = np.int64(0)  # a literal 0 would compile what is called for itself, and again for numbers
+    pixel = 0
     for tile in range(tiles):
         height = least + 1 if tile < higher else least
         if height == ROWS:
@@ -334,7 +334,7 @@ def _sum_height(rows, far):  # type: ignore[no-untyped-def]
         wide = width_of(sums)
         begins = starts_from(first, to_row, rows)
         tile = zeros(sums, rows, COLUMNS)
-        element, ahead = np.int64(0), AHEAD * count * wide
+        element, ahead = 0, AHEAD * count * wide
         if far:
             for _ in range(count):
                 tile = multiply_add(tile, numbers, begins, element, weights, w)
@@ -364,7 +364,7 @@ def _multiplying(far):  # type: ignore[no-untyped-def]
     def multiply_rows(sums, at, numbers, first, to_row, to_element, rows, weights, w, count, fresh):  # type: ignore[no-untyped-def]
         tiles = -(-rows // ROWS)
         least, higher = divmod(rows, tiles)
-        row = np.int64(0)
+        row = 0
         for tile in range(tiles):
             height = least + 1 if tile < higher else least
             start = first + row * to_row

@@ -229,7 +229,7 @@ def _load_side_by_side(slab, i, pitch, numbers, at, channels, pixels, to_channel
     if pixels >= BLOCK and channels >= BLOCK:
         _load_pixels(slab, i, pitch, numbers, at, channels, pixels, to_channel)
     else:
-        _load_each(slab, i, pitch, numbers, at, channels, pixels, to_channel, np.int64(1))
+        _load_each(slab, i, pitch, numbers, at, channels, pixels, to_channel, 1)
 
 
 @jit.inline

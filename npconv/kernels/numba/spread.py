@@ -157,10 +157,10 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
                 straight = top >= 0 and top + number <= height and rows == stride
                 least = before - shift
                 most = min(width - behind - shift, wide // 2) - lanes
-                pair = np.int64(0)
+                pair = 0
                 while pair < pairs:
                     while straight and least <= pair <= most:
-                        tile = add_inside(filled(bias, c, stride, 2), kept, x, plane + pair + shift, lines, np.int64(0))
+                        tile = add_inside(filled(bias, c, stride, 2), kept, x, plane + pair + shift, lines, 0)
                         store_merged(finished(tile, epilogue), out, at + 2 * pair, out_layout[3])
                         pair += lanes
                     if pair >= pairs:

@@ -131,7 +131,7 @@ def _sum_filters(task, panels, factors, sums, sizes):  # type: ignore[no-untyped
     channels, number, pairs, parts = tuple_of(sizes, 0, 4)
     pair, part = divmod(task, parts)
     half, wide = channels // 2, width_of(sums)
-    step, one = half * wide, starts_from(np.int64(0), 0, 1)
+    step, one = half * wide, starts_from(0, 0, 1)
     for c in range(part * AT_ONCE, min((part + 1) * AT_ONCE, half)):
         left, right, to = pair * channels + c, (number - pairs + pair) * channels + c, (pair * 7 * half + c) * wide
         upper, lower = c, c + half  # factors, and the negative ones behind all of them
@@ -201,7 +201,7 @@ def _sum_up(sums, at, numbers, starts, size, begin, other, half, share, scale, c
     its start, and in the second half ``other`` more. Products with a power of two are exact.
     """
     wide = width_of(sums)
-    step, line, negative = half * share, starts_from(np.int64(0), 0, 1), 2 * to_second
+    step, line, negative = half * share, starts_from(0, 0, 1), 2 * to_second
     for pixel in range(half):
         upper, lower = begin + starts[pixel] * size, begin + starts[pixel + half] * size
         for k in range(0, share, wide):
@@ -305,7 +305,7 @@ def _block(task, memory, x, weights, scale, bias, out, x_layout, epilogue, out_l
                 count = to_second * (chain + 1) // parts - first
                 # What a tile spills over, the next products are written to.
                 multiply_near(
-                    products, n * half, sums, (7 * first + n * count) * half, count, np.int64(1), half, weights,
+                    products, n * half, sums, (7 * first + n * count) * half, count, 1, half, weights,
                     ((pair * 7 + n) * to_second + first) * wide, count, chain == 0,
                 )  # fmt: skip
         other = panels - pairs + pair
@@ -316,7 +316,7 @@ def _block(task, memory, x, weights, scale, bias, out, x_layout, epilogue, out_l
             _combine(out, at + k, at + m, out_layout[4], pixels - 1, products, half, bias, k, m, epilogue)
             continue
         second = 2 * half * wide
-        _combine(result, np.int64(0), second, wide, 2 * half - 1, products, half, bias, k, m, epilogue)
+        _combine(result, 0, second, wide, 2 * half - 1, products, half, bias, k, m, epilogue)
         for side in range(1 if alone else 2):
             slab.unload(
                 slabs, out, at + (m if side else k) * out_layout[1], out_layout[1], out_layout[3], out_layout[4],

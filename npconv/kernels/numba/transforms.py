@@ -14,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from npconv.kernels.filtering import Filtering
-from npconv.kernels.numba.tile import COLUMNS, Tile, pointer_to, product_and_sum, vector_at, vectors_at
+from npconv.kernels.numba.tile import Tile, pointer_to, product_and_sum, vector_at, vectors_at
 
 Matrix = list[list[float]]
 
@@ -101,7 +101,7 @@ def transform(lines: Any, columns: Any) -> Any:
     """Return an intrinsic that multiplies rectangles of vectors with small constant matrices from both sides.
 
     ``transform(out, i, down, across, numbers, j, pitch, pace)`` writes Σ lines[a][k] · columns[b][l] ·
-    numbers[j + k · pitch + l · pace:], a tile's row wide, to out[i + a · down + b · across:].
+    numbers[j + k · pitch + l · pace:], a vector of them, to out[i + a · down + b · across:].
     """
     matrices = _plain(lines), _plain(columns)
 
@@ -140,39 +140,39 @@ def _code(lines: Matrix, columns: Matrix, back: bool) -> Any:
     down_size, across_size = len(lines[0]), len(columns[0])
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        tile = Tile(signature.args[0].dtype, 1, COLUMNS)
+        tile = Tile(signature.args[0].dtype, 1, 1)
         align = tile.dtype.bitwidth // 8
 
-        def line(array: int, start: Any, down: Any, across: Any, row: int, column: int) -> list[Any]:
+        def place(array: int, start: Any, down: Any, across: Any, row: int, column: int) -> Any:
             at = builder.add(
                 start, builder.add(builder.mul(down, down.type(row)), builder.mul(across, down.type(column)))
             )
-            return vectors_at(builder, tile, pointer_to(context, builder, signature.args[array], arguments[array], at))
+            pointer = pointer_to(context, builder, signature.args[array], arguments[array], at)
+            return vectors_at(builder, tile, pointer)[0]
 
         _, i, down, across, _, j, pitch, pace, *row = arguments
-        added = None
+        bias = None
         if row:
-            added = vectors_at(builder, tile, pointer_to(context, builder, signature.args[8], row[0], row[1]))
+            pointers = vectors_at(builder, tile, pointer_to(context, builder, signature.args[8], *row))
+            bias = vector_at(builder, pointers[0], tile)
         first = 0
         for group in groups:
             wanted = [any(row[k] != 0 for row in group) for k in range(down_size)]
-            for part in range(tile.columns):
-                bias = None if added is None else vector_at(builder, added[part], tile)
-                half = []
-                for column in range(across_size):
-                    vectors = [
-                        vector_at(builder, line(4, j, pitch, pace, k, column)[part], tile) if wanted[k] else None
-                        for k in range(down_size)
-                    ]
-                    half.append(_products(builder, tile, group, vectors, back))
-                for at in range(len(group)):
-                    results = _products(builder, tile, columns, [vectors[at] for vectors in half], back)
-                    for column, result in enumerate(results):
-                        pointer = line(0, i, down, across, first + at, column)[part]
-                        if result is None:  # a row of zeros
-                            result = ir.Constant(pointer.type.pointee, None)
-                        total = result if bias is None else builder.fadd(result, bias)
-                        builder.store(total, pointer, align=align)
+            half = []
+            for column in range(across_size):
+                vectors = [
+                    vector_at(builder, place(4, j, pitch, pace, k, column), tile) if wanted[k] else None
+                    for k in range(down_size)
+                ]
+                half.append(_products(builder, tile, group, vectors, back))
+            for at in range(len(group)):
+                results = _products(builder, tile, columns, [vectors[at] for vectors in half], back)
+                for column, result in enumerate(results):
+                    pointer = place(0, i, down, across, first + at, column)
+                    if result is None:  # a row of zeros
+                        result = ir.Constant(pointer.type.pointee, None)
+                    total = result if bias is None else builder.fadd(result, bias)
+                    builder.store(total, pointer, align=align)
             first += len(group)
         return context.get_dummy_value()
 

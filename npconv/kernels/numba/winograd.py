@@ -136,7 +136,7 @@ def _place_of(index, sizes, out_layout, row, column):  # type: ignore[no-untyped
     rows = min(sizes[1, 1] * sizes[6, 1], -(-(out_layout[6] - lower) // down) - row)
     columns = min(sizes[1, 2] * sizes[6, 2], -(-(out_layout[7] - right) // across) - column)
     if rows <= 0 or columns <= 0:
-        rows, columns = np.int64(0), np.int64(0)
+        rows, columns = 0, 0
     return (image, lower, right), (rows, columns)
 
 
@@ -155,7 +155,7 @@ def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, 
     between = sizes[5, 0]
     row, column = vertical * share[1] * down, horizontal * share[2] * across
     first_place, end_place = those * together, min((those + 1) * together, images)
-    tiles = np.int64(0)
+    tiles = 0
     for index in range(first_place, end_place):
         _, (rows, columns) = _place_of(index, sizes, out_layout, row, column)
         tiles += -(-rows // down) * -(-columns // across)
@@ -170,7 +170,7 @@ def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, 
     third = second + n * step + -(-LEAST_ROWS * elements // unit) * unit
     fourth = (third + (n * tiles + SPARE) * wide + unit) // unit * unit
     piece, points, products, result = memory, after(memory, second), after(memory, third), after(memory, fourth)
-    tile = np.int64(0)
+    tile = 0
     for index in range(first_place, end_place):
         (image, lower, right), (rows, columns) = _place_of(index, sizes, out_layout, row, column)
         tile_rows, tile_columns = -(-rows // down), -(-columns // across)
@@ -186,11 +186,11 @@ def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, 
         start = image * x_layout[0] + g * channels * x_layout[1]
         steps = z_step, y_step, x_step
         slab.load_folded(
-            parts, piece, np.int64(0), between, x, x_layout, start, channels, origin, steps, shape, units, folds, parted
+            parts, piece, 0, between, x, x_layout, start, channels, origin, steps, shape, units, folds, parted
         )
         tiles_to_points(
             parts[TILES],
-            (points, tile * elements, step, elements, piece, np.int64(0), pitch, between, plane, tile_rows,
+            (points, tile * elements, step, elements, piece, 0, pitch, between, plane, tile_rows,
              tile_columns, planes, folded),
         )  # fmt: skip
         tile += tile_rows * tile_columns
@@ -198,24 +198,24 @@ def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, 
     for panel in range(part * share[0], min((part + 1) * share[0], panels)):
         packed = g * panels + panel
         for point in range(n):
-            w, first = (packed * n + point) * apart(elements) * wide, np.int64(0)
+            w, first = (packed * n + point) * apart(elements) * wide, 0
             for chain in range(chains):
                 last = elements * (chain + 1) // chains
                 # What a tile spills over, the next point's products are written to.
                 multiply_rows(
-                    products, point * tiles, points, point * step + first, elements, np.int64(1), tiles, weights, w,
+                    products, point * tiles, points, point * step + first, elements, 1, tiles, weights, w,
                     last - first, chain == 0,
                 )  # fmt: skip
                 w += (last - first) * wide
                 first = last
-        tile = np.int64(0)
+        tile = 0
         for index in range(first_place, end_place):
             (image, lower, right), (rows, columns) = _place_of(index, sizes, out_layout, row, column)
             tile_rows, tile_columns = -(-rows // down), -(-columns // across)
             line = tile_columns * across
             sums_to_results(
                 parts[SUMS],
-                (result, np.int64(0), line, products, tiles, tile, tile_rows, tile_columns, bias, packed * wide,
+                (result, 0, line, products, tiles, tile, tile_rows, tile_columns, bias, packed * wide,
                  epilogue),
             )  # fmt: skip
             tile += tile_rows * tile_columns

@@ -88,14 +88,14 @@ def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ign
         )  # fmt: skip
         start = image * x_layout[0] + begin * x_layout[1]
         slab.load_folded(
-            parts, piece, np.int64(0), between, x, x_layout, start, count, origin, steps, shape, units, folds, parted
+            parts, piece, 0, between, x, x_layout, start, count, origin, steps, shape, units, folds, parted
         )
         room = planes * width * folds_of_all
         to = part * n * step + (line - first_line) * tile_columns * room
         plane = shape[1] * shape[2] * between
         tiles_to_points(
             parts[TILES],
-            (points, to, step, room, piece, np.int64(0), shape[2], between, plane, some, tile_columns, planes, folded),
+            (points, to, step, room, piece, 0, shape[2], between, plane, some, tile_columns, planes, folded),
         )
         line += some
 
@@ -134,7 +134,7 @@ def _products(  # type: ignore[no-untyped-def]
             for chain in range(chains):
                 begin, end = count * chain // chains, count * (chain + 1) // chains
                 multiply_rows(
-                    products, point * room, points, start + begin, elements, np.int64(1), tiles, packed,
+                    products, point * room, points, start + begin, elements, 1, tiles, packed,
                     (w + begin) * wide, end - begin, part + chain == 0,
                 )  # fmt: skip
     k = panel * wide
@@ -151,11 +151,11 @@ def _products(  # type: ignore[no-untyped-def]
             continue
         sums_to_results(
             parts[SUMS],
-            (result, np.int64(0), tile_columns * across, products, room, (at_line - first) * tile_columns, np.int64(1),
+            (result, 0, tile_columns * across, products, room, (at_line - first) * tile_columns, 1,
              -(-wanted // across), bias, k, epilogue),
         )  # fmt: skip
         unload(
-            parts, out, out_layout, (image, np.int64(0), k, z), (lower, right), (y_step, x_step), (row, column),
+            parts, out, out_layout, (image, 0, k, z), (lower, right), (y_step, x_step), (row, column),
             filters, rows, wanted, result, tile_columns * across,
         )  # fmt: skip
 
