@@ -124,7 +124,8 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    parts = slab.parts_of(epilogue.dtype, slab.loads(x_layout, plan.sizes[2, 2], plan.sizes[6, 0]))
+    load = slab.loads(x_layout, plan.sizes[2, 2], plan.sizes[6, 0])
+    parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     return _block.fixed(
         plan.tasks, plan.work, threads,
         (x_layout, epilogue, out_layout, plan.grid, plan.order, plan.sizes, plan.runs, parts), plan.scratch,

@@ -203,7 +203,7 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    x_layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any")
+    x_layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any", "any")
 
     def cut(plan: Plan) -> Callable[..., None]:
         return _block.fixed(plan.tasks, plan.work, threads, (epilogue, out_layout, plan.sizes, parts), plan.scratch)

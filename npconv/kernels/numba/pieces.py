@@ -87,7 +87,7 @@ def fixed(
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     # To the kernel, images are channels.
-    layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any")
+    layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any", slab.unloads(out_layout))
     constants = layout, epilogue, out_layout, plan.layout, plan.sizes, parts
     return _kernel(plan.results).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 

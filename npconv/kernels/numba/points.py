@@ -135,6 +135,6 @@ TILES, SUMS, FILTERS = range(slab.OTHERS, slab.OTHERS + 3)
 
 
 @cache
-def parts_of(axes: Axes, dtype: np.dtype[Any], load: str = "") -> np.ndarray:
+def parts_of(axes: Axes, dtype: np.dtype[Any], load: str = "", unload: str = "") -> np.ndarray:
     """Return where the transforms of filterings are, for kernels to call, behind those that slabs need."""
-    return slab.parts_of(dtype, load, (_of_tiles(axes), _of_sums(axes), _of_filters(axes)))
+    return slab.parts_of(dtype, load, unload, (_of_tiles(axes), _of_sums(axes), _of_filters(axes)))

@@ -22,6 +22,7 @@ import numpy as np
 
 from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.blocking import ELEMENTS
+from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, blank, copy, move, transpose
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
@@ -103,7 +104,8 @@ def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing
         extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
         numbers = np.lib.stride_tricks.as_strided(lowest, (extent,), (size,))
     sizes = [number, pieces, channels, filters, problem.taps, kind, first, *steps, depth, height, columns, share]
-    sizes += [panels, together]
+    fill = "rows" if kind == 0 else "lines" if kind == LINE and problem.taps >= BLOCK else "any"
+    sizes += [panels, together, _FILLS[fill].address(problem.compute_dtype)]
     scratch = (problem.taps * share + extra) * wide
     return Packing(panels * -(-pieces // together), numbers, np.array(sizes), (scratch, problem.compute_dtype))
 
@@ -199,53 +201,76 @@ def _place(panel, piece, wide, sizes):  # type: ignore[no-untyped-def]
 
 @jit.inline
 def load_filters(panel, piece, taps_of, weight, sizes):  # type: ignore[no-untyped-def]
-    """Fill ``taps_of`` (channel, tap, filter) for a piece of a panel; return its first channel and number of channels.
-
-    Blocks are transposed, the last of them overlapping the one before.
-    """
-    taps, kind, to_filter, to_channel = sizes[4], sizes[5], sizes[7], sizes[8]
-    wide = width_of(weight)
-    channel, count, wanted, start = _place(panel, piece, wide, sizes)
-    if wanted < wide:
-        for e in range(count * taps):
-            blank(taps_of, e * wide, COLUMNS)
-    if kind == 0 and wanted >= BLOCK and count * taps >= BLOCK:
-        _transpose_filters(taps_of, 0, wide, weight, start, to_filter, wanted, count * taps)
-    elif kind == LINE and wanted >= BLOCK and taps >= BLOCK:
-        step = sizes[11] if sizes[14] > 1 else 1
-        for c in range(count):
-            if step > 0:
-                _transpose_filters(
-                    taps_of, c * taps * wide, wide, weight, start + c * to_channel, to_filter, wanted, taps
-                )
-            else:
-                last, first = (c * taps + taps - 1) * wide, start + c * to_channel - taps + 1
-                _transpose_filters(taps_of, last, -wide, weight, first, to_filter, wanted, taps)
-    else:
-        e = 0
-        for c in range(count):
-            for i in range(sizes[12]):
-                for j in range(sizes[13]):
-                    for m in range(sizes[14]):
-                        at = start + c * to_channel + i * sizes[9] + j * sizes[10] + m * sizes[11]
-                        if to_filter == 1 and wanted == wide:
-                            copy(taps_of, e * wide, weight, at)
-                        else:
-                            for lane in range(wanted):
-                                move(taps_of, e * wide + lane, weight, at + lane * to_filter)
-                        e += 1
+    """Fill ``taps_of`` (channel, tap, filter) for a piece of a panel; return its first channel, and how many it has."""
+    channel, count, wanted, start = _place(panel, piece, width_of(weight), sizes)
+    _fill(sizes[18], (taps_of, weight, sizes, start, wanted, count))
     return channel, count
 
 
 @jit.inline
 def _transpose_filters(taps_of, at, step, weight, start, to_filter, filters, elements):  # type: ignore[no-untyped-def]
-    """Write the elements of some filters, which lie side by side, to rows that are ``step`` apart."""
-    for begin in range(0, elements, ELEMENTS):
-        for lane in range(0, filters, BLOCK):
-            lane = min(lane, filters - BLOCK)
-            for e in range(begin, min(begin + ELEMENTS, elements), BLOCK):
-                e = min(e, elements - BLOCK)
-                transpose(taps_of, at + e * step + lane, step, weight, start + lane * to_filter + e, to_filter)
+    """Write the elements of some filters, which lie side by side, to rows that are ``step`` apart.
+
+    Blocks are transposed, the last of them overlapping the one before.
+    """
+    if filters >= BLOCK and elements >= BLOCK:
+        for begin in range(0, elements, ELEMENTS):
+            for lane in range(0, filters, BLOCK):
+                lane = min(lane, filters - BLOCK)
+                for e in range(begin, min(begin + ELEMENTS, elements), BLOCK):
+                    e = min(e, elements - BLOCK)
+                    transpose(taps_of, at + e * step + lane, step, weight, start + lane * to_filter + e, to_filter)
+    else:
+        for e in range(elements):
+            for lane in range(filters):
+                move(taps_of, at + e * step + lane, weight, start + lane * to_filter + e)
+
+
+def _filling(kind: str) -> jit.Part:
+    """Return the part that fills what `load_filters` tells, of weights of a kind.
+
+    They are contiguous, have the taps in a line, or lie anyhow. With one for all, Winograd's took 0.4 s longer to
+    compile.
+    """
+    rows, lines = kind == "rows", kind == "lines"
+
+    def fill_taps(taps_of, weight, sizes, start, wanted, count):  # type: ignore[no-untyped-def]
+        wide, taps, to_filter, to_channel = width_of(taps_of), sizes[4], sizes[7], sizes[8]
+        if wanted < wide:
+            for e in range(count * taps):
+                blank(taps_of, e * wide, COLUMNS)
+        if rows:
+            _transpose_filters(taps_of, 0, wide, weight, start, to_filter, wanted, count * taps)
+        elif lines:
+            forwards = sizes[11] > 0 or sizes[14] == 1
+            for c in range(count):
+                to, source = c * taps * wide, start + c * to_channel
+                if forwards:
+                    _transpose_filters(taps_of, to, wide, weight, source, to_filter, wanted, taps)
+                else:
+                    to += (taps - 1) * wide
+                    _transpose_filters(taps_of, to, -wide, weight, source - taps + 1, to_filter, wanted, taps)
+        else:
+            e = 0
+            for c in range(count):
+                for i in range(sizes[12]):
+                    for j in range(sizes[13]):
+                        for m in range(sizes[14]):
+                            at = start + c * to_channel + i * sizes[9] + j * sizes[10] + m * sizes[11]
+                            if to_filter == 1 and wanted == wide:
+                                copy(taps_of, e * wide, weight, at)
+                            else:
+                                for lane in range(wanted):
+                                    move(taps_of, e * wide + lane, weight, at + lane * to_filter)
+                            e += 1
+
+    fill_taps.__name__ = fill_taps.__qualname__ = f"_fill_taps-{kind}"
+    return jit.Part(fill_taps, _TAPS)
+
+
+_TAPS = "aaniii"
+_fill = calling(_TAPS)
+_FILLS = {kind: _filling(kind) for kind in ("rows", "lines", "any")}
 
 
 def panel_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:

@@ -271,14 +271,19 @@ def _load_colours(slab, i, numbers, at, pixels, to_channel):  # type: ignore[no-
                 move(slab, i + 3 * x + c, numbers, at + c * to_channel + x)
 
 
-def _unload_slab(  # type: ignore[no-untyped-def]
-    out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch
-):
-    """Write a rectangle of pixels into a result, as `unload` tells."""
-    wide = width_of(out)
-    for row in range(rows):
-        line = first + row * pitch * wide
-        unload_line(out, start + row * to_line, to_filter, to_pixel, filters, columns, slab, line, wide)
+def _unloading_slab(unload_line, kind):  # type: ignore[no-untyped-def]
+    """Return the part that writes a rectangle as `unload` tells, by a function for rows of a kind."""
+
+    def unload_slab(  # type: ignore[no-untyped-def]
+        out, start, to_filter, to_line, to_pixel, filters, rows, columns, slab, first, pitch
+    ):
+        wide = width_of(out)
+        for row in range(rows):
+            line = first + row * pitch * wide
+            unload_line(out, start + row * to_line, to_filter, to_pixel, filters, columns, slab, line, wide)
+
+    unload_slab.__name__ = unload_slab.__qualname__ = f"_unload_slab-{kind}"
+    return jit.Part(unload_slab, _UNLOAD)
 
 
 @jit.inline
@@ -325,32 +330,6 @@ def _loading_slab(load_line, kind):  # type: ignore[no-untyped-def]
     return jit.Part(load_slab, _LOAD)
 
 
-LOAD, UNLOAD, OTHERS = range(3)
-_LOADS = {
-    kind: kind and _loading_slab(load_one, kind)
-    for kind, load_one in {"rows": _load_side_by_side, "few": _load_few, "any": load_line, "": None}.items()
-}
-_UNLOADS = jit.Part(_unload_slab, _UNLOAD)
-
-
-def parts_of(dtype: np.dtype[Any], load: str, others: tuple[jit.Part, ...] = ()) -> np.ndarray:
-    """Return where `load` and `unload` are, for kernels to call, and ``others`` behind them, from `OTHERS` on.
-
-    What is loaded are ``"rows"`` of pixels or ``"few"`` channels, as `loads` tells, ``"any"`` pixels, or none.
-
-    They are parts, as each kernel that has them took a second longer to compile: `direct` after `winograd4` 6.2 s, and
-    takes 5.1.
-    """
-    return jit.addresses((_LOADS[load], _UNLOADS, *others), dtype)
-
-
-def loads(layout: np.ndarray, step: int, channels: int) -> str:
-    """Return what is loaded of an image's channels, pixels ``step`` apart: to load any takes a second to compile."""
-    if channels < BLOCK:
-        return "few"
-    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 else "any"
-
-
 @jit.inline
 def unload_line(out, at, to_filter, to_pixel, filters, columns, slab, line, wide):  # type: ignore[no-untyped-def]
     """Write the pixels of a row, ``wide`` numbers each from ``slab[line]`` on, into a result."""
@@ -360,7 +339,18 @@ def unload_line(out, at, to_filter, to_pixel, filters, columns, slab, line, wide
     elif to_filter == 1:
         for x in range(columns):
             copy_numbers(out, at + x * to_pixel, slab, line + x * wide, filters)
-    elif to_pixel == 1 and columns >= BLOCK and filters >= BLOCK:
+    elif to_pixel == 1:
+        _unload_side_by_side(out, at, to_filter, to_pixel, filters, columns, slab, line, wide)
+    else:
+        for k in range(filters):
+            for x in range(columns):
+                move(out, at + k * to_filter + x * to_pixel, slab, line + x * wide + k)
+
+
+@jit.inline
+def _unload_side_by_side(out, at, to_filter, to_pixel, filters, columns, slab, line, wide):  # type: ignore[no-untyped-def]
+    """Do the same where the pixels of a result lie side by side."""
+    if columns >= BLOCK and filters >= BLOCK:
         for k in range(0, filters, BLOCK):
             k = min(k, filters - BLOCK)
             for x in range(0, columns, BLOCK):
@@ -369,4 +359,39 @@ def unload_line(out, at, to_filter, to_pixel, filters, columns, slab, line, wide
     else:
         for k in range(filters):
             for x in range(columns):
-                move(out, at + k * to_filter + x * to_pixel, slab, line + x * wide + k)
+                move(out, at + k * to_filter + x, slab, line + x * wide + k)
+
+
+LOAD, UNLOAD, OTHERS = range(3)
+_LOADS = {
+    kind: kind and _loading_slab(load_one, kind)
+    for kind, load_one in {"rows": _load_side_by_side, "few": _load_few, "any": load_line, "": None}.items()
+}
+_UNLOADS = {
+    kind: kind and _unloading_slab(unload_one, kind)
+    for kind, unload_one in {"rows": _unload_side_by_side, "any": unload_line, "": None}.items()
+}
+
+
+def parts_of(dtype: np.dtype[Any], load: str, unload: str, others: tuple[jit.Part, ...] = ()) -> np.ndarray:
+    """Return where `load` and `unload` are, for kernels to call, and ``others`` behind them, from `OTHERS` on.
+
+    What is loaded are ``"rows"`` of pixels or ``"few"`` channels, as `loads` tells, ``"any"`` pixels, or none; what is
+    unloaded ``"rows"`` of pixels, as `unloads` tells, ``"any"`` or none.
+
+    They are parts, as each kernel that has them took a second longer to compile: `direct` after `winograd4` 6.2 s, and
+    takes 5.1.
+    """
+    return jit.addresses((_LOADS[load], _UNLOADS[unload], *others), dtype)
+
+
+def loads(layout: np.ndarray, step: int, channels: int) -> str:
+    """Return what is loaded of an image's channels, pixels ``step`` apart: to load any takes a second to compile."""
+    if channels < BLOCK:
+        return "few"
+    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 else "any"
+
+
+def unloads(layout: np.ndarray, step: int = 1) -> str:
+    """Return what is unloaded into a result, pixels ``step`` apart."""
+    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 else "any"

@@ -187,7 +187,7 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    parts = slab.parts_of(epilogue.dtype, "any")
+    parts = slab.parts_of(epilogue.dtype, "any", slab.unloads(out_layout))
     constants = x_layout, epilogue, out_layout, plan.grid, plan.order, plan.sizes, parts
     run = _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
     return lambda x, weights, bias, out: run(x, *weights, bias, out)

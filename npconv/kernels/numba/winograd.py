@@ -287,7 +287,7 @@ class Winograd:
     ) -> Callable[..., None]:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[3, 2], plan.sizes[2, 0])
-        parts = parts_of(plan.axes, epilogue.dtype, load)
+        parts = parts_of(plan.axes, epilogue.dtype, load, slab.unloads(out_layout, plan.sizes[3, 2]))
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
         return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 

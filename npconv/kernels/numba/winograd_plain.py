@@ -220,7 +220,7 @@ class Plain:
     ) -> Callable[..., None]:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[2, 2], plan.sizes[1, 1])
-        parts = parts_of(plan.axes, plan.dtype, load)
+        parts = parts_of(plan.axes, plan.dtype, load, slab.unloads(out_layout, plan.sizes[2, 2]))
         loading, working = ((numbers, plan.dtype) for numbers in plan.scratch)
         steps = []
         for (loads, numbers), (products, others) in plan.bands:
