@@ -84,6 +84,23 @@ def test_loops_are_those_of_python(function):
         assert list(fast(start, stop, step)) == list(function(start, stop, step))
 
 
+def test_divisions_are_those_of_python():
+    def divided(a, b):
+        c = a
+        c //= b
+        d = a
+        d %= b
+        return a // b, a % b, divmod(a, b), c, d, -(-a // b)
+
+    fast = compiled(divided)
+    numbers = (-(2**63), -(2**40) - 1, -9, -8, -1, 0, 1, 2, 7, 8, 2**40 + 1, 2**63 - 1)
+    for a, b in itertools.product(numbers, numbers):
+        if b == 0:
+            assert fast(a, b) == (0, 0, (0, 0), 0, 0, 0)
+        elif abs(a) < 2**63:
+            assert fast(a, b) == divided(a, b)
+
+
 def test_loops_have_no_iterators():
     fast = compiled(nested)
     fast(0, 7, 2)

@@ -57,6 +57,51 @@ _compiled(min, "<")
 _compiled(max, ">")
 
 
+def quotient(a: int, b: int) -> int:
+    """Return ``a // b``, and 0 of nothing: what `npconv.kernels.numba.passes` writes for it."""
+    return a // b if b else 0
+
+
+def remainder(a: int, b: int) -> int:
+    """Return ``a % b``, and 0 of nothing, in the same way."""
+    return a % b if b else 0
+
+
+def quotient_and_remainder(a: int, b: int) -> tuple[int, int]:
+    """Return ``divmod(a, b)``, and zeros of nothing, in the same way."""
+    return quotient(a, b), remainder(a, b)
+
+
+def _dividing(function: Callable[..., Any], *parts: int) -> None:
+    """Tell Numba of a function, which returns the quotient (0), the remainder (1) or both."""
+    kind = types.int64 if len(parts) == 1 else types.containers.UniTuple(types.int64, 2)
+
+    class Template(ConcreteTemplate):
+        cases = [signature(kind, types.int64, types.int64)]  # noqa: RUF012
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = arguments
+        zero = _INTEGER(0)
+        nothing = builder.icmp_signed("==", b, zero)
+        a, b = builder.select(nothing, zero, a), builder.select(nothing, _INTEGER(1), b)
+        rest = builder.srem(a, b)
+        # Rounded towards zero, it is one too much where the rest has another sign than the divisor.
+        other = builder.and_(
+            builder.icmp_signed("!=", rest, zero), builder.icmp_signed("<", builder.xor(rest, b), zero)
+        )
+        less = builder.sub(builder.sdiv(a, b), builder.zext(other, _INTEGER))
+        found = [(less, builder.add(rest, builder.select(other, b, zero)))[part] for part in parts]
+        return found[0] if len(parts) == 1 else context.make_tuple(builder, kind, found)
+
+    infer_global(function)(Template)
+    lower_builtin(function, types.int64, types.int64)(code)
+
+
+_dividing(quotient, 0)
+_dividing(remainder, 1)
+_dividing(quotient_and_remainder, 0, 1)
+
+
 def _table(columns: int) -> Any:
     """Return an intrinsic that makes an array of a number of integers, or of so many rows of them."""
     shape = (columns,) if columns > 1 else ()

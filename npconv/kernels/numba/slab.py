@@ -225,11 +225,13 @@ def _load_few(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixe
 
 @jit.inline
 def _load_side_by_side(slab, i, pitch, numbers, at, channels, pixels, to_channel, to_pixel):  # type: ignore[no-untyped-def]
-    """Do the same with pixels that lie side by side, and channels that do not."""
+    """Do the same with pixels that lie side by side, and channels that do not, and are many."""
     if pixels >= BLOCK and channels >= BLOCK:
         _load_pixels(slab, i, pitch, numbers, at, channels, pixels, to_channel)
     else:
-        _load_each(slab, i, pitch, numbers, at, channels, pixels, to_channel, 1)
+        for x in range(pixels):
+            for c in range(channels):
+                move(slab, i + x * pitch + c, numbers, at + c * to_channel + x)
 
 
 @jit.inline
