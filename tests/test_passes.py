@@ -33,6 +33,8 @@ def downwards(start, stop, step):
         seen.append(i)
     for i in range(stop, start, -3):
         seen.append(i)
+    for i in range(stop, start, -step):
+        seen.append(i)
     return seen
 
 

@@ -6,8 +6,7 @@ And a number written in the source is of a type of its own: a function that is g
 is compiled twice. So a first call of Winograd's has 16,300 lines to compile, and 21,900 without this file, that of
 a weight gradient 16,900 and 25,100; kernels are as fast.
 
-Ranges go upwards, unless their step is written as a negative number: these are left to Numba. What is divided are
-integers.
+Ranges go upwards, unless their step is written with a minus: these are left to Numba. What is divided are integers.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ def _count(function: Any, block: Any, at: int) -> None:
         return
     start, stop, step = (None, *call.args, None) if len(call.args) == 1 else (*call.args, None)[:3]
     first, pace = (number and guard(find_const, function, number) for number in (start, step))
-    if pace is not None and pace < 0:
+    if (pace is not None and pace < 0) or (step and _is_expression(guard(get_definition, function, step), "unary")):
         return
     begin = start if start and first is None else _integer(first or 0, call)
     end, by = (counter.scope.redefine(f"{counter.name}.{name}", call.loc) for name in ("end", "by"))
