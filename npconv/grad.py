@@ -295,7 +295,8 @@ _DOC = """Return the gradient of `npconv.{function}` with respect to its {what}.
     Notes
     -----
     Each element is within (8 + √n) · eps · Σ|a · b| of the exact sum of its n products a · b; see `npconv.conv2d`. It
-    is computed as convolutions, as `npconv.adjoint` tells.
+    is computed as convolutions, as `npconv.adjoint` tells. What lies beyond the borders counts as zeros, so that an
+    infinite number, or NaN, makes NaN there.
 
     Examples
     --------
