@@ -10,8 +10,8 @@ from npconv.kernels.numba import jit
 SEVEN = 7
 
 
-def compiled(function, **options):
-    return numba.njit(pipeline_class=jit._Compiler, **options)(function)
+def compiled(function):
+    return numba.njit(pipeline_class=jit._Compiler)(function)
 
 
 def upwards(start, stop, step):

@@ -287,8 +287,7 @@ def _slab_block(  # type: ignore[no-untyped-def]
     apart = channels * kernel[0] * kernel[1] * kernel[2]
     for c in range(channels):
         start = n * x_layout[0] + (g * channels + c) * x_layout[1]
-        one = 1
-        load_planes(parts, piece, 0, plane, x, x_layout, start, one, origin, depth_step, stride, window, phases, down)
+        load_planes(parts, piece, 0, plane, x, x_layout, start, 1, origin, depth_step, stride, window, phases, down)
         for i in range(kernel[0]):
             begin = i * down * across * plane
             for k in range(0, filters, at_once):

@@ -83,10 +83,10 @@ def _given(function: Any, statement: Any) -> list[Any]:
             statement.value = _integer(literal.value, value)
     divided = _division(function, value)
     if divided is not None:
-        numbers, name = divided
+        numbers, divide = divided
         called = statement.target.scope.redefine("$divided", value.loc)
         statement.value = ir.Expr.call(called, numbers, (), value.loc)
-        before = [ir.Assign(ir.Global(name.__name__, name, value.loc), called, value.loc)]
+        before = [ir.Assign(ir.Global(divide.__name__, divide, value.loc), called, value.loc)]
     elif _is_expression(value, "build_tuple"):
         value.items, before = _integers(function, value, value.items)
     elif _is_expression(value, "call") and isinstance(guard(find_outer_value, function, value.func), Dispatcher):
@@ -99,8 +99,8 @@ def _given(function: Any, statement: Any) -> list[Any]:
 def _division(function: Any, value: Any) -> tuple[Any, Any] | None:
     """Return what an expression divides, and the function to do it with; None if it does not divide."""
     if _is_expression(value, "binop") or _is_expression(value, "inplace_binop"):
-        name = _DIVISIONS.get(value.fn if value.op == "binop" else value.immutable_fn)
-        return name and ((value.lhs, value.rhs), name)
+        divide = _DIVISIONS.get(value.fn if value.op == "binop" else value.immutable_fn)
+        return divide and ((value.lhs, value.rhs), divide)
     if _is_expression(value, "call") and guard(find_outer_value, function, value.func) is divmod:
         return tuple(value.args), lean.quotient_and_remainder
     return None

@@ -389,9 +389,7 @@ def parts_of(dtype: np.dtype[Any], load: str, unload: str, others: tuple[jit.Par
 
 def loads(layout: np.ndarray, step: int, channels: int) -> str:
     """Return what is loaded of an image's channels, pixels ``step`` apart: to load any takes a second to compile."""
-    if channels < BLOCK:
-        return "few"
-    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 else "any"
+    return "few" if channels < BLOCK else unloads(layout, step)
 
 
 def unloads(layout: np.ndarray, step: int = 1) -> str:
