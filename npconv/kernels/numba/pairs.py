@@ -24,7 +24,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit, planes
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
-from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
+from npconv.kernels.numba.pixels import ask_for, cut_planes, share_out, summing, turn_filters
 from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.slab import copy_numbers
@@ -116,6 +116,9 @@ def _tile(pairs: int, kind: str) -> Any:
         wide = width_of(out)
         room_at = starts_from(0, PAIR * wide, pairs)
         for n in range(len(places)):
+            if places[n, 1] >= 0:
+                for row in range(pairs):
+                    ask_for(out, lines[pair + row] + places[n, 1], PAIR * wide)
             tile = add_column(sums(filters, rows_at, slivers, places[n, 0], places, sizes, image, n), bias, k)
             if epilogue[0] != 0:
                 tile = activated(tile, epilogue)

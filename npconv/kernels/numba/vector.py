@@ -364,13 +364,22 @@ def _storing(tile: Any, out: Any, i: Any, step: Any, added: bool) -> Any:
 @intrinsic
 def prefetch(typing: Any, array: Any, i: Any) -> Any:
     """Ask for the line of the cache that ``array[i]`` lies in; nothing happens where there is none."""
+    return _asking(array, to_write=0)
 
+
+@intrinsic
+def prefetch_to_write(typing: Any, array: Any, i: Any) -> Any:
+    """Do the same for a line that will be written, and that no other core shall keep."""
+    return _asking(array, to_write=1)
+
+
+def _asking(array: Any, to_write: int) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = pointer_to(context, builder, signature.args[0], *arguments)
         byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [builder.bitcast(pointer, byte), integer(0), integer(3), integer(1)])
+        builder.call(function, [builder.bitcast(pointer, byte), integer(to_write), integer(3), integer(1)])
         return context.get_dummy_value()
 
     return types.none(array, types.int64), code
