@@ -34,6 +34,7 @@ from npconv.kernels.numba.vector import (
     lanes_of,
     multiply_add,
     prefetch,
+    prefetch_to_write,
     starts_from,
     store,
     zeros,
@@ -293,6 +294,9 @@ def _height(rows):  # type: ignore[no-untyped-def]
     def multiply(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
         wide = width_of(result)
         begins = tuple_of(starts, pixel, rows)
+        for row in range(rows):
+            prefetch_to_write(result, at + row * pitch)
+            prefetch_to_write(result, at + row * pitch + wide - 1)
         tile = zeros(result, rows, COLUMNS)
         total, end = tile, first + chain * wide
         for run in range(len(runs)):
