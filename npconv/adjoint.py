@@ -38,6 +38,7 @@ import numpy as np
 
 from npconv import backends, loading, patches
 from npconv.kernels import activation, host, packed
+from npconv.kernels.numba.blocking import engine_limit
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem, compute_dtype
 
@@ -294,7 +295,8 @@ def merging(steps: list[Step], choice: Choice, in_line: bool, all_rows: int = 0)
     else:
         planes = loading.module("npconv.kernels.numba.planes")
         engine = planes if planes.takes_all(forwards) else None
-    return None if engine is None else Merging(steps, _run(engine, forwards, choice.threads, in_line, all_rows))
+    run = None if engine is None else _run(engine, forwards, choice.threads, in_line, all_rows)
+    return None if run is None else Merging(steps, run)
 
 
 _MERGED = {False: ("planes",), True: ("planes", "direct")}
@@ -302,8 +304,15 @@ _MERGED = {False: ("planes",), True: ("planes", "direct")}
 
 
 @lru_cache(maxsize=1024)
-def _run(engine: Any, forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int) -> packed.Merged:
-    return packed.Merged(engine, forwards, threads, in_line, all_rows)
+def _run(
+    engine: Any, forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int
+) -> packed.Merged | None:
+    """Return the pass of as many threads as keep within the engines' limit of workspace, None if one does not."""
+    for number in range(threads, 0, -1):
+        run = packed.Merged(engine, forwards, number, in_line, all_rows)
+        if run.bytes <= engine_limit(*forwards):
+            return run
+    return None
 
 
 def swapped(problem: ConvProblem, weight: np.ndarray, choice: Choice) -> np.ndarray:

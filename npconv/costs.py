@@ -462,6 +462,8 @@ class Effort:
             slab = min(2**20, 2 * (loaded + results) * itemsize // max(threads, 2))
             slivers = problem.products * 2 * vector_bytes()
             slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), slivers)
+            if problem.turned and problem.taps == problem.groups == 1:  # a task copies its filters: some, or all
+                slab += problem.weight_bytes // 2
             if self._pointwise(problem) and max(problem.stride) > 1:
                 met = problem.batch * problem.in_channels * problem.positions * itemsize
                 slab += met // max(threads, 1) if met <= GATHERED else 0

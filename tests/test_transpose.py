@@ -1,6 +1,7 @@
 """Transposed convolutions give exactly torch's results, in every form of their arguments and every dtype."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from transposed import PROBLEMS, SPECIAL, Problem, arrays_of, call, exact, exact
 
 import npconv
 from npconv import adjoint, patches
+from npconv.arguments import conv_problem
+from npconv.kernels import packed
+from npconv.kernels.numba import planes
+from npconv.kernels.numba.blocking import engine_limit
+from npconv.plan import Choice, choose
 
 SOME = [name for number, name in enumerate(PROBLEMS) if name in SPECIAL or number % 4 == 0]
 
@@ -340,6 +346,44 @@ def test_phases_are_the_same_when_they_are_remembered(name, algorithm, activatio
             gradient = getattr(npconv.grad, f"conv{rank}d_input")
             got = gradient(want.shape, weight, x, **kept, algorithm=algorithm)
             np.testing.assert_array_equal(got, function(x, weight, **options, backend="numpy"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "padding"),
+    [((1, 2048, 9, 9), (2048, 32, 4, 4), 1), ((1, 20000, 3, 3), (20000, 40, 2, 2), 0)],
+    ids=["phases", "patches"],
+)
+def test_workspace_of_what_is_merged(shape, size, padding):
+    """Of many threads, no more work on what is computed in one pass than have room."""
+    whole = (1, size[1], *(2 * n for n in shape[2:]))
+    problem = conv_problem(
+        2, whole, size, None, np.dtype("f4"), stride=2, padding=padding, dilation=1, groups=1, padding_mode="zeros",
+        data_format="channels_first",
+    ).canonical_form()  # fmt: skip
+    for threads in (1, 2, 64):
+        choice = Choice("planes", "numba", "default", threads, True)
+        for some in adjoint.together(adjoint.steps(problem, choice)[0]):
+            run = adjoint.merging(some, choice, in_line=True).run
+            all_of_them = packed.Merged(run._engine, run.problems, threads, True).bytes
+            assert run.bytes <= engine_limit(*run.problems)
+            assert (run.bytes < all_of_them) == (threads == 64 or (threads == 2 and len(some) == 1))
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "planes"])
+@pytest.mark.parametrize("threads", [1, 4, 64])
+def test_workspace_of_filters_that_tasks_turn(threads, algorithm):
+    """Gradients of 1 × 1 kernels copy the filters of each task, which counts."""
+    for shape, size in (((1, 512, 7, 7), (2048, 512, 1, 1)), ((1, 256, 14, 14), (64, 256, 1, 1))):
+        problem = conv_problem(
+            2, shape, size, None, np.dtype("f4"), stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros",
+            data_format="channels_first",
+        ).canonical_form()  # fmt: skip
+        choice = Choice(algorithm, "numba", "default", threads, False)
+        ((step,), _) = adjoint.steps(problem, choice)
+        found = choose(step.forward, choice)
+        assert found._run.bytes <= engine_limit(step.forward)
+        plan, turned = planes.plan(step.forward, threads), planes.plan(replace(step.forward, turned=False), threads)
+        assert plan.scratch == plan.turning == turned.turning > turned.scratch
 
 
 def test_filters_are_dealt_out_in_one_pass(monkeypatch):

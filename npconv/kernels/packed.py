@@ -83,6 +83,12 @@ def _flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return found
 
 
+def _bytes(plan: Any, threads: int) -> int:
+    """Return how many bytes so many threads work in, and share."""
+    numbers, dtype = plan.scratch
+    return int(min(threads, plan.tasks) * numbers * dtype.itemsize + getattr(plan, "shared", 0))
+
+
 def _filling(engine: Any, plan: Any, epilogue: np.ndarray, threads: int, x: np.ndarray, out: np.ndarray) -> Fill | None:
     """Return what fills flat memory made like ``out`` from such as ``x``, None if these are not as it is."""
     numbers, result = _flat(x), _flat(out)
@@ -112,11 +118,7 @@ class Run:
     @property
     def bytes(self) -> int:
         """How many bytes its threads work in at most; what the kernels of some engines share counts among them."""
-        found = 0
-        for plan in [self._plan] if self._line is None else [self._plan, self._line]:
-            numbers, dtype = plan.scratch
-            found = max(found, min(self._threads, plan.tasks) * numbers * dtype.itemsize + getattr(plan, "shared", 0))
-        return found
+        return max(_bytes(plan, self._threads) for plan in (self._plan, self._line) if plan is not None)
 
     def __call__(self, input: np.ndarray, packed: Packed, out: np.ndarray) -> None:
         """Fill ``out``."""
@@ -202,6 +204,11 @@ class Merged:
         self._engine, self.problems, self._threads = engine, problems, threads
         self._plan = engine.plan_of(problems, threads, in_line, all_rows)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes its threads work in."""
+        return _bytes(self._plan, self._threads)
 
     def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Packed:
         """Return weights and bias in the engine's order."""

@@ -39,9 +39,9 @@ ENGINE_LIMIT, ENGINE_FREE = 2**26, 2**20
 caches hold, is free."""
 
 
-def engine_limit(problem: ConvProblem) -> int:
-    """Return the bytes of workspace over which ``"auto"`` passes an engine by."""
-    arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
+def engine_limit(*problems: ConvProblem) -> int:
+    """Return the bytes of workspace over which ``"auto"`` passes an engine by; some problems have one input."""
+    arrays = problems[0].input_bytes + sum(one.weight_bytes + one.output_bytes for one in problems)
     return min(arrays + ENGINE_FREE, ENGINE_LIMIT)
 
 

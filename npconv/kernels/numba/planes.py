@@ -146,11 +146,16 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks can turn them."""
     if weight.flags.c_contiguous:
         return Filters(weight.ravel(), False)
-    if problem.taps == 1 and problem.groups == 1 and has_many(problem):
+    if _may_turn(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
             return Filters(matrix.reshape(-1), True)
     return Filters(in_rows([weight]), False)
+
+
+def _may_turn(problem: ConvProblem) -> bool:
+    """Whether tasks can turn filters that lie side by side."""
+    return problem.taps == 1 and problem.groups == 1 and has_many(problem)
 
 
 def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
@@ -292,9 +297,12 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         scratch += 2 * share * block.columns
     sizes, turned_sizes = (np.concatenate([some, sums]) for some in (sizes, sizes))
     turned_sizes[7, 2] = filters
+    turning = scratch + share * problem.products + COLUMNS * lanes
+    if problem.turned and _may_turn(problem):
+        scratch = turning  # what threads are said to work in is what they do
     return Plan(
         int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
-        (scratch + share * problem.products + COLUMNS * lanes, problem.compute_dtype), np.array(grid),
+        (turning, problem.compute_dtype), np.array(grid),
         sizes, turned_sizes, np.concatenate(offsets),
         "planes" if not many else "whole" if as_they_are else "slivers", len(problems) > 1 or all_rows > 0,
     )  # fmt: skip
