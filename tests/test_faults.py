@@ -1,6 +1,7 @@
 """What once went wrong, or could: each found by somebody who tried to break npconv."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -48,13 +49,23 @@ def test_fork_while_other_threads_compile(tmp_path):
 
 
 def test_damaged_files_on_disk_are_compiled_anew(tmp_path):
+    """And written anew: the next process finds them."""
     first = run(CALL, tmp_path, "error", "numba")
     assert first.returncode == 0, first.stderr
-    damaged = [path for path in Path(tmp_path).rglob("*.nb?") if path.write_bytes(b"garb")]
-    assert damaged
-    again = run(CALL, tmp_path, "always", "numba")
-    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
-    assert "damaged" in again.stderr
+    for kind, damage in (
+        ("nb?", lambda _: b"garb"), ("nbi", lambda _: b""), ("nbc", lambda content: content[: len(content) // 2]),
+        ("nbc", lambda _: pickle.dumps({"other": 1})),
+    ):  # fmt: skip
+        damaged = {path: path.write_bytes(damage(path.read_bytes())) for path in Path(tmp_path).rglob(f"*.{kind}")}
+        assert damaged
+        again = run(CALL, tmp_path, "always", "numba")
+        assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+        assert "damaged" in again.stderr
+        written = {path: path.stat().st_mtime_ns for path in Path(tmp_path).rglob("*.nb?")}
+        assert written.keys() >= damaged.keys()
+        last = run(CALL, tmp_path, "error", "numba")
+        assert (last.returncode, last.stdout, last.stderr) == (0, first.stdout, "")
+        assert {path: path.stat().st_mtime_ns for path in Path(tmp_path).rglob("*.nb?")} == written
 
 
 def test_without_its_compiler_numba_is_missing(tmp_path):

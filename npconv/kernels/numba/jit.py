@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import threading
 import time
 import types
@@ -317,6 +316,10 @@ def scratch_kernel(task: Callable[..., None]) -> Kernel:
     return Kernel(task, scratch=True)
 
 
+class _Damaged(OSError):
+    """What is on disk is no compiled function."""
+
+
 class _Kept(FunctionCache):
     """Compiled functions on disk, told apart by their names, which have the fingerprint of the sources.
 
@@ -329,17 +332,20 @@ class _Kept(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Load a function without letting Numba know all that it could compile, as it has been compiled."""
-        found = None
-        with self._guard_against_spurious_io_errors():
-            found = self._load_overload(sig, target_context)
-        return found
+        try:
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
+        except OSError:
+            raise
+        except Exception as error:  # there is little that unpickling something else could not raise
+            raise _Damaged(repr(error)) from error
 
     def has(self, kinds: tuple[Any, ...]) -> bool:
         """Whether a function for types of arguments is on disk, as far as can be told."""
         try:
             name = self._cache_file._load_index().get(self._index_key(kinds, cpu_target.target_context.codegen()))
             return name is not None and Path(self._cache_file._data_path(name)).exists()
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except Exception:  # damaged, as loading it will find
             return False
 
 
@@ -396,12 +402,16 @@ def _compile_once(compiled: Any, kinds: tuple[Any, ...]) -> None:
             if not stack.enter_context(turn(lock, 0 if lock in _in_vain else _PATIENCE)):
                 _in_vain.add(lock)
         try:
-            compiled.compile(kinds)
+            try:
+                compiled.compile(kinds)
+            except _Damaged as error:
+                compiled._cache.flush()
+                warn(f"a compiled kernel kept on disk was damaged, so it is compiled anew ({error})")
+                loading.in_whole(_refresh)
+                compiled.compile(kinds)
             return
         except OSError:  # the place has gone, is full, or is no longer ours
             _warn_uncached()
-        except (EOFError, pickle.UnpicklingError) as error:
-            warn(f"a compiled kernel kept on disk is damaged ({error}), so it is compiled anew; clear {folder}")
         if kinds not in compiled.overloads:
             loading.in_whole(_refresh)
             compiled._cache = NullCache()
