@@ -183,5 +183,5 @@ def pieces(problem: ConvProblem) -> str | None:
         return "it takes one group only"
     refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
     if refused is None and min(problem.batch, problem.out_channels) < least:
-        return f"it needs {least} images and filters or more"
+        return f"it needs {least} filters or more, and as many images, which of a weight gradient are the channels"
     return refused
