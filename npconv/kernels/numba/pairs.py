@@ -24,9 +24,9 @@ import numpy as np
 
 from npconv.kernels.numba import jit, planes
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
-from npconv.kernels.numba.pixels import ask_for, cut_planes, share_out, summing, turn_filters
+from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
 from npconv.kernels.numba.planes import Filters
-from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.product import ask_for, width_of
 from npconv.kernels.numba.slab import copy_numbers
 from npconv.kernels.numba.taps import store_pairs
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES

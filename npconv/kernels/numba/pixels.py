@@ -13,13 +13,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import flattened, max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
 from npconv.kernels.numba.plane_slab import OTHERS
-from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.product import LINES, ask_for, width_of
+from npconv.kernels.numba.tile import COLUMNS, ROWS
 from npconv.kernels.numba.vector import (
     activated,
     add,
@@ -28,7 +27,6 @@ from npconv.kernels.numba.vector import (
     lanes_of,
     multiply_add,
     prefetch,
-    prefetch_to_write,
     starts_from,
     store,
     zeros,
@@ -47,9 +45,6 @@ FEWEST = 8
 
 AHEAD = 512
 """Products between asking for pixels and cutting them, at least; 256 and 1024 seemed to gain less, in noise."""
-
-LINES = max(COLUMNS * VECTOR_BYTES // LINE, 1)
-"""Lines of the cache that a sliver's pixels of one element fill."""
 
 HIGHEST = max(IN_PLANES)
 
@@ -111,20 +106,6 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
         return add(total, tile)
 
     return jit.specialised(sums, rows, columns, kind, within=True)
-
-
-@jit.inline
-def ask_for(out, i, count):  # type: ignore[no-untyped-def]
-    """Ask for what a tile will write, ``count`` numbers from ``out[i]`` on, before it computes them.
-
-    Each row of results is in a page of its own, and the lines that a tile's rows fill come one after the other if not
-    until they are written: with 64 channels that took longer than their products. 64 → 256 at 56² take 5 to 8 % less
-    in two threads, 64 → 32 transposed, of 2 × 2, at 112² a sixth. Asked for one tile earlier, or to be read, they
-    gained less. (Winograd's results, asked for panel by panel, took up to a tenth longer.)
-    """
-    for line in range(i, i + count, width_of(out) // LINES):
-        prefetch_to_write(out, line)
-    prefetch_to_write(out, i + count - 1)
 
 
 _SLIVERS = "aiiaianiiiiiaiaaini"
