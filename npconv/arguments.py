@@ -76,6 +76,13 @@ def outline(array: Any) -> np.ndarray:
     return np.asarray(_Interface(array.__cuda_array_interface__))
 
 
+def boolean(name: str, value: Any) -> bool:
+    """Return a boolean."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
 def integer(name: str, value: Any, minimum: int) -> int:
     """Return ``value`` as an int of at least ``minimum``; a bool or a float is none."""
     if isinstance(value, (bool, np.bool_)):
@@ -97,7 +104,7 @@ def _addressable(name: str, number: int) -> int:
 
 def sequence(name: str, value: Any) -> tuple[Any, ...]:
     """Return the entries of a shape."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+    if not _is_sequence(value):
         raise TypeError(f"{name} must be a tuple of integers; got {value!r}")
     return tuple(value)
 

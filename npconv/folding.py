@@ -77,9 +77,8 @@ def unfold(
     arguments.check_addressable("the result", (batched.shape[0], rows, math.prod(positions)), dtype.itemsize)
     view = regions(padded(batched, pads, "zeros", dtype), kernel, stride, dilation)
     axes = (0, 1, *range(rank + 2, 2 * rank + 2), *range(2, rank + 2))
-    matrix = view.transpose(axes).reshape(batched.shape[0], rows, math.prod(positions))
-    if np.may_share_memory(matrix, x):  # one position or one tap: the regions are the input itself
-        matrix = matrix.copy()
+    # A copy in any case: one position or one tap are the input itself, and regions in a line share their elements.
+    matrix = np.array(view.transpose(axes), order="C").reshape(batched.shape[0], rows, math.prod(positions))
     return matrix if x.ndim == rank + 2 else matrix[0]
 
 

@@ -249,7 +249,7 @@ def described(
     input_shape = arguments.shape("input_shape", input_shape)
     weight_shape = arguments.shape("weight_shape", weight_shape)
     dtype = arguments.dtype_named("dtype", dtype)
-    shape = bias_shape(weight_shape, transposed, options["groups"]) if bias else None
+    shape = bias_shape(weight_shape, transposed, options["groups"]) if arguments.boolean("bias", bias) else None
     padding_mode, output_padding = options["padding_mode"], options["output_padding"]
     if transposed and padding_mode != "zeros":
         raise ValueError(f"padding_mode of a transposed convolution is 'zeros'; got {padding_mode!r}")

@@ -189,6 +189,7 @@ class Conv2d(_Layer):
     ------
     ValueError, TypeError
         As for `conv2d`, when the layer is built wherever the input is not to blame.
+        Of an integer weight the activation must have integer results.
 
     Notes
     -----
@@ -269,6 +270,7 @@ class ConvTranspose2d(_Layer):
     ------
     ValueError, TypeError
         As for `conv_transpose2d`, when the layer is built wherever the input is not to blame.
+        Of an integer weight the activation must have integer results.
 
     Notes
     -----

@@ -351,8 +351,7 @@ def forget(everything: bool = False) -> int:
     >>> npconv.forget(), npconv.forget()
     (1, 0)
     """
-    if not isinstance(everything, bool):
-        raise TypeError(f"everything must be True or False; got {everything!r}")
+    everything = arguments.boolean("everything", everything)
     try:
         return winners.forget(everything)
     finally:

@@ -115,9 +115,15 @@ def test_forms_of_padding_and_steps():
     assert_same(npconv.fold(npconv.unfold(x, 2, stride=2), 6, 2, stride=2), x, "an int is two axes, as in torch")
 
 
-@pytest.mark.parametrize(("shape", "kernel"), [((1, 2, 5), (1,)), ((1, 2, 5, 4), (5, 4)), ((2, 2, 5), (2,))])
+@pytest.mark.parametrize(
+    ("shape", "kernel"), [((1, 2, 5), (1,)), ((1, 2, 5, 4), (5, 4)), ((2, 2, 5), (2,)), ((1, 1, 6), (3,))]
+)
 def test_the_result_is_the_callers_own(shape, kernel):
     x = np.ones(shape)
+    for padding in (1, "same"):  # regions of a copy in line share their elements
+        padded = npconv.unfold(x, kernel, padding=padding)
+        assert padded.flags.writeable
+        assert padded.flags.c_contiguous
     for got in (npconv.unfold(x, kernel), npconv.fold(npconv.unfold(x, kernel), shape[2:], kernel)):
         assert got.flags.writeable
         assert not np.shares_memory(got, x)

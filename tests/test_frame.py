@@ -145,6 +145,9 @@ EXPLAIN_ERRORS = [
     (("conv1d", (1, 1, 4), (1, 1, 2)), {"algorithm": "slow"}, ValueError, "algorithm.*im2col.*slow"),
     (("conv1d", (1, 1, 4), (1, 1, 2)), {"backend": "slow"}, ValueError, "backend.*numba.*slow"),
     (("conv1d", (1, 1, 4), (1, 1, 2)), {"stride": 0}, ValueError, "stride.*0"),
+    (("conv1d", (1, 1, 4), (1, 1, 2)), {"bias": np.array([1, 2])}, TypeError, "bias must be True or False"),
+    (("conv1d", np.array(1), (1, 1, 2)), {}, TypeError, "input_shape must be a tuple"),
+    (("conv1d", (1, 1, 4), np.array(1)), {}, TypeError, "weight_shape must be a tuple"),
 ]
 
 
