@@ -17,7 +17,7 @@ from processes import python
 import npconv.kernels.numba
 from npconv.kernels.filtering import Filtering
 from npconv.kernels.numba import jit, points
-from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.jit import Kernel
 
 CALL = """
@@ -66,6 +66,30 @@ def test_no_two_compiled_functions_share_a_name():
     names = Counter((function.__module__, function.__qualname__) for function in found.values())
     assert len(names) >= 10
     assert [name for name, times in names.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_constants_come_in_a_block(dtype):
+    """A call keeps them, and takes none of another form."""
+    take = taking("naNn")
+
+    def fill(index, out, constants):
+        integers, numbers, matrix, more = take(constants, out)
+        out[index] = integers[index] + numbers[len(numbers) - 1] + matrix[1, index] + 100 * matrix.shape[0] + len(more)
+
+    def constants():
+        return np.arange(4), np.array([7, 0.5], dtype), np.arange(8).reshape(2, 4), np.zeros(0, int)
+
+    run = Kernel(fill, form="naNn").fixed(4, 1, 1, constants())
+    for _ in range(2):
+        run(out := np.zeros(4, dtype))
+        assert out.tolist() == [204.5, 206.5, 208.5, 210.5]
+    first, *others = constants()
+    for wrong in ((), (first,), (first.astype("i4"), *others), (first[::2], *others), (first, first, *others[1:])):
+        with pytest.raises(AssertionError, match="constants"):
+            Kernel(fill, form="naNn").fixed(4, 1, 1, wrong)
+    with pytest.raises(AssertionError, match="constants"):
+        Kernel(fill).fixed(4, 1, 1, constants())
 
 
 def test_arguments_of_other_types():

@@ -127,7 +127,7 @@ GREEDY = """
 import numpy as np, npconv
 from npconv.kernels.numba import jit
 
-@jit.scratch_kernel
+@jit.scratch_kernel()
 @jit.makes_arrays
 def kernel(task, scratch, out, sizes):
     scratch[:] = task

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit
-from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import load_line, unload_line
@@ -297,10 +297,15 @@ def _row(form: Form) -> jit.Part:
     return jit.Part(compute, _ROW)
 
 
-@jit.scratch_kernel
+_FORM = "nannNnn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
 @jit.makes_arrays
-def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, _, parts):  # type: ignore[no-untyped-def]
+def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for all channels, or an image for some of them."""
+    x_layout, epilogue, out_layout, grid, sizes, _, parts = _taken(constants, x)
     task, horizontal = divmod(task, grid[3])
     task, vertical = divmod(task, grid[2])
     task, part = divmod(task, grid[4])

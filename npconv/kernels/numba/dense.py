@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, tuple_of
 from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.planes import Filters
@@ -162,11 +163,16 @@ def _vectors_of_filters(memory, second, first, count, weights, sizes):  # type: 
             store(total, memory, second + n * pitch + lead + k - first, wide)
 
 
+_FORM = "nann"
+_taken = taking(_FORM)
+
+
 def _kernel(sum_up: Any, name: str) -> jit.Kernel:
     """Return the kernel that computes sums by a function."""
 
-    def block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, sizes):  # type: ignore[no-untyped-def]
+    def block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
         """Compute some filters for all images."""
+        x_layout, epilogue, out_layout, sizes = _taken(constants, x)
         batch, channels, filters, products, share, _, room, pitch, lead = tuple_of(sizes, 0, 9)
         lanes = lanes_of(x)
         first = task * share
@@ -193,7 +199,7 @@ def _kernel(sum_up: Any, name: str) -> jit.Kernel:
                 move(out, to + i * out_layout[1], memory, at + i)
 
     block.__name__ = block.__qualname__ = name
-    return jit.scratch_kernel(block)
+    return jit.scratch_kernel(_FORM)(block)
 
 
 _in_rows, _side_by_side = _kernel(_rows_of_filters, "_in_rows"), _kernel(_vectors_of_filters, "_side_by_side")

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, channels, jit, planes
-from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
 from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.moves import BLOCK
@@ -329,11 +329,14 @@ def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool
     return jit.Part(compute, _ROWS_OF_PLANES)
 
 
-@jit.scratch_kernel
-def _straight_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, phases, parts
-):
+_FORM = "nannNnn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
+def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some channels."""
+    x_layout, epilogue, out_layout, grid, sizes, phases, parts = _taken(constants, x)
     task, horizontal = divmod(task, grid[4])
     task, vertical = divmod(task, grid[3])
     task, z = divmod(task, grid[2])
@@ -465,11 +468,10 @@ def _down_runs(sums: Sums) -> jit.Part:
     return jit.Part(compute, _RUNS_OF_PLANES)
 
 
-@jit.scratch_kernel
-def _down_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, offsets, parts
-):
+@jit.scratch_kernel(_FORM)
+def _down_block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some channels."""
+    x_layout, epilogue, out_layout, grid, sizes, offsets, parts = _taken(constants, x)
     task, horizontal = divmod(task, grid[4])
     task, vertical = divmod(task, grid[3])
     task, z = divmod(task, grid[2])

@@ -22,6 +22,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, part_of, table, triples
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import FEWEST, multiply_and_finish, width_of
@@ -132,12 +133,15 @@ def fixed(
     )  # fmt: skip
 
 
-@jit.scratch_kernel
+_FORM = "nannnNNn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
 @jit.makes_arrays
-def _block(  # type: ignore[no-untyped-def]
-    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, order, sizes, runs, slabs
-):
+def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some panels."""
+    x_layout, epilogue, out_layout, grid, order, sizes, runs, slabs = _taken(constants, x)
     task, place = divmod(task, grid[4])
     vertical, horizontal = divmod(order[place], grid[5])
     task, z = divmod(task, grid[3])

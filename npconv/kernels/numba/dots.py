@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
-from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.slab import clear, copy_numbers
@@ -262,11 +262,14 @@ def _sums_over_slab(results: int, at_once: int) -> jit.Part:
     return jit.Part(multiply, _TILE_OVER_SLAB)
 
 
-@jit.scratch_kernel
-def _slab_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, places, phases, parts
-):
+_FORM = "nannNnnn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
+def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a plane of the result for the filters of a group."""
+    x_layout, epilogue, out_layout, grid, sizes, places, phases, parts = _taken(constants, x)
     task, z = divmod(task, grid[2])
     n, g = divmod(task, grid[1])
     stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), bounds, more = triples(
@@ -390,12 +393,11 @@ def _sums_of_plane(down: int, across: int, stride: int, dense: bool, pace: int) 
 _write_mask, _write_mask_of_second = mask_of(1), mask_of(2)
 
 
-@jit.scratch_kernel
+@jit.scratch_kernel(_FORM)
 @jit.makes_arrays
-def _straight_block(  # type: ignore[no-untyped-def]
-    task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, _, phases, parts
-):
+def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a plane of the result for some groups."""
+    x_layout, epilogue, out_layout, grid, sizes, _, phases, parts = _taken(constants, x)
     task, z = divmod(task, grid[2])
     n, part = divmod(task, grid[1])
     step, paces, before, (groups, together, chain), (channels, filters, _), (rows, columns, _), met, form, own = (

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, planes
-from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.channels import SUMS, lanes, taps_together
 from npconv.kernels.numba.group_taps import products_of_groups
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
@@ -285,10 +285,15 @@ def _find(places, kernel, steps, alone):  # type: ignore[no-untyped-def]
                     at += 1
 
 
-@jit.scratch_kernel
+_FORM = "nannNn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
 @jit.makes_arrays
-def _block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
+def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some groups."""
+    x_layout, epilogue, out_layout, grid, sizes, parts = _taken(constants, x)
     task, horizontal = divmod(task, grid[3])
     task, vertical = divmod(task, grid[2])
     task, part = divmod(task, grid[4])

@@ -25,7 +25,7 @@ import types
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from numba.np.ufunc import parallel as numba_threads
 from npconv import loading
 from npconv.errors import warn
 from npconv.kernels.numba.buffers import rooms
-from npconv.kernels.numba.calls import fits, handle_of, row_of, run, types_of
+from npconv.kernels.numba.calls import block_of, fits, handle_of, row_of, run, types_of
 from npconv.kernels.numba.passes import passes_of
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.threads import get_num_threads, max_threads
@@ -234,23 +234,24 @@ class Kernel:
     """A function ``task(index, *arguments)``, to be run for every index, over threads or in one.
 
     With ``scratch``, it is ``task(index, scratch, *arguments)``, where scratch are numbers to work in, as many as `run`
-    is told.
+    is told. The last argument of a kernel that takes constants, whose ``form`` is told, is a block of them
+    (`npconv.kernels.numba.calls`).
     """
 
-    def __init__(self, task: Callable[..., None], scratch: bool = False) -> None:
+    def __init__(self, task: Callable[..., None], scratch: bool = False, form: str = "") -> None:
         options = _TASK if getattr(task, "makes_arrays", False) else _ALONE
-        self.task, self._scratch = _Code(task, **options), scratch
+        self.task, self._scratch, self._form = _Code(task, **options), scratch, form
         self._handles: tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]] = {}, {}  # in one thread, over threads
 
     def run(self, tasks: int, work: int, *arguments: Any, scratch: tuple[int, np.dtype[Any]] | None = None) -> None:
         """Run all tasks with the given arrays and integers, in as many threads as there may be: see `fixed`."""
-        self.fixed(tasks, work, get_num_threads(), (), scratch)(*arguments)
+        self.fixed(tasks, work, get_num_threads(), scratch=scratch)(*arguments)
 
     def fixed(
-        self, tasks: int, work: int, threads: int, constants: tuple[Any, ...],
+        self, tasks: int, work: int, threads: int, constants: tuple[np.ndarray, ...] = (),
         scratch: tuple[int, np.dtype[Any]] | None = None,
     ) -> Callable[..., None]:  # fmt: skip
-        """Return a function that runs all tasks with the arrays it is given, before ``constants``, arrays and integers.
+        """Return a function that runs all tasks with the arrays it is given, and ``constants``.
 
         ``work`` is the number of products that they ask for. ``scratch`` says how many numbers each task has to work
         in, and of which dtype. Arrays can be written to: Numba would compile the kernel again for those that cannot
@@ -262,15 +263,16 @@ class Kernel:
         """
         most = min(threads, tasks, numba.config.NUMBA_NUM_THREADS) if work >= SMALL_WORK else 1
         places = scratch and ((1, scratch), (most, scratch))
+        block = (block_of(self._form, constants),) if self._form or constants else ()
 
-        def call(*arrays: Any) -> None:
+        def call(*arrays: Any, kept: Any = constants) -> None:  # the block has only their addresses
             lock, room, rows = _threads.lock, None, _NOTHING
             several = most > 1 and lock.acquire(blocking=False)
             try:
                 if places is not None:
                     room = rooms.take()
                     rows = room.rows(places[several])
-                arguments = arrays + constants
+                arguments = arrays + block
                 handle = self._handles[several].get(arguments[0].dtype)
                 workers = most if several else 1
                 if handle is None or not _driver.compiled(workers, tasks, handle, rows, arguments):
@@ -311,9 +313,9 @@ def makes_arrays(task: Callable[..., None]) -> Callable[..., None]:
     return task
 
 
-def scratch_kernel(task: Callable[..., None]) -> Kernel:
-    """Decorate a function ``task(index, scratch, *arguments)`` as a kernel."""
-    return Kernel(task, scratch=True)
+def scratch_kernel(form: str = "") -> Callable[[Callable[..., None]], Kernel]:
+    """Return what makes a kernel of a function ``task(index, scratch, *arguments)``, with constants of a form."""
+    return partial(Kernel, scratch=True, form=form)
 
 
 class _Damaged(OSError):

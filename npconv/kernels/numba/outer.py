@@ -29,6 +29,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.product import LEAST_ROWS, width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS
@@ -279,10 +280,15 @@ def _multiply(  # type: ignore[no-untyped-def]
         row += height
 
 
-@jit.scratch_kernel
+_FORM = "anNn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
 @jit.makes_arrays
-def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, epilogue, out_layout, sizes, slabs):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute some rows for some panels; the layouts have images and channels in each other's place."""
+    epilogue, out_layout, sizes, slabs = _taken(constants, x)
     (all_rows, share, shares), (lanes, together, groups_of_panels), (_, channels, images), kernel = triples(sizes, 0, 4)
     (block_rows, block_columns, chain), result, stride, (copied, swapped, folded) = triples(sizes, 4, 4)
     origin, dilation, step, pace, window, (plane, finished, _), lanes_origin, lanes_step = triples(sizes, 8, 8)

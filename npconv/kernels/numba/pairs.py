@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit, planes
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
 from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
 from npconv.kernels.numba.planes import Filters
@@ -150,10 +151,15 @@ def over_ends(out, lines, pair, pairs, room, pixel, limits):  # type: ignore[no-
 _two, _three, _cutting_three = _tile(2, "slivers"), _tile(3, "slivers"), _tile(3, "cutting")
 
 
-@jit.scratch_kernel
+_FORM = "nannNn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
 @jit.makes_arrays
-def _kernel(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, turned):  # type: ignore[no-untyped-def]
+def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute the patches of some pixels for some pairs of a group."""
+    x_layout, epilogue, out_layout, grid, sizes, turned = _taken(constants, x)
     task, block = divmod(task, grid[5])
     task, z = divmod(task, grid[3])
     task, part = divmod(task, grid[2])

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, rows, slab
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.product import multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
@@ -92,6 +93,10 @@ def fixed(
     return _kernel(plan.results).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
 
+_FORM = "nannNn"
+_taken = taking(_FORM)
+
+
 @cache
 def _kernel(m: int) -> jit.Kernel:
     """Return the kernel for m × m results."""
@@ -126,8 +131,9 @@ def _kernel(m: int) -> jit.Kernel:
 
     results_of = jit.specialised(results_of, m)
 
-    def block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, layout, sizes, slabs):  # type: ignore[no-untyped-def]
+    def block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
         """Compute a panel of filters for some channels."""
+        x_layout, epilogue, out_layout, layout, sizes, slabs = _taken(constants, x)
         (images, y_step, x_step), (channels, share, filters), (down, across, _), (rows, columns, together), _ = triples(
             sizes, 0, 5
         )
@@ -197,4 +203,4 @@ def _kernel(m: int) -> jit.Kernel:
                 )  # fmt: skip
 
     block.__qualname__ = f"_block{m}"
-    return jit.scratch_kernel(block)
+    return jit.scratch_kernel(_FORM)(block)

@@ -43,6 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
@@ -349,11 +350,12 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    gather = None
+    gather: Callable[..., None] | None = None
+    kept: tuple[np.ndarray, ...] = ()
     if plan.gathering is not None:
         channels, dtype, numbers, layout = plan.gathering
         size = plan.shared // dtype.itemsize
-        gather, x_layout = _gather.fixed(channels, size, threads, (x_layout, numbers)), layout
+        gather, kept, x_layout = _gather.fixed(channels, size, threads), (x_layout, numbers), layout
     load = "" if plan.kernel == "whole" else loads(x_layout, plan.sizes[0, 2])
     unload = not plan.merges and _unloads(plan, out_layout)
     parts = parts_of(epilogue.dtype, load, _tiles(plan), unload, plan.merges)
@@ -367,7 +369,7 @@ def fixed(
     def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
         if gather is not None:
             gathered = buffers.aligned(plan.shared).view(x.dtype)
-            gather(x, gathered)
+            gather(x, gathered, *kept)
             x = gathered
         (turned if weights.turned else in_rows)(x, weights.numbers, bias, out)
 
@@ -480,13 +482,16 @@ def _turn_nothing(turned, filters, first, to_element, count, elements, unit):  #
     """Stand where filters are in order."""
 
 
+_FORM = "nannNnn"
+_taken = taking(_FORM)
+
+
 def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
     """Return the kernel that turns filters and multiplies by these functions."""
 
-    def block(  # type: ignore[no-untyped-def]
-        task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, offsets, parts
-    ):
+    def block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
         """Compute a rectangle of the result for some groups, or some filters of a group."""
+        x_layout, epilogue, out_layout, grid, sizes, offsets, parts = _taken(constants, x)
         task, horizontal = divmod(task, grid[5])
         task, vertical = divmod(task, grid[4])
         task, z = divmod(task, grid[3])
@@ -586,7 +591,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                 unload_planes(parts, out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
 
     block.__name__ = block.__qualname__ = f"_block_{name}"
-    return jit.scratch_kernel(jit.makes_arrays(block))
+    return jit.scratch_kernel(_FORM)(jit.makes_arrays(block))
 
 
 _kernels = {

@@ -160,7 +160,7 @@ def _pack_lines(task, weight, packed, sizes):  # type: ignore[no-untyped-def]
                     move(packed, at + lane, weight, source + lane)
 
 
-@jit.scratch_kernel
+@jit.scratch_kernel()
 def _pack(task, taps_of, weight, packed, sizes):  # type: ignore[no-untyped-def]
     """Pack some channels of a panel."""
     wide = width_of(packed)

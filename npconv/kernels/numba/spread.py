@@ -20,6 +20,7 @@ import numpy as np
 
 from npconv.kernels import activation, host, packed
 from npconv.kernels.numba import blocking, jit
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, triples
 from npconv.kernels.numba.slab import copy_numbers, flat
 from npconv.kernels.numba.taps import kept_numbers, spread_rows, store_merged
@@ -112,6 +113,10 @@ def run(
     return True
 
 
+_FORM = "nannN"
+_taken = taking(_FORM)
+
+
 @cache
 def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: int) -> jit.Kernel:
     """Return the kernel for so many rows and columns of taps, paddings of these residues, and a stride down.
@@ -127,8 +132,9 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
     number = above + 1 + below
     finished = activating(which)
 
-    def block(task, scratch, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes):  # type: ignore[no-untyped-def]
+    def block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
         """Compute some bands of rows of some channels."""
+        x_layout, epilogue, out_layout, grid, sizes = _taken(constants, x)
         task, part = divmod(task, grid[3])
         task, z = divmod(task, grid[2])
         n, group = divmod(task, grid[1])
@@ -186,4 +192,4 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
                     pair += lanes
 
     block.__qualname__ = f"_spread{kernel}-{odd}-{stride}-{which}"
-    return jit.scratch_kernel(jit.makes_arrays(block))
+    return jit.scratch_kernel(_FORM)(jit.makes_arrays(block))

@@ -44,6 +44,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_near, width_of
 from npconv.kernels.numba.tile import COLUMNS
@@ -254,10 +255,15 @@ def _combine(result, first, second, pitch, last, products, half, bias, b, other,
         _finish(add(v, five), result, second + lower, bias, other, epilogue)
 
 
-@jit.scratch_kernel
+_FORM = "nannnNn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
 @jit.makes_arrays
-def _block(task, memory, x, weights, scale, bias, out, x_layout, epilogue, out_layout, grid, order, sizes, slabs):  # type: ignore[no-untyped-def]
+def _block(task, memory, x, weights, scale, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some pairs of panels."""
+    x_layout, epilogue, out_layout, grid, order, sizes, slabs = _taken(constants, x)
     task, place = divmod(task, grid[3])
     vertical, horizontal = divmod(order[place], grid[4])
     task, z = divmod(task, grid[2])

@@ -41,6 +41,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes, elements_of, pitch_of
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.points import (
     FILTERS,
@@ -96,7 +97,7 @@ def apart(number):  # type: ignore[no-untyped-def]
     return number | 1
 
 
-@jit.scratch_kernel
+@jit.scratch_kernel()
 def _pack(task, memory, weight, packed, sizes, numbers, parts):  # type: ignore[no-untyped-def]
     """Transform some channels of a panel."""
     channels, planes = sizes[2], sizes[12]
@@ -140,9 +141,14 @@ def _place_of(index, sizes, out_layout, row, column):  # type: ignore[no-untyped
     return (image, lower, right), (rows, columns)
 
 
-@jit.scratch_kernel
-def _block(task, memory, x, weights, bias, out, x_layout, epilogue, out_layout, grid, sizes, parts):  # type: ignore[no-untyped-def]
+_FORM = "nannNn"
+_taken = taking(_FORM)
+
+
+@jit.scratch_kernel(_FORM)
+def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of some images' results for some panels of a group."""
+    x_layout, epilogue, out_layout, grid, sizes, parts = _taken(constants, x)
     task, horizontal = divmod(task, grid[4])
     task, vertical = divmod(task, grid[3])
     task, z = divmod(task, grid[2])

@@ -18,6 +18,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering, axes, pitch_of
 from npconv.kernels.numba import bands, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
+from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, min, triples, tuple_of
 from npconv.kernels.numba.points import (
     FILTERS,
@@ -61,9 +62,16 @@ class Plan(NamedTuple):
     filterings: np.ndarray
 
 
-@jit.scratch_kernel
-def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ignore[no-untyped-def]
+_TO_POINTS = "nNn"
+_taken_by_to_points = taking(_TO_POINTS)
+_PRODUCTS = "nanNNn"
+_taken_by_products = taking(_PRODUCTS)
+
+
+@jit.scratch_kernel(_TO_POINTS)
+def _to_points(task, piece, x, points, constants):  # type: ignore[no-untyped-def]
     """Transform some lines of some channels."""
+    numbers, filterings, parts = _taken_by_to_points(constants, x)
     x_layout, before, steps, z_stride = numbers, tuple_of(numbers, 8, 3), tuple_of(numbers, 11, 3), numbers[14]
     depth, segments, tile_rows, tile_columns, channels, planes = tuple_of(numbers, 15, 6)
     first_line, end_line, together, width, step, between = tuple_of(numbers, 21, 6)
@@ -100,11 +108,10 @@ def _to_points(task, piece, x, points, numbers, filterings, parts):  # type: ign
         line += some
 
 
-@jit.scratch_kernel
-def _products(  # type: ignore[no-untyped-def]
-    task, memory, points, weights, packing, bias, out, numbers, epilogue, out_layout, sizes, filterings, parts
-):
+@jit.scratch_kernel(_PRODUCTS)
+def _products(task, memory, points, weights, packing, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a panel of filters for some lines."""
+    numbers, epilogue, out_layout, sizes, filterings, parts = _taken_by_products(constants, points)
     first_line, end_line, share, panels, width, step = tuple_of(numbers, 0, 6)
     (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = triples(sizes, 0, 3)
     (n, down, across), folds = filterings[0], filterings[3, 1] * filterings[3, 2]
