@@ -23,6 +23,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,10 +205,15 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    x_layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any", "any")
+    x_layout = slab.swapped(x_layout)
 
-    def cut(plan: Plan) -> Callable[..., None]:
-        return _block.fixed(plan.tasks, plan.work, threads, (epilogue, out_layout, plan.sizes, parts), plan.scratch)
+    def cut(plan: Plan) -> Callable[[str], Callable[..., None]]:
+        @cache
+        def loading(load: str) -> Callable[..., None]:
+            constants = epilogue, out_layout, plan.sizes, slab.parts_of(epilogue.dtype, load, "any")
+            return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
+
+        return loading
 
     usual = plan, cut(plan), x_layout
     x_line = None if plan.line is None else _in_line(x_layout)
@@ -218,7 +224,10 @@ def fixed(
         w_line = None if in_line is None else _in_line(w_layout)
         if in_line is not None and w_line is not None:
             (chosen, run, layout), w_layout = in_line, w_line
-        run(*((w, w_layout, x, layout) if chosen.swapped else (x, layout, w, w_layout)), bias, out)
+        given = (w, w_layout, x, layout) if chosen.swapped else (x, layout, w, w_layout)
+        # What is copied is loaded channel by channel, and other than panels are.
+        lanes, copied, step = chosen.sizes[1, 0], chosen.sizes[7, 0], chosen.sizes[15, 2]
+        run("any" if copied else slab.loads(given[3], step, lanes))(*given, bias, out)
 
     return fill
 

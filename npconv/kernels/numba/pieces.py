@@ -26,6 +26,7 @@ import numpy as np
 from npconv.kernels.numba import blocking, buffers, jit, product, rows, slab
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
+from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import multiply_rows, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
@@ -88,7 +89,9 @@ def fixed(
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     # To the kernel, images are channels.
-    layout, parts = slab.swapped(x_layout), slab.parts_of(epilogue.dtype, "any", slab.unloads(out_layout))
+    layout, step = slab.swapped(x_layout), plan.sizes[0, 2]
+    load, of_kernel = (slab.loads(one, step, BLOCK) for one in (layout, plan.layout))
+    parts = slab.parts_of(epilogue.dtype, load if load == of_kernel else "any", slab.unloads(out_layout))
     constants = layout, epilogue, out_layout, plan.layout, plan.sizes, parts
     return _kernel(plan.results).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 

@@ -46,6 +46,7 @@ from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
+from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_near, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.vector import (
@@ -188,7 +189,8 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    parts = slab.parts_of(epilogue.dtype, "any", slab.unloads(out_layout))
+    load = slab.loads(x_layout, plan.sizes[0, 2], BLOCK)
+    parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     constants = x_layout, epilogue, out_layout, plan.grid, plan.order, plan.sizes, parts
     run = _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
     return lambda x, weights, bias, out: run(x, *weights, bias, out)
