@@ -84,6 +84,10 @@ def test_constants_come_in_a_block(dtype):
     for _ in range(2):
         run(out := np.zeros(4, dtype))
         assert out.tolist() == [204.5, 206.5, 208.5, 210.5]
+    other = np.zeros(4, "float64" if dtype == "float32" else "float32")
+    with pytest.raises(AssertionError, match="constants of float"):
+        run(other)
+    assert not other.any()
     first, *others = constants()
     for wrong in ((), (first,), (first.astype("i4"), *others), (first[::2], *others), (first, first, *others[1:])):
         with pytest.raises(AssertionError, match="constants"):

@@ -14,9 +14,9 @@ from npconv.kernels.numba import jit
 seen = []
 first = jit.Kernel._first
 
-def watched(self, threads, tasks, scratch, arguments):
+def watched(self, threads, tasks, scratch, arguments, dtype):
     seen.append((threads, scratch.nbytes, tasks))
-    first(self, threads, tasks, scratch, arguments)
+    first(self, threads, tasks, scratch, arguments, dtype)
     for handles in self._handles:  # so that the next call is a first one, too
         handles.clear()
 
@@ -74,7 +74,7 @@ from npconv.kernels.numba import jit
 
 seen = []
 
-def watched(self, threads, tasks, scratch, arguments):
+def watched(self, threads, tasks, scratch, arguments, dtype):
     seen.append((threads, scratch.nbytes))
 
 jit.Kernel._first = watched  # nothing is computed, and each call is a first one

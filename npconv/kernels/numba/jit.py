@@ -264,6 +264,7 @@ class Kernel:
         most = min(threads, tasks, numba.config.NUMBA_NUM_THREADS) if work >= SMALL_WORK else 1
         places = scratch and ((1, scratch), (most, scratch))
         block = (block_of(self._form, constants),) if self._form or constants else ()
+        dtype = next((one.dtype for one in constants if one.dtype.kind == "f"), None)
 
         def call(*arrays: Any, kept: Any = constants) -> None:  # the block has only their addresses
             lock, room, rows = _threads.lock, None, _NOTHING
@@ -273,10 +274,10 @@ class Kernel:
                     room = rooms.take()
                     rows = room.rows(places[several])
                 arguments = arrays + block
-                handle = self._handles[several].get(arguments[0].dtype)
+                handle = self._handles[several].get(dtype or arguments[0].dtype)
                 workers = most if several else 1
                 if handle is None or not _driver.compiled(workers, tasks, handle, rows, arguments):
-                    self._first(workers, tasks, rows, arguments)
+                    self._first(workers, tasks, rows, arguments, dtype or arguments[0].dtype)
             finally:
                 if room is not None:
                     rooms.give(room)
@@ -285,8 +286,15 @@ class Kernel:
 
         return call
 
-    def _first(self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...]) -> None:
-        """Compile, or load, what it takes to run for arguments of these types, and run."""
+    def _first(
+        self, threads: int, tasks: int, scratch: np.ndarray, arguments: tuple[Any, ...], dtype: np.dtype[Any]
+    ) -> None:
+        """Compile, or load, what it takes to run for arguments of these types, and run.
+
+        Kernels read the numbers of a block as those of the first array, which no type tells: they are of one dtype.
+        """
+        if arguments[0].dtype != dtype:
+            raise AssertionError(f"{self.task} was given {arguments[0].dtype}, and constants of {dtype}")
         # What Numba does with the first arrays of a kind, forks wait for: it takes locks of its own, those of
         # `functools.cached_property` in Python 3.11 among them, and imports modules.
         with loading.lock:
@@ -299,7 +307,7 @@ class Kernel:
             _driver.ready(tuple(map(numba.typeof, given)))
             if not _driver.compiled(*given):
                 raise AssertionError(f"{self.task} was compiled for other types than {kinds}")
-            self._handles[threads > 1][arguments[0].dtype] = handle
+            self._handles[threads > 1][dtype] = handle
 
 
 _driver = _Code(_loop, _nrt=False, no_cfunc_wrapper=True, **_OPTIONS)
