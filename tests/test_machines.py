@@ -30,7 +30,8 @@ for algorithm in ENGINES:
         texts = problems.few_kernels(algorithm)[::2]
         if algorithm.startswith("winograd"):
             texts = [text for text in texts if "sh2" not in text]
-    double = texts if EVERYTHING or algorithm == "direct" else ()  # panels of 4 filters: packed by a way of their own
+    # Panels of 4 filters, which are packed by a way of their own, and some of what meets them: 9 s less to compile.
+    double = texts if EVERYTHING else texts[::12] if algorithm == "direct" else ()
     single = (*texts, "g40ic80oc40ih16iw16kh14kw14+bias")
     guarded.main("end", "nan", algorithm, {"float32": single, "float64": double})
 print(VECTOR_BYTES)

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from checks import DTYPES, ENGINES, accuracy_bound, assert_same, assert_within, cast, named
+from torch.testing._internal import common_utils
 from torch.testing._internal.common_methods_invocations import op_db
 
 import npconv
 
 # torch copies the input for even kernels with padding="same", and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+
+# It looks for the unittest that samples are made for, in the files of all modules: 0.1 s each time, for nothing here.
+common_utils.extract_test_fn = lambda: None
 
 FUNCTIONS = ("conv1d", "conv2d", "conv3d")
 OPS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in FUNCTIONS}

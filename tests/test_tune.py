@@ -38,8 +38,9 @@ def start_afresh():
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A cache folder for each test."""
+    """A cache folder for each test, and no pauses: no thread spins here (conftest.py)."""
     monkeypatch.setenv("NPCONV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(tuning, "PAUSE", 0.0)
     start_afresh()
     yield tmp_path / "cache"
     start_afresh()

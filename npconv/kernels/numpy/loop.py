@@ -25,7 +25,7 @@ def conv(
             first = k // (out_channels // groups) * group_channels
             for c in range(group_channels):
                 region = x[n, first + c][window]
-                sums[c] = np.sum(region * weight[k, c], dtype=x.dtype)
-            out[n, k, d, h, w] = np.sum(sums, dtype=x.dtype)
+                sums[c] = (region * weight[k, c]).sum(dtype=x.dtype)
+            out[n, k, d, h, w] = sums.sum(dtype=x.dtype)
     if bias is not None:
         out += bias[:, None, None, None]
