@@ -24,8 +24,8 @@ CACHE = 2**18
 """Bytes that a task's input and result should fit: half of a small second-level cache, the weights stream through the
 other half."""
 
-LARGE_CACHE = min(max(_second_level() // 2, CACHE), 2**20)
-"""The same for a task that loads its input once for many filters, on this machine."""
+SECOND_LEVEL = _second_level()
+"""Bytes of a core's second-level cache on this machine."""
 
 TASKS_PER_THREAD = 4
 """Tasks that each thread should get, so that none waits long for another."""
@@ -43,6 +43,21 @@ def engine_limit(*problems: ConvProblem) -> int:
     """Return the bytes of workspace over which ``"auto"`` passes an engine by; some problems have one input."""
     arrays = problems[0].input_bytes + sum(one.weight_bytes + one.output_bytes for one in problems)
     return min(arrays + ENGINE_FREE, ENGINE_LIMIT)
+
+
+def room_beside(panel: int) -> int:
+    """Return the bytes that a task's input may take where panels of filters, of so many bytes each, pass it by.
+
+    Three quarters of what a panel leaves of the second-level cache. Where that is less than half of the cache, the
+    input does not stay there anyway, and what helps is that more pixels meet the filters: on a Zen 3 core, strict sums
+    of 512 channels at 28² take 46 ms instead of 55, with dilation 2 50 instead of 80, those of 1024 at 14² 53 instead
+    of 70. In two threads it is 2 to 12 %. (With all that a panel leaves, 256 channels at 28² with dilation 2 took a
+    tenth longer.)
+    """
+    room = (SECOND_LEVEL - panel) * 3 // 4
+    if 2 * room < SECOND_LEVEL:
+        room = 2 * SECOND_LEVEL
+    return min(max(room, CACHE), 2**20)
 
 
 ELEMENTS = 96

@@ -5,9 +5,9 @@ a window is one run of kw · C numbers for each row of the kernel (of C for each
 overlap without being copied. So the slab itself is the matrix that meets the packed filters; no region matrix is made.
 
 A task is a rectangle of one plane of the result, of several images where they are tiny, and some panels of filters. It
-loads its slab, padding and all, which stays in the second-level cache, and streams the weights past it. Where the
-kernel has one element along an axis, only the input that the stride meets is loaded; 1 × 1 kernels meet an input with
-the channels last as it is.
+loads its slab, padding and all, which stays in the second-level cache unless channels are many, and streams the weights
+past it. Where the kernel has one element along an axis, only the input that the stride meets is loaded; 1 × 1 kernels
+meet an input with the channels last as it is.
 
 Georganas et al., *Anatomy of high-performance deep learning convolutions on SIMD architectures* (2018), §II.
 """
@@ -67,7 +67,9 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     depth, height, width = problem.output_size
     panels = -(-filters // product.width(problem.compute_dtype))
     image = math.prod(problem.padded_size) * channels * itemsize
-    images = max(min(problem.batch, SMALL // (height * width), blocking.LARGE_CACHE // image), 1)
+    room = blocking.room_beside(problem.products * product.width(problem.compute_dtype) * itemsize)
+    room = min(room, max(blocking.engine_limit(problem) // threads, blocking.CACHE))
+    images = max(min(problem.batch, SMALL // (height * width), room // image), 1)
     others = -(-problem.batch // images) * problem.groups * depth
 
     def window(rows: int, columns: int) -> tuple[int, int]:
@@ -80,7 +82,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     while True:
         block = blocking.blocks(height, width, pixels, others, panels, threads, load)
         rows, columns = window(block.rows, block.columns)
-        if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= blocking.LARGE_CACHE:
+        if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= room:
             break
         pixels = pixels * 3 // 4
     down, across = -(-height // block.rows), -(-width // block.columns)

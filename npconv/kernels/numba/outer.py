@@ -50,6 +50,11 @@ from npconv.problem import ConvProblem
 ELEMENTS = (128, 256, 512)
 """Elements of a kernel that a block may have."""
 
+ROOM = 2**21
+"""Bytes that a task works in, at most. Sums that leave the second-level cache between two blocks cost less than planes
+that more tasks read: with a task's planes, panels and sums in half of that cache, weight gradients of 512 channels at
+7² took 1.1 to 1.3 times as long, of 128 at 56² at stride 2 1.1, of 1024 at 7² 1.3; with 4 MiB they take as long."""
+
 LOAD, READ, COPY, CHAIN, SUMS, RESULT, LINE = 16, 0.1, 0.6, 5, 5, 16, 150
 """What takes time beside the products, in those of a row with a panel (a cycle on two 256-bit FMA units): to transpose
 an element of a panel, to read a number where it lies, to copy one, to add a row's chain to its sum, to bring a row's
@@ -157,7 +162,8 @@ def _steps(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _best(problem: ConvProblem, threads: int, swapped: bool) -> tuple[float, _Cut]:
     """Return the time that the best cut takes, in products of a row with a panel, and the cut."""
-    fitting = [found for found in _cuts(problem, threads, swapped) if found[2] <= blocking.LARGE_CACHE]
+    room = min(ROOM, max(blocking.engine_limit(problem) // threads, blocking.CACHE))
+    fitting = [found for found in _cuts(problem, threads, swapped) if found[2] <= room]
     found = fitting or [min(_cuts(problem, threads, swapped), key=lambda found: found[2])]
     least = min(time for time, _, _ in found)
     return least, next(cut for time, cut, _ in found if time == least)
