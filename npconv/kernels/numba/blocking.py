@@ -45,6 +45,11 @@ def engine_limit(*problems: ConvProblem) -> int:
     return min(arrays + ENGINE_FREE, ENGINE_LIMIT)
 
 
+def share(problem: ConvProblem, threads: int) -> int:
+    """Return the bytes that each of some threads may work in, of `engine_limit`; what fits a cache is free."""
+    return max(engine_limit(problem) // threads, CACHE)
+
+
 def room_beside(panel: int) -> int:
     """Return the bytes that a task's input may take where panels of filters, of so many bytes each, pass it by.
 

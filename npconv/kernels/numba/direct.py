@@ -67,8 +67,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     depth, height, width = problem.output_size
     panels = -(-filters // product.width(problem.compute_dtype))
     image = math.prod(problem.padded_size) * channels * itemsize
-    room = blocking.room_beside(problem.products * product.width(problem.compute_dtype) * itemsize)
-    room = min(room, max(blocking.engine_limit(problem) // threads, blocking.CACHE))
+    panel = problem.products * product.width(problem.compute_dtype) * itemsize
+    room = min(blocking.room_beside(panel), blocking.share(problem, threads))
     images = max(min(problem.batch, SMALL // (height * width), room // image), 1)
     others = -(-problem.batch // images) * problem.groups * depth
 

@@ -162,7 +162,7 @@ def _steps(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _best(problem: ConvProblem, threads: int, swapped: bool) -> tuple[float, _Cut]:
     """Return the time that the best cut takes, in products of a row with a panel, and the cut."""
-    room = min(ROOM, max(blocking.engine_limit(problem) // threads, blocking.CACHE))
+    room = min(ROOM, blocking.share(problem, threads))
     fitting = [found for found in _cuts(problem, threads, swapped) if found[2] <= room]
     found = fitting or [min(_cuts(problem, threads, swapped), key=lambda found: found[2])]
     least = min(time for time, _, _ in found)
