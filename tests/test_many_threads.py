@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from processes import python
 
+from npconv import adjoint
+from npconv.arguments import conv_problem
+from npconv.kernels.numba import blocking, direct, outer
 from npconv.kernels.numba.tile import VECTOR_BYTES
 
 RUN = """
@@ -150,3 +154,31 @@ for threads in (1, 3):
 def test_a_task_that_finds_no_memory_is_an_error_in_any_thread():
     assert python(GREEDY, NUMBA_NUM_THREADS="3") == ["refused"] * 2
     assert python(GREEDY, NUMBA_NUM_THREADS="3", NUMBA_THREADING_LAYER="workqueue") == ["refused"] * 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threads", [1, 2, 4, 16])
+@pytest.mark.parametrize(
+    ("engine", "input_shape", "weight_shape", "options"),
+    [
+        # Sums that are kept twice, and planes that are copied: a cut that leaves these out takes threads away.
+        (outer, (32, 64, 28, 1), (64, 64, 3, 3), {"stride": 3, "padding": 2, "dilation": 2}),
+        (outer, (5, 512, 56, 1), (3, 512, 3, 3), {"padding": 5, "dilation": 5}),
+        (outer, (5, 1024, 5, 14), (512, 1024, 7, 7), {"padding": 6, "dilation": 2}),
+        (outer, (1, 512, 7, 7), (2048, 512, 1, 1), {}),
+        # Weights that a call packs, and results, beside the slab.
+        (direct, (5, 1024, 1, 5), (16, 1024, 3, 3), {"padding": 1}),
+        (direct, (32, 512, 5, 1), (512, 512, 3, 3), {"stride": 3, "padding": 1}),
+        (direct, (1, 512, 28, 28), (512, 512, 3, 3), {"padding": 2, "dilation": 2}),
+    ],
+)
+def test_tasks_keep_to_the_share_of_a_thread(engine, input_shape, weight_shape, options, threads, dtype):
+    """Unless that share is less than fits a cache anyway: then fewer threads run."""
+    problem, packed, results = conv_problem(2, input_shape, weight_shape, None, np.dtype(dtype), **options), 0, 0
+    if engine is outer:
+        problem = adjoint.weight_step(problem).forward
+    else:
+        packed, results = problem.weight_bytes, 2**15
+    numbers, kind = engine.plan(problem.canonical_form(), threads).scratch
+    share = (blocking.engine_limit(problem) - packed) // threads
+    assert numbers * kind.itemsize <= max(share, blocking.CACHE + results)

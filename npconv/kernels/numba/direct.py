@@ -65,10 +65,13 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     step = tuple(s if k == 1 else 1 for k, s in zip(kernel, stride, strict=True))
     pace = tuple(1 if k == 1 else s for k, s in zip(kernel, stride, strict=True))
     depth, height, width = problem.output_size
-    panels = -(-filters // product.width(problem.compute_dtype))
+    wide = product.width(problem.compute_dtype)
+    panels = -(-filters // wide)
     image = math.prod(problem.padded_size) * channels * itemsize
-    panel = problem.products * product.width(problem.compute_dtype) * itemsize
-    room = min(blocking.room_beside(panel), blocking.share(problem, threads))
+    panel = problem.products * wide * itemsize
+    results = (PIXELS + SPARE) * wide * itemsize
+    room = blocking.share(problem, threads, problem.groups * panels * panel + threads * results)
+    room = min(blocking.room_beside(panel), room)
     images = max(min(problem.batch, SMALL // (height * width), room // image), 1)
     others = -(-problem.batch // images) * problem.groups * depth
 
@@ -105,7 +108,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
         runs = np.concatenate([np.array(each), runs])  # of the slab, and of pixels that are read where they are
     tasks = int(np.prod(grid[:5]))
     pixels = images * block.rows * block.columns
-    scratch = images * kernel[0] * rows * columns * channels + (pixels + SPARE) * product.width(problem.compute_dtype)
+    scratch = images * kernel[0] * rows * columns * channels + (pixels + SPARE) * wide
     return Plan(tasks, problem.flops // 40, (scratch, problem.compute_dtype), np.array(grid), order, sizes, runs)
 
 

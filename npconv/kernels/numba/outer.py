@@ -51,9 +51,10 @@ ELEMENTS = (128, 256, 512)
 """Elements of a kernel that a block may have."""
 
 ROOM = 2**21
-"""Bytes that a task works in, at most. Sums that leave the second-level cache between two blocks cost less than planes
-that more tasks read: with a task's planes, panels and sums in half of that cache, weight gradients of 512 channels at
-7² took 1.1 to 1.3 times as long, of 128 at 56² at stride 2 1.1, of 1024 at 7² 1.3; with 4 MiB they take as long."""
+"""Bytes that a task works in, at most, if there is a way to cut that keeps to it. Sums that leave the second-level
+cache between two blocks cost less than planes that more tasks read: with a task's planes, panels and sums in half of
+that cache, weight gradients of 512 channels at 7² took 1.1 to 1.3 times as long, of 128 at 56² at stride 2 1.1, of 1024
+at 7² 1.3; with 4 MiB they take as long."""
 
 LOAD, READ, COPY, CHAIN, SUMS, RESULT, LINE = 16, 0.1, 0.6, 5, 5, 16, 150
 """What takes time beside the products, in those of a row with a panel (a cycle on two 256-bit FMA units): to transpose
@@ -119,15 +120,10 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     panels = -(-lanes // wide)
     step, pace = _steps(problem)
     plane = _apart(math.prod(cut.window), problem.compute_dtype.itemsize)
-    chain = blocking.even(cut.images * cut.rows * cut.columns, chain_length(problem.products))
+    chain, folded = _chains(problem, cut)
     before = tuple(-pad for pad, _ in problem.padding)
     nothing, one = (0, 0, 0), (1, 1, 1)
     copied = not swapped and padded
-    blocks = -(-channels // cut.images) * problem.kernel_size[0] * -(-problem.kernel_size[1] // cut.rows)
-    blocks *= -(-problem.kernel_size[2] // cut.columns)
-    chains = blocks * -(-(cut.images * cut.rows * cut.columns) // chain)
-    longest = 2 * (7 + math.sqrt(problem.products))
-    folded = 0 if chain + chains <= longest else math.isqrt(blocks)
     sizes = np.array(
         [(rows, cut.share, -(-rows // cut.share)), (lanes, cut.together, -(-panels // cut.together)),
          (problem.groups, channels, cut.images), problem.kernel_size, (cut.rows, cut.columns, chain),
@@ -136,14 +132,31 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
          (plane, bool(problem.bias or problem.activation), 0), before if swapped else nothing,
          problem.dilation if swapped else one]
     )  # fmt: skip
+    tasks = problem.groups * -(-rows // cut.share) * -(-panels // cut.together)
+    scratch = _numbers(problem, cut, swapped), problem.compute_dtype
+    return Plan(tasks, problem.flops // 40, scratch, swapped, sizes, line)
+
+
+def _chains(problem: ConvProblem, cut: _Cut) -> tuple[int, int]:
+    """Return the length of a chain of sums, and of how many blocks sums are added up by themselves; 0 if of all."""
+    elements, (depth, height, width) = cut.images * cut.rows * cut.columns, problem.kernel_size
+    chain = blocking.even(elements, chain_length(problem.products))
+    blocks = -(-problem.in_channels // problem.groups // cut.images) * depth
+    blocks *= -(-height // cut.rows) * -(-width // cut.columns)
+    short = chain + blocks * -(-elements // chain) <= 2 * (7 + math.sqrt(problem.products))
+    return chain, 0 if short else math.isqrt(blocks)
+
+
+def _numbers(problem: ConvProblem, cut: _Cut, swapped: bool) -> int:
+    """Return how many numbers a task works in: panels, sums, and planes if they are copied."""
+    itemsize, wide = problem.compute_dtype.itemsize, product.width(problem.compute_dtype)
+    lanes = problem.batch if swapped else problem.out_channels // problem.groups
     number = cut.share * (1 if swapped else problem.positions)
     numbers = cut.together * (cut.images * cut.rows * cut.columns * min(wide, lanes) + wide + buffers.LINE)
-    numbers += cut.together * (number + SPARE) * wide * (2 if folded else 1)
-    if copied:
-        numbers += cut.images * cut.share * plane
-    tasks = problem.groups * -(-rows // cut.share) * -(-panels // cut.together)
-    scratch = numbers, problem.compute_dtype
-    return Plan(tasks, problem.flops // 40, scratch, swapped, sizes, line)
+    numbers += cut.together * (number + SPARE) * wide * (2 if _chains(problem, cut)[1] else 1)
+    if not swapped and any(map(any, problem.padding)):
+        numbers += cut.images * cut.share * _apart(math.prod(cut.window), itemsize)
+    return numbers
 
 
 def _apart(numbers: int, itemsize: int) -> int:
@@ -162,15 +175,14 @@ def _steps(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _best(problem: ConvProblem, threads: int, swapped: bool) -> tuple[float, _Cut]:
     """Return the time that the best cut takes, in products of a row with a panel, and the cut."""
-    room = min(ROOM, blocking.share(problem, threads))
-    fitting = [found for found in _cuts(problem, threads, swapped) if found[2] <= room]
-    found = fitting or [min(_cuts(problem, threads, swapped), key=lambda found: found[2])]
-    least = min(time for time, _, _ in found)
-    return least, next(cut for time, cut, _ in found if time == least)
+    room = min(ROOM, blocking.share(problem, threads)) // problem.compute_dtype.itemsize
+    cuts = sorted(_cuts(problem, threads, swapped), key=lambda found: found[0])
+    fitting = (found for found in cuts if _numbers(problem, found[1], swapped) <= room)
+    return next(fitting, None) or min(cuts, key=lambda found: _numbers(problem, found[1], swapped))
 
 
-def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[float, _Cut, int]]:
-    """Yield ways to cut a problem, what each takes, and the bytes that a task works in."""
+def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[float, _Cut]]:
+    """Yield how long ways to cut a problem take, and the ways."""
     itemsize, wide = problem.compute_dtype.itemsize, product.width(problem.compute_dtype)
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     rows, lanes = (filters, problem.batch) if swapped else (problem.batch, filters)
@@ -201,10 +213,7 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
             blocks = problem.products / block
             times = times * blocks + number * (LINE if swapped else together * RESULT)
             time = -(-tasks // threads) * threads * times * problem.groups
-            size = share * copied + together * block * wide
-            # Sums that are the results as well are in and out of the caches once.
-            size += together * number * wide // (4 if swapped and blocks == 1 else 1)
-            yield time, _Cut(share, together, images, lines, columns, window), size * itemsize
+            yield time, _Cut(share, together, images, lines, columns, window)
 
 
 def fixed(
