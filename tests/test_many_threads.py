@@ -8,7 +8,7 @@ from processes import python
 
 from npconv import adjoint
 from npconv.arguments import conv_problem
-from npconv.kernels.numba import blocking, direct, outer
+from npconv.kernels.numba import blocking, direct, outer, product
 from npconv.kernels.numba.tile import VECTOR_BYTES
 
 RUN = """
@@ -178,7 +178,7 @@ def test_tasks_keep_to_the_share_of_a_thread(engine, input_shape, weight_shape, 
     if engine is outer:
         problem = adjoint.weight_step(problem).forward
     else:
-        packed, results = problem.weight_bytes, 2**15
+        packed, results = problem.weight_bytes, (direct.PIXELS + blocking.SPARE) * product.width(problem.compute_dtype)
     numbers, kind = engine.plan(problem.canonical_form(), threads).scratch
     share = (blocking.engine_limit(problem) - packed) // threads
-    assert numbers * kind.itemsize <= max(share, blocking.CACHE + results)
+    assert numbers * kind.itemsize <= max(share, blocking.CACHE + results * kind.itemsize)
