@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from heapq import heapreplace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from npconv.kernels.filtering import Filtering, elements_of
 from npconv.problem import ConvProblem
 
 
@@ -152,18 +154,19 @@ WEIGHTS = 1.0
 """How long it takes to begin with a panel, in products of a tile with it."""
 
 
-def tiles_at_once(problem: ConvProblem, points: int, elements: int, threads: int) -> int:
-    """Return how many Winograd tiles, of so many points of so many elements, a task may have at most.
+def tiles_at_once(problem: ConvProblem, axes: tuple[Filtering, Filtering], threads: int) -> int:
+    """Return how many Winograd tiles, by filterings of height and width, a task may have at most.
 
     All threads share `engine_limit`. Packed weights share it, too, if they leave enough. Calls with larger ones pack
     them within their tasks.
     """
     least, most = TILES
-    itemsize = problem.compute_dtype.itemsize
-    room = engine_limit(problem)
+    itemsize, elements = problem.compute_dtype.itemsize, elements_of(problem, axes)
+    points, room = axes[0].points * axes[1].points, engine_limit(problem)
     packed = points * elements * (problem.out_channels + 32) * itemsize
-    # A tile's pixels are half as many numbers as its points, or a bit more; its sums are those of a panel, kept thrice.
-    size = points * (1.6 * elements * itemsize + 384)
+    # A tile's pixels, and its share of those that its neighbours meet, too. Its sums are those of a panel, kept thrice.
+    pixels = math.prod(axis.pace + (axis.reach - axis.pace) / 3 for axis in axes)
+    size = (points + pixels) * elements * itemsize + points * 384
     if room - packed >= threads * least * size:
         room -= packed
     return min(max(int(room / threads / size), least), most)

@@ -26,6 +26,9 @@ def _vector_bytes() -> int:
 
 VECTOR_BYTES = _vector_bytes()
 
+HALVED = VECTOR_BYTES == 64 and cpu_target.target_context.codegen().magic_tuple()[1] == "znver4"
+"""Whether the machine computes its widest vectors in halves, and so gains registers by them, but few products."""
+
 REGISTERS = 32 if VECTOR_BYTES == 64 else 16
 """Registers that hold a vector."""
 

@@ -263,7 +263,7 @@ class Winograd:
         channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
         panels = -(-filters // wide)
         images, others = problem.batch * y_step * x_step, problem.groups * depth
-        most = blocking.tiles_at_once(problem, n, elements, threads)
+        most = blocking.tiles_at_once(problem, filterings, threads)
         tile_rows, tile_columns = -(-height // (y_step * down.results)), -(-width // (x_step * across.results))
         # Filters of groups are not packed within tasks: those that calls pack shall leave room.
         joined = 1 if problem.groups > 1 else images
