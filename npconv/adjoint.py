@@ -539,6 +539,7 @@ def images_apart(problem: ConvProblem, choice: Choice) -> ConvProblem | None:
         out_channels=images * problem.out_channels,
         groups=images * problem.groups,
         data_format="channels_first",
+        last=False,
     )
 
 
@@ -609,6 +610,7 @@ def weight_step(problem: ConvProblem) -> _WeightStep:
         padding_mode="zeros",
         bias=False,
         activation=(),
+        last=False,
     )
     return _WeightStep(met, made, forward)
 

@@ -32,11 +32,30 @@ def vector_bytes() -> int:
     return _vectors()[0]
 
 
-SPEED = {(64, False): (1.6, 1.25), (64, True): (1.15, 1.3), (32, False): (1.0, 1.0), (16, False): (0.5, 0.5)}
-"""Products of vectors of a width in bytes, whole or in halves, to those of 32; and of transformed data. On a Xeon of
-2023 (AVX-512) these take the transforms' time as well: 256 channels at 56² 10.4 ms in one thread, 5.4 of it products.
-On a Zen 4 core, 1,400 layers, functions and gradients chosen with the Xeon's took 1.054 times as long as the fastest, in
-the geometric mean, and 92 of them more than 1.3 times; with its own 1.028 times, and 43."""
+@dataclass(frozen=True)
+class Speed:
+    """Products of vectors of some width to those of 32 bytes: direct ones, of transformed data, of pieces."""
+
+    direct: float
+    transformed: float
+    pieces: float
+
+
+SPEED = {
+    (64, False): Speed(1.6, 1.25, 1.25),
+    (64, True): Speed(1.15, 1.3, 1.75),
+    (32, False): Speed(1.0, 1.0, 1.0),
+    (16, False): Speed(0.5, 0.5, 0.5),
+}
+"""By the bytes of a vector, and whether it is computed in halves. On a Xeon of 2023 (AVX-512) products of transformed
+data take the transforms' time as well: 256 channels at 56² 10.4 ms in one thread, 5.4 of it products. On a Zen 4, whose
+halves gain registers above all, 1,360 layers and functions chosen with the Xeon's numbers took 1.054 times as long as
+the fastest, in the geometric mean, and 95 of them more than 1.3 times; with its own 1.028 times, and 44."""
+
+
+def machine() -> Speed:
+    """Return the speed of this machine's vectors."""
+    return SPEED[_vectors()]
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class Rate:
         if speed is None:
             speed = self.float32 if dtype.itemsize == 4 else self.float64
             if self.vectors:
-                speed *= SPEED[_vectors()][False]
+                speed *= machine().direct
         results = problem.batch * problem.out_channels * problem.positions
         windows = results * (problem.in_channels // problem.groups)
         # The results of all images come in one matrix, too, and are put in their places.
@@ -193,8 +212,15 @@ class Effort:
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
-        transforms = self.tile != (1, 1) or self.pieces or self.quarters
-        rate = self.products * SPEED[_vectors()][transforms] * 4 / itemsize
+        speed = machine()
+        of_vectors = (
+            speed.pieces
+            if self.pieces
+            else speed.transformed
+            if self.tile != (1, 1) or self.quarters
+            else speed.direct
+        )
+        rate = self.products * of_vectors * 4 / itemsize
         if self.panel:
             wide = self._wide(problem) * (2 if self.quarters else 1)  # panels in pairs
             if filters <= wide and problem.groups > 1:  # one panel shares nothing of what is loaded, and is soon done
@@ -209,7 +235,7 @@ class Effort:
         if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
             # For a few results at a time, filters that fill no cache; and if they are dilated, they meet short runs.
             rate *= 0.8 if problem.dilation[-1] == 1 else 0.6
-        last = problem.data_format == "channels_last"
+        last = problem.channels_last
         if last and problem.groups > 1 and not self.several and problem.in_channels // problem.groups <= 64 // itemsize:
             rate *= 0.75  # less than a line of the cache at a time
         filters *= problem.groups
@@ -241,15 +267,18 @@ class Effort:
         elif not self.panel and not self.dense:
             if self.slivers:  # tiles run over the rows' ends
                 plane = height * (width + (problem.span[-1] - 1) // problem.stride[-1])
-            elif filters > problem.groups and max(problem.stride) > 1:
-                rate *= 0.5  # each channel's rows are loaded for each of its filters
+            elif filters > problem.groups:  # each channel's rows are loaded for each of its filters
+                if max(problem.stride) > 1:
+                    rate *= 0.5
+                if problem.positions <= 64:  # a few results at a time
+                    rate *= 0.4 if problem.dilation[-1] == 1 else 0.22
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
         if self.quarters:
             plane += plane % 2
         pixels = problem.batch * math.prod(depth) * plane
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
-        turned = self.panel > 0 and problem.data_format == "channels_first"
+        turned = self.panel > 0 and not problem.channels_last
         copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
         again = 0.0  # what more than one task copies
         if self.tile != (1, 1):
@@ -279,7 +308,7 @@ class Effort:
         elif self.slivers and problem.taps > 1:
             # What was computed over the rows' ends is left behind.
             copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
-        elif self.slivers and problem.data_format == "channels_last":
+        elif self.slivers and problem.channels_last:
             copied += problem.padded_elements
         work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
@@ -313,12 +342,12 @@ class Effort:
         last = (problem.span[-1] - 1) // problem.stride[-1]
         rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
         copied = planes * rows * channels * problem.taps  # into slivers
-        if not pointwise or max(problem.stride) > 1 or problem.data_format == "channels_last":
+        if not pointwise or max(problem.stride) > 1 or problem.channels_last:
             spread = self.TURNED * (1 if pointwise else min(max(problem.stride), 4)) if max(problem.stride) > 1 else 1
             copied += spread * problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
             if pointwise and max(problem.stride) > 1:
                 copied += self.ROW * planes * channels * height
-        if not pointwise or problem.data_format == "channels_last":
+        if not pointwise or problem.channels_last:
             copied += planes * rows * problem.out_channels
         return planes * rows, copied
 
@@ -349,7 +378,7 @@ class Effort:
         tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)
         if problem.positions > 1 and filters <= wide:
             tiles *= 2  # there is no second panel that shares what is loaded
-        work = tiles * problem.groups * problem.products * itemsize / 4 / self.products
+        work = tiles * problem.groups * problem.products * itemsize / 4 / (self.products * machine().direct)
         work += copied * itemsize / 4 * self.COPY
         return self.call + max(self._shared(work, threads), self._streaming(problem.weight_bytes, threads))
 

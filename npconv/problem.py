@@ -62,8 +62,16 @@ class ConvProblem:
     turned: bool = False
     """Whether filters lie side by side in memory, and not one behind the other, as far as is known."""
 
+    last: bool = False
+    """Whether the channels of a canonical form's arrays lie side by side in memory, as far as is known."""
+
     loose: bool = False
     """Whether sums may be as far off as ``precision="default"`` allows; set by `npconv.plan` for the engines."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the channels of input and result lie side by side in memory, as far as is known."""
+        return self.last or self.data_format == "channels_last"
 
     @once
     def rank(self) -> int:
@@ -199,6 +207,7 @@ class ConvProblem:
             dilation=self.three(self.dilation),
             padding=(*((0, 0),) * (3 - self.rank), *self.padding),
             data_format="channels_first",
+            last=self.channels_last,
             kind="batched",
             up=self.three(self.up) if self.up else (),
         )

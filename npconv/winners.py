@@ -60,7 +60,7 @@ def key(problem: ConvProblem, choice: Choice) -> str:
         f"{form.dtype} {_by(form.input_shape)} * {_by(weight)}, groups {form.groups}",
         f"stride {_by(form.stride)}, dilation {_by(form.dilation)}" + (f", up {_by(form.up)}" if form.up else ""),
         f"padding {' '.join(f'{before}+{after}' for before, after in form.padding)} {form.padding_mode}",
-        problem.data_format,
+        "channels_last" if problem.channels_last else "channels_first",
         *["bias"] * form.bias,
         *["activation"] * bool(form.activation),
         f"{choice.precision} precision, backend {choice.backend}, {choice.threads} threads",
