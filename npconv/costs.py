@@ -214,11 +214,7 @@ class Effort:
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
         speed = machine()
         of_vectors = (
-            speed.pieces
-            if self.pieces
-            else speed.transformed
-            if self.tile != (1, 1) or self.quarters
-            else speed.direct
+            speed.pieces if self.pieces else speed.transformed if self.tile != (1, 1) or self.quarters else speed.direct
         )
         rate = self.products * of_vectors * 4 / itemsize
         if self.panel:
