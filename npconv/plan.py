@@ -266,11 +266,14 @@ def _fitting(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> tupl
 def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
     """Return those that are within their limit of workspace; if there is none, the one that needs least.
 
-    Where an engine is, a textbook kernel must be within the engines' limit, too.
+    Where an engine is, all must be within the engines' limit, or, where that is too little for any of them, within what
+    the most modest one needs.
     """
+    engines = [c.workspace for c in able if c.algorithm.engine]
+    if engines:
+        limit = max(engine_limit(problem), min(engines))
+        return [c for c in able if c.workspace <= limit]
     within = [c for c in able if c.algorithm.within_limit(problem, c.workspace)]
-    if any(c.algorithm.engine for c in within):
-        within = [c for c in within if c.algorithm.engine or c.workspace <= engine_limit(problem)]
     return within or [min(able, key=lambda c: c.workspace)]
 
 

@@ -15,7 +15,7 @@ import engine_problems as problems
 import numpy as np
 import oracle
 import pytest
-from checks import FLOATS, assert_same, poison
+from checks import FLOATS, assert_same, exact, poison
 from corpus import Case, format_case, parse, replace
 from engine_problems import (
     COUNTS,
@@ -652,6 +652,29 @@ def test_workspace_of_filters_packed_within_tasks(size, weight, stride, threads)
             found = engine.plan(problem, threads)
             numbers = found.points + threads * max(found.scratch)
             assert numbers * np.dtype(kind).itemsize <= 1.25 * blocking.engine_limit(problem)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "text",
+    ["ic257oc1ih14kh7dh5ph15", "g2ic2048oc4ih9iw20kh5dh5ph10+bias", "mb2ic512oc2id3ih9kd3kh5dd1dh4ph8pd1+bias"],
+)
+def test_few_filters_of_many_channels_keep_to_their_workspace(text, dtype):
+    """Where kernels are so large that the planes of all channels would take more, they are summed up in parts."""
+    case = parse(text)
+    arrays, want = exact(text, dtype)
+    x, weight, _ = arrays
+    for n in THREADS:
+        with npconv.threads(n):
+            assert_same(call(case, arrays, algorithm="planes"), want, (text, n))
+            last = call(
+                case, (np.moveaxis(x, 1, -1).copy(), *arrays[1:]), algorithm="planes", data_format="channels_last"
+            )
+            assert_same(np.moveaxis(last, -1, 1), want, (text, n, "channels last"))
+            found = npconv.explain(
+                f"conv{case.rank}d", x.shape, weight.shape, algorithm="planes", dtype=dtype, **case.arguments
+            )
+        assert found.workspace <= x.nbytes + weight.nbytes + want.nbytes + 2**20
 
 
 def test_pieces_keep_nan_to_its_image():

@@ -224,7 +224,6 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     beyond = [(problem.span[1] - 1) // stride[1]]
     beyond.append(max((one.span[2] - 1) // stride[2] + shift for one, shift in zip(problems, shifts, strict=True)))
     together = max(min(problem.groups, FILTERS // filters), 1)
-    others = problem.batch * -(-problem.groups // together) * depth
     many = has_many(problem)
     pointwise = (height == 1 or in_line) and all(
         one.taps == 1 and one.stride == (1, 1, 1) and not any(map(any, one.padding)) for one in problems
@@ -233,7 +232,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     some = channels
     if not many and pointwise and len(problems) == 1 and not all_rows and together == 1:
         some = blocking.even(channels, max(CHANNELS, shortest_chain(channels, problem.loose) + 1))
-    planes = some * kernel[0] * len(phases[0]) * len(phases[1])
+    least = _least(problem) if not many and len(problems) == 1 and not all_rows else channels
+    limit = blocking.share(problem, threads)
     # Filters that a task has one or more of.
     unit = max(product.width(problem.compute_dtype), FEWEST) if many else MOST
     # Planes whose pixels meet one tap each need no slab: they are cut as they are, rows behind rows.
@@ -244,6 +244,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     load = (CUT + SLAB / problem.taps) / unit if many else LOAD / problem.taps
     wide = COLUMNS * lanes if many else 1
     while True:
+        planes = some * kernel[0] * len(phases[0]) * len(phases[1])
+        others = problem.batch * -(-problem.groups // together) * depth
         panels = max(filters // unit, 1) if together == 1 else 1
         block = blocking.blocks(height, width, pixels, others, panels, threads, load, wide)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
@@ -253,20 +255,22 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         in_place = len(problems) == 1 and not all_rows and whole
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
         room = (0 if as_they_are else inputs) + results
-        if pixels <= 64 or (
-            used * itemsize <= blocking.CACHE // (8 if together > 1 else 1) and (not many or room * itemsize <= ROOM)
-        ):
+        if used * itemsize <= blocking.CACHE // (8 if together > 1 else 1) and (not many or room * itemsize <= ROOM):
             break
-        pixels = pixels * 3 // 4
+        if pixels > 64:
+            pixels = pixels * 3 // 4
+            continue
+        taken = planes * _apart(rows * columns, itemsize) + filters * (rows * columns + WIDEST * lanes)
+        if some <= least or min(together, BLOCK) * taken * itemsize <= limit:
+            break
+        some, together = max(some // 2, least), 1  # large kernels of many channels
     if many:
         fitting = _fitting(height, block.rows, columns, block.columns, COLUMNS * lanes)
         block = blocking.blocks(height, width, fitting * block.columns, others, panels, threads, load, wide)
     rows = block.rows + beyond[0]
     parts = max(filters // (block.panels * unit), 1) if together == 1 else 1
     share = -(-filters // parts)
-    # Planes are an odd number of lines of the cache apart: powers of two would meet in a few of its sets.
-    line = 64 // itemsize
-    plane = (-(-rows * columns // line) | 1) * line
+    plane = _apart(rows * columns, itemsize)
     grid = (problem.batch, -(-problem.groups // together), parts, depth,
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
     sizes = np.array(
@@ -309,6 +313,15 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     )  # fmt: skip
 
 
+def _apart(pixels: int, itemsize: int) -> int:
+    """Return how far apart planes of so many pixels are: an odd number of lines of the cache.
+
+    Powers of two would meet in a few of its sets.
+    """
+    line = buffers.LINE // itemsize
+    return (-(-pixels // line) | 1) * line
+
+
 @jit.inline
 def _fills(columns, wide):  # type: ignore[no-untyped-def]
     """Whether slivers that end with a row of the result leave few lanes unused, the last one overlapping."""
@@ -337,6 +350,16 @@ def _fitting(height: int, rows: int, pitch: int, columns: int, wide: int) -> int
         return height // number * slivers(number) + slivers(height % number)
 
     return min(range(rows, rows // 2, -1), key=all_slivers)
+
+
+def _least(problem: ConvProblem) -> int:
+    """Return how few channels may be summed up by themselves.
+
+    What they add goes one after the other into a result: as a chain of as many sums as a third of the chains that the
+    direct sum has, which the channels have so many times fewer of.
+    """
+    channels = problem.in_channels // problem.groups
+    return -(-channels // max(problem.products // _even_chain(problem) // 3, 1))
 
 
 def _even_chain(problem: ConvProblem) -> int:
@@ -412,7 +435,7 @@ def _gather(task, x, out, layout, sizes):  # type: ignore[no-untyped-def]
 
 @jit.inline
 def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped-def]
-    """Return the groups that a task works on at a time: one, whose planes stay in the first-level cache.
+    """Return the groups, of a task's, that it works on at a time: one, whose planes stay in the first-level cache.
 
     Where the channels are last, enough of them to transpose straight blocks.
     """
@@ -502,6 +525,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         )
         groups, together, all_rows = others
         ((some, pointwise, _),) = triples(sizes, 8, 1)
+        at_once = _at_once(together, filters, out_layout[1], x_layout[1])
         first_group *= together
         together = min(together, groups - first_group)
         first_filter = part * filters // grid[2]
@@ -526,7 +550,6 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         in_place = pointwise > 0 and x_layout[4] == 1 and rows == 1 and positions >= spare
         if as_they_are:
             size = 0
-        at_once = _at_once(groups, filters, out_layout[1], x_layout[1])
         to_element = cut[2]
         if to_element:
             room = -(-count * longest // wide) * wide
