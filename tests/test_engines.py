@@ -39,9 +39,10 @@ from hypothesis import strategies as st
 from test_arrays import MAKINGS, as_is, reversed_memory, spread
 
 import npconv
+from npconv import registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
-from npconv.kernels.numba import blocking, outer, winograd_plain
+from npconv.kernels.numba import blocking, outer, winograd, winograd_plain
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -652,6 +653,25 @@ def test_workspace_of_filters_packed_within_tasks(size, weight, stride, threads)
             found = engine.plan(problem, threads)
             numbers = found.points + threads * max(found.scratch)
             assert numbers * np.dtype(kind).itemsize <= 1.25 * blocking.engine_limit(problem)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("text", ["ic128oc128ih56kh3ph1", "ic128oc128ih56kh3sh2ph1", "ic256oc256ih28kh5sh2ph2"])
+def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
+    """As planned, and as expected when an algorithm is chosen; a tile of stride 2 meets four times as many pixels.
+
+    Weights, which a layer has packed, do not count.
+    """
+    case = parse(text)
+    shapes = case.input_shape, case.weight_shape, None
+    problem = conv_problem(2, *shapes, np.dtype("f4"), **case.arguments).canonical_form()
+    limit = blocking.engine_limit(problem)
+    for engine in (winograd.two, winograd.four):
+        numbers, dtype = engine.plan(problem, threads).scratch
+        assert threads * numbers * dtype.itemsize <= limit
+    for algorithm in registry.candidates("numba"):
+        if algorithm.name in ("winograd2", "winograd4"):
+            assert algorithm.workspace(problem, threads, True) <= limit
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

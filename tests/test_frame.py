@@ -16,7 +16,7 @@ from engine_problems import DIRECT, FAST
 from processes import python
 
 import npconv
-from npconv import arguments, plan
+from npconv import adjoint, arguments, plan, winners
 from npconv.threads import max_threads
 
 
@@ -412,6 +412,33 @@ def test_transposed_convolutions_keep_to_their_workspace():
     shape, weight = (4, 512, 7, 7), (512, 2, 7, 7)
     found = npconv.explain("conv_transpose2d", shape, weight, stride=2, groups=2)
     assert found.workspace <= 4 * (math.prod(shape) + math.prod(weight) + math.prod(found.output_shape)) + 2**20
+
+
+def test_no_textbook_kernel_where_an_engine_needs_less():
+    """Though none is within the engines' limit: `im2col` would take six times as much."""
+    shape, weight = (1, 56, 28, 1024), (1024, 16, 7, 7)
+    given = {"dilation": 5, "dtype": "float16", "precision": "strict", "data_format": "channels_last"}
+    found = npconv.explain("conv_transpose2d", shape, weight, **given)
+    other = npconv.explain("conv_transpose2d", shape, weight, **given, algorithm="im2col")
+    assert found.algorithm in FAST
+    assert found.workspace < other.workspace
+
+
+def test_canonical_forms_remember_which_axis_is_last():
+    """For the choice of an algorithm, and for what is tuned; but not where channels and images change places."""
+    for data_format in ("channels_first", "channels_last"):
+        shape = (2, 8, 9, 9) if data_format == "channels_first" else (2, 9, 9, 8)
+        problem = arguments.conv_problem(
+            2, shape, (4, 8, 3, 3), None, np.dtype("f4"), stride=1, padding=1, dilation=1, groups=1,
+            padding_mode="zeros", data_format=data_format,
+        )  # fmt: skip
+        form = problem.canonical_form()
+        steps = [step for _, step in adjoint.phases(form)]
+        assert len(steps) == 1
+        for some in (problem, form, *steps):
+            assert some.channels_last == (data_format == "channels_last")
+            assert data_format in winners.key(some, plan.Choice("auto", "numba", "default", 1))
+        assert not adjoint.weight_step(problem).forward.channels_last
 
 
 def test_patches_count_as_workspace():
