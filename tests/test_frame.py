@@ -415,7 +415,7 @@ def test_transposed_convolutions_keep_to_their_workspace():
 
 
 def test_no_textbook_kernel_where_an_engine_needs_less():
-    """Though none is within the engines' limit: `im2col` would take six times as much."""
+    """Though none is within the engines' limit."""
     shape, weight = (1, 56, 28, 1024), (1024, 16, 7, 7)
     given = {"dilation": 5, "dtype": "float16", "precision": "strict", "data_format": "channels_last"}
     found = npconv.explain("conv_transpose2d", shape, weight, **given)
@@ -444,12 +444,13 @@ def test_canonical_forms_remember_which_axis_is_last():
 def test_patches_count_as_workspace():
     """Those of as many images as have four mebibytes, beside what threads work in.
 
-    That is filters in their order, an image, and its products, of which tiles make up to eight vectors more.
+    That is an image and its products, of which tiles make up to eight vectors more.
     """
     from npconv.kernels.numba.tile import VECTOR_BYTES
 
     pixels, patches = 16 * 14, 20 * 7 * 14
-    of_thread = 4 * (patches * 64 + 64 * pixels + patches * (pixels + 2 * VECTOR_BYTES))
+    of_thread = 4 * (64 * pixels + patches * (pixels + 2 * VECTOR_BYTES))
     for images, kept in ((1, 1), (3, 2), (40, 2)):
         found = npconv.explain("conv_transpose2d", (images, 64, 16, 14), (64, 20, 7, 14), stride=(7, 14))
-        assert 0 <= found.workspace - 4 * kept * patches * pixels < found.threads * of_thread
+        most = min(found.threads * of_thread, 2**22 if VECTOR_BYTES < 64 else math.inf)
+        assert 0 <= found.workspace - 4 * kept * patches * pixels < most
