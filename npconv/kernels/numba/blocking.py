@@ -123,13 +123,14 @@ def blocks(
     takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better. Two threads so get 4
     rectangles rather than 3, all panels of each: 256 → 64 channels at 56² took 10 % longer with 3 in two halves. (Of
     depthwise convolutions, which have no panels, more rectangles took up to 1.7 times as long.) So many pixels are
-    computed ``together``, even if there are less.
+    computed ``together``, even if there are less. Where they are several, one panel gets more rectangles, too: 144 to
+    32 channels at 28² were one task with AVX-512, and took 81 µs in two threads instead of 45.
     """
     columns = even(width, pixels if width > pixels else width)
     rows = even(height, pixels // columns)
     shares = {-(-panels // parts) for parts in range(1, (panels if threads > 1 else 1) + 1)}
     times = {}
-    for more in range(threads if panels > 1 else 1):
+    for more in range(threads if panels > 1 or together > 1 else 1):
         block = (rows, _fewer(width, columns, more)) if rows == 1 else (_fewer(height, rows, more), columns)
         rectangles = others * -(-height // block[0]) * -(-width // block[1])
         for share in shares:
