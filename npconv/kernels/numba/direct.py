@@ -83,7 +83,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     load = (0.5 if channels >= BLOCK else 1.5) * math.prod(problem.padded_size) / (problem.positions * problem.taps)
     pixels = PIXELS
     while True:
-        block = blocking.blocks(height, width, pixels, others, panels, threads, load)
+        block = blocking.blocks(height, width, pixels, others, panels, threads, load, 1)
         rows, columns = window(block.rows, block.columns)
         if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= room:
             break
