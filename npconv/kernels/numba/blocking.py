@@ -121,11 +121,11 @@ def blocks(
 
     ``others`` is the number of images, planes and groups, each of which is cut so. Each task loads its input, which
     takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better. Two threads so get 4
-    rectangles rather than 3, all panels of each: 256 → 64 channels at 56² took 10 % longer with 3 in two halves. So many
-    pixels are computed ``together``, even if there are less. Without panels it is 0, and rectangles are as large as they
-    may: of depthwise convolutions, more of them took up to 1.7 times as long. (Of one panel, all of a small image was
-    one task: with AVX-512, 144 to 32 channels at 28² took 81 µs by `planes` in two threads, and take 45; 512 to 24 at
-    5² by `direct`, 7 × 7, 359 and 224.)
+    rectangles rather than 3, all panels of each: 256 → 64 channels at 56² took 10 % longer with 3 in two halves. So
+    many pixels are computed ``together``, even if there are less. Without panels it is 0, and rectangles are as large
+    as they may: of depthwise convolutions, more of them took up to 1.7 times as long. (Of one panel, all of a small
+    image was one task: with AVX-512, 144 to 32 channels at 28² took 81 µs by `planes` in two threads, and take 45; 512
+    to 24 at 5² by `direct`, 7 × 7, 359 and 224.)
     """
     columns = even(width, pixels if width > pixels else width)
     rows = even(height, pixels // columns)
