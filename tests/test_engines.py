@@ -42,7 +42,7 @@ import npconv
 from npconv import registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
-from npconv.kernels.numba import blocking, outer, winograd, winograd_plain
+from npconv.kernels.numba import blocking, direct, outer, planes, product, winograd, winograd_plain
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -672,6 +672,38 @@ def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
     for algorithm in registry.candidates("numba"):
         if algorithm.name in ("winograd2", "winograd4"):
             assert algorithm.workspace(problem, threads, True) <= limit
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("text", ["ic72oc{}ih28", "ic72oc{}ih1iw800", "ic9oc{}ih14kh7ph3", "ic40oc{}ih15iw31kh3sh2ph1"])
+def test_few_filters_are_shared_out_by_pixels(text, dtype):
+    """One panel of filters of one small image is work for all threads, whatever a panel has on this machine."""
+    case = parse(text.format(product.width(np.dtype(dtype))))
+    shapes = case.input_shape, case.weight_shape, None
+    problem = conv_problem(2, *shapes, np.dtype(dtype), **case.arguments).canonical_form()
+    arrays, want = exact(format_case(case), dtype)
+    for name, engine in (("direct", direct), ("planes", planes)):
+        for threads in (2, 3):
+            assert engine.plan(problem, threads).tasks >= threads
+        for n in THREADS:
+            with npconv.threads(n):
+                assert_same(call(case, arrays, algorithm=name), want, (text, name, n))
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_depthwise_images_about_half_a_vector_wide(kernel, ratio):
+    """Narrower ones, however high, are turned to have their channels side by side; others are not."""
+    for dtype in ("float32", "float64"):
+        half = product.width(np.dtype(dtype)) // 4
+        for width in (half - 1, half, half + 1):
+            if width < 1:
+                continue
+            text = f"mb2g37ic37oc{37 * ratio}ih19iw{width}kh{kernel}ph{kernel // 2}+bias"
+            arrays, want = exact(text, dtype)
+            for n in THREADS:
+                with npconv.threads(n):
+                    assert_same(call(parse(text), arrays, algorithm="depthwise"), want, (text, n))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
