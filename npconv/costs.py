@@ -151,6 +151,11 @@ class Effort:
     PACK = 25e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
 
+    RESULTS = 3 * 2**17
+    """Bytes of results and of a slab that a thread works in, at most, where there are slivers. (With a mebibyte, which
+    few tasks need, it was thought that two threads have no room for 296 of 5,238 layers where they have, and one of
+    them computed it alone; with this for 8, and for 5 that they have where they have not, which their plan tells.)"""
+
     group: float = 0
     """Seconds that it takes to begin with a group."""
 
@@ -491,7 +496,7 @@ class Effort:
         if 0 < self.slivers <= problem.out_channels // problem.groups:
             results = problem.batch * problem.out_channels * problem.positions
             loaded = 0 if self._pointwise(problem) and set(problem.stride) == {1} else problem.padded_elements
-            slab = min(2**20, 2 * (loaded + results) * itemsize // max(threads, 2))
+            slab = min(self.RESULTS, 2 * (loaded + results) * itemsize // max(threads, 2))
             slivers = problem.products * 2 * vector_bytes()
             slab += max(min(2**17, problem.padded_elements * problem.taps * itemsize), slivers)
             if problem.turned and problem.taps == problem.groups == 1:  # a task copies its filters: some, or all

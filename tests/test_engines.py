@@ -689,6 +689,23 @@ def test_few_filters_are_shared_out_by_pixels(text, dtype):
                 assert_same(call(case, arrays, algorithm=name), want, (text, name, n))
 
 
+@pytest.mark.parametrize(
+    "text", ["ic3oc48ih64kh3ph1", "ic8oc64ih64", "g4ic32oc64ih56kh3ph1", "g16ic192oc192ih28kh3ph1"]
+)
+def test_planes_have_the_threads_that_have_room(text):
+    """What is expected when an algorithm is chosen is not so much more than what is planned that one thread is left."""
+    case = parse(text)
+    shapes = case.input_shape, case.weight_shape, None
+    problem = conv_problem(2, *shapes, np.dtype("f4"), **case.arguments).canonical_form()
+    limit, (algorithm,) = (
+        blocking.engine_limit(problem),
+        (a for a in registry.candidates("numba") if a.name == "planes"),
+    )
+    numbers, dtype = planes.plan(problem, 2).scratch
+    assert 2 * numbers * dtype.itemsize <= limit
+    assert algorithm.workspace(problem, 2, True) <= limit
+
+
 @pytest.mark.parametrize("ratio", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_depthwise_images_about_half_a_vector_wide(kernel, ratio):
