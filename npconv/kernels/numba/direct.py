@@ -81,9 +81,10 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     # A number of the input takes as long to load as half a product with a panel, three times as long where channels
     # are too few to transpose blocks of them.
     load = (0.5 if channels >= BLOCK else 1.5) * math.prod(problem.padded_size) / (problem.positions * problem.taps)
-    pixels = PIXELS
+    pixels, work = PIXELS, problem.flops // 40
+    sharing = jit.sharing(work, threads)
     while True:
-        block = blocking.blocks(height, width, pixels, others, panels, threads, load, 1)
+        block = blocking.blocks(height, width, pixels, others, panels, sharing, load, 1)
         rows, columns = window(block.rows, block.columns)
         if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= room:
             break
@@ -109,7 +110,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     tasks = int(np.prod(grid[:5]))
     pixels = images * block.rows * block.columns
     scratch = images * kernel[0] * rows * columns * channels + (pixels + SPARE) * wide
-    return Plan(tasks, problem.flops // 40, (scratch, problem.compute_dtype), np.array(grid), order, sizes, runs)
+    return Plan(tasks, work, (scratch, problem.compute_dtype), np.array(grid), order, sizes, runs)
 
 
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:

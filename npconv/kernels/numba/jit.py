@@ -54,6 +54,11 @@ SMALL_WORK = 50_000
 """Products under which one thread is as fast as several."""
 
 
+def sharing(work: int, threads: int) -> int:
+    """Return how many of the threads share so much work: all, or one."""
+    return threads if work >= SMALL_WORK else 1
+
+
 class _Library(JITCodeLibrary):
     """The code of a kernel, optimised once, with all of its parts in it.
 
@@ -261,7 +266,7 @@ class Kernel:
         it meets, functions of Python's above all, comes from the third-level cache or memory, 20 to 40 µs of it where
         the same takes 8 in a loop. So as much as can be is done here, for many calls.
         """
-        most = min(threads, tasks, numba.config.NUMBA_NUM_THREADS) if work >= SMALL_WORK else 1
+        most = min(sharing(work, threads), tasks, numba.config.NUMBA_NUM_THREADS)
         places = scratch and ((1, scratch), (most, scratch))
         block = (block_of(self._form, constants),) if self._form or constants else ()
         dtype = next((one.dtype for one in constants if one.dtype.kind == "f"), None)

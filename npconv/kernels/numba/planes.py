@@ -242,12 +242,14 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     slivers = max(SLIVERS // (sliver * itemsize), 1) if many else 0
     pixels = IN_PLACE if some < channels else PIXELS
     load = (CUT + SLAB / problem.taps) / unit if many else LOAD / problem.taps
-    wide = COLUMNS * lanes if many else 1
+    wide = COLUMNS * lanes if many else int(together == 1)  # groups are tasks enough
+    work = sum(one.flops for one in problems) // 20
+    sharing = jit.sharing(work, threads)
     while True:
         planes = some * kernel[0] * len(phases[0]) * len(phases[1])
         others = problem.batch * -(-problem.groups // together) * depth
         panels = max(filters // unit, 1) if together == 1 else 1
-        block = blocking.blocks(height, width, pixels, others, panels, threads, load, wide)
+        block = blocking.blocks(height, width, pixels, others, panels, sharing, load, wide)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
         results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
@@ -266,7 +268,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         some, together = max(some // 2, least), 1  # large kernels of many channels
     if many:
         fitting = _fitting(height, block.rows, columns, block.columns, COLUMNS * lanes)
-        block = blocking.blocks(height, width, fitting * block.columns, others, panels, threads, load, wide)
+        block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
     rows = block.rows + beyond[0]
     parts = max(filters // (block.panels * unit), 1) if together == 1 else 1
     share = -(-filters // parts)
@@ -306,7 +308,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     if problem.turned and _may_turn(problem):
         scratch = turning  # what threads are said to work in is what they do
     return Plan(
-        int(np.prod(grid)), sum(one.flops for one in problems) // 20, (scratch, problem.compute_dtype),
+        int(np.prod(grid)), work, (scratch, problem.compute_dtype),
         (turning, problem.compute_dtype), np.array(grid),
         sizes, turned_sizes, np.concatenate(offsets),
         "planes" if not many else "whole" if as_they_are else "slivers", len(problems) > 1 or all_rows > 0,
