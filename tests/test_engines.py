@@ -675,7 +675,9 @@ def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("text", ["ic72oc{}ih28", "ic72oc{}ih1iw800", "ic9oc{}ih14kh7ph3", "ic40oc{}ih15iw31kh3sh2ph1"])
+@pytest.mark.parametrize(
+    "text", ["ic360oc{}ih28", "ic360oc{}ih1iw800", "ic36oc{}ih14kh7ph3", "ic240oc{}ih15iw31kh3sh2ph1"]
+)
 def test_few_filters_are_shared_out_by_pixels(text, dtype):
     """One panel of filters of one small image is work for two threads, whatever a panel has on this machine."""
     case = parse(text.format(product.width(np.dtype(dtype))))
