@@ -699,10 +699,8 @@ def test_planes_have_the_threads_that_have_room(text):
     case = parse(text)
     shapes = case.input_shape, case.weight_shape, None
     problem = conv_problem(2, *shapes, np.dtype("f4"), **case.arguments).canonical_form()
-    limit, (algorithm,) = (
-        blocking.engine_limit(problem),
-        (a for a in registry.candidates("numba") if a.name == "planes"),
-    )
+    limit = blocking.engine_limit(problem)
+    algorithm = next(one for one in registry.candidates("numba") if one.name == "planes")
     numbers, dtype = planes.plan(problem, 2).scratch
     assert 2 * numbers * dtype.itemsize <= limit
     assert algorithm.workspace(problem, 2, True) <= limit
@@ -711,7 +709,7 @@ def test_planes_have_the_threads_that_have_room(text):
 @pytest.mark.parametrize("ratio", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_depthwise_images_about_half_a_vector_wide(kernel, ratio):
-    """Narrower ones, however high, are turned to have their channels side by side; others are not."""
+    """Narrower ones, however high, may be turned to have their channels side by side; all are right."""
     for dtype in ("float32", "float64"):
         half = product.width(np.dtype(dtype)) // 4
         for width in (half - 1, half, half + 1):
