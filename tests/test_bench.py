@@ -15,7 +15,7 @@ from npconv.registry import candidates
 from npconv.table import seconds
 
 ROOT = Path(__file__).parents[1]
-PROBLEMS = ("mb2ic3oc4ih9iw8kh3ph1", "ic3oc2iw40kw5")
+PROBLEMS = ("mb2ic2oc4ih9iw8kh3ph1", "ic3oc2iw40kw5")
 CPU = ("numpy", "numba")
 MARKED = "# Title\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nThe rest.\n"
 

@@ -268,7 +268,7 @@ class Winograd:
         # Filters of groups are not packed within tasks: those that calls pack shall leave room.
         joined = 1 if problem.groups > 1 else images
         together, block = blocking.tiled(
-            tile_rows, tile_columns, most, joined, others * (images // joined), panels, threads, LOAD
+            tile_rows, tile_columns, most, joined, others * (images // joined), panels, threads, LOAD, elements
         )
         grid = (-(-images // together), -(-panels // block.panels), depth, -(-tile_rows // block.rows),
                 -(-tile_columns // block.columns), problem.groups)  # fmt: skip
