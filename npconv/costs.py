@@ -151,6 +151,9 @@ class Effort:
     PACK = 25e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
 
+    NUMPY = 6e-6
+    """The same where NumPy packs, which no threads share."""
+
     RESULTS = 3 * 2**17
     """Bytes of results and of a slab that a thread works in, at most, where there are slivers. (With a mebibyte, which
     few tasks need, it was thought that two threads have no room for 296 of 5,238 layers where they have, and one of
@@ -288,7 +291,8 @@ class Effort:
             rate *= min(tiles_of_image * self._together(problem, threads) / self.LOWEST, 1)
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             elements = filtering.elements_of(problem, self._axes(problem))
-            made = self.POINT * tiles * elements * problem.groups
+            lanes = vector_bytes() // itemsize
+            made = self.POINT * tiles * -(-elements // lanes) * lanes * problem.groups
             copied += made + tiles * filters / 2
             again = made * (threads / min(max(images * tiles_of_image // self.APART, 1), threads) - 1)
             rate *= elements / (elements + self.BEGIN)
@@ -311,17 +315,20 @@ class Effort:
             copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
         elif self.slivers and problem.channels_last:
             copied += problem.padded_elements
+        call = self.call
         work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
         work += self.LANES * pixels * filters if self.dots else 0
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
-            packing = (self.plain * times if plain else packing) * (1 + points / 4)
-            work += weights * packing * 1e-9
-            work += self.PACK * threads if self.panel and self.pack and not plain else 0
+            packing = weights * (self.plain * times if plain else packing) * (1 + points / 4) * 1e-9
+            if self.several:
+                call += self.NUMPY + packing
+            else:
+                work += packing + (self.PACK * threads if self.panel and self.pack and not plain else 0)
         computing, streaming = self._shared(float(work), threads), self._streaming(weights * points * itemsize, threads)
-        return self.call + max(computing, streaming) + min(computing, streaming) / 5
+        return call + max(computing, streaming) + min(computing, streaming) / 5
 
     def _streaming(self, size: float, threads: int) -> float:
         """Return how long it takes so many bytes of weights to come."""
