@@ -532,7 +532,7 @@ class Effort:
             wide, elements = self._wide(problem), filtering.elements_of(problem, self._axes(problem))
             planes = problem.three(problem.kernel_size)[0]
             pixels *= planes * filtering.pitch_of(elements // planes, itemsize)
-            slab = (pixels + points * (elements + wide) + 2 * points * wide) * itemsize
+            slab = (points * elements + max(pixels, 2 * points * wide)) * itemsize
         return slab
 
 

@@ -168,9 +168,9 @@ def tiles_at_once(problem: ConvProblem, axes: tuple[Filtering, Filtering], threa
     itemsize, elements = problem.compute_dtype.itemsize, elements_of(problem, axes)
     points, room = axes[0].points * axes[1].points, engine_limit(problem)
     packed = points * elements * (problem.out_channels + 32) * itemsize
-    # A tile's pixels, and its share of those that its neighbours meet, too. Its sums are those of a panel, kept thrice.
+    # A tile's pixels, and its share of those that its neighbours meet, too, or the sums of a panel, and their results.
     pixels = math.prod(axis.pace + (axis.reach - axis.pace) / 3 for axis in axes)
-    size = (points + pixels) * elements * itemsize + points * 384
+    size = points * elements * itemsize + max(pixels * elements * itemsize, points * 256)
     if room - packed >= threads * least * size:
         room -= packed
     return min(max(int(room / threads / size), least), most)

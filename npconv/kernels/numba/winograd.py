@@ -168,14 +168,13 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
     folded = channels * folds[1] * folds[2]
     elements = planes * folded
     wide = width_of(out)
-    pixels = ((share[1] - 1) * y_pace + y_reach) * ((share[2] - 1) * x_pace + x_reach)
-    # One array behind the other; each begins with a line of the cache.
+    # One array behind the other; each begins with a line of the cache. When there are products, the piece of the input
+    # has become points, and its place is theirs: it is in the cache, and what threads work in is smaller.
     unit = buffers.LINE // x.itemsize
-    second = (pixels * planes * between + unit) // unit * unit
     step = apart(-(-(tiles * elements + max(wide - folded, 0)) // unit)) * unit
-    third = second + n * step + -(-LEAST_ROWS * elements // unit) * unit
-    fourth = (third + (n * tiles + SPARE) * wide + unit) // unit * unit
-    piece, points, products, result = memory, after(memory, second), after(memory, third), after(memory, fourth)
+    second = n * step + -(-LEAST_ROWS * elements // unit) * unit
+    third = (second + (n * tiles + SPARE) * wide + unit) // unit * unit
+    points, piece, products, result = memory, after(memory, second), after(memory, second), after(memory, third)
     tile = 0
     for index in range(first_place, end_place):
         (image, lower, right), (rows, columns) = _place_of(index, sizes, out_layout, row, column)
@@ -280,10 +279,10 @@ class Winograd:
         )  # fmt: skip
         tiles = together * block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
-        scratch = pixels * planes * between + (n * tiles + LEAST_ROWS) * elements
+        scratch = (n * tiles + LEAST_ROWS) * elements
         scratch += n * (2 * buffers.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0))
-        scratch += (n * tiles + SPARE + block.rows * block.columns * down.results * across.results) * wide
-        scratch += 6 * buffers.LINE
+        sums = (n * tiles + SPARE + block.rows * block.columns * down.results * across.results) * wide
+        scratch += max(pixels * planes * between, sums) + 6 * buffers.LINE
         return Plan(
             int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes
         )
