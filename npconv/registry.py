@@ -86,13 +86,16 @@ _OUTER = "the direct sum, as outer products of inputs and filters; for kernels l
 _DENSE = "the direct sum, numbers of the weight in vectors, each read once; for kernels as large as the input"
 _PLANES = "the direct sum, pixels in vectors, nothing packed; for pixels in rows, and few channels a group"
 
+FOLDED = {3: {*range(5, 13)}, 4: {*range(6, 17)}}
+"""Elements along an axis, of two to four for each residue, by the larger strides at which residues are folded."""
+
 _TABLE = (
     Algorithm(
         "winograd4",
         "numba",
-        "2 × 2 to 4 × 4, 6 × 6 to 12 × 12 with 2 to 4 times fewer products, by transforms of 6 × 6 tiles; stride 2",
+        "2 × 2 to 4 × 4, 6 × 6 to 12 × 12 with 2 to 4 times fewer products, by transforms of 6 × 6 tiles; strides to 4",
         Effort(9e-6, 44e9, 0.4, panel=2, tile=(4, 4), plain=0.33),
-        refuse=refusals.winograd({2, 3, 4, *range(6, 13)}, {3, 4, 5, 6, 7, 8}),
+        refuse=refusals.winograd({1: {2, 3, 4, *range(6, 13)}, 2: {*range(3, 9)}, **FOLDED}),
         direct=False,
         spaced=True,
         dtypes="float",
@@ -102,9 +105,9 @@ _TABLE = (
     Algorithm(
         "winograd2",
         "numba",
-        "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles; stride 2",
+        "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles; strides to 4",
         Effort(9e-6, 44e9, 0.4, panel=2, tile=(2, 2), plain=0.33),
-        refuse=refusals.winograd({2, 3, 5}, {3, 4, 5}),
+        refuse=refusals.winograd({1: {2, 3, 5}, 2: {3, 4, 5}, **FOLDED}),
         direct=False,
         spaced=True,
         dtypes="float",
@@ -116,7 +119,7 @@ _TABLE = (
         "numba",
         "3 × 3 with 3 times fewer products, by transforms of 4 × 6 tiles: fewer weights to read where images are small",
         Effort(9e-6, 44e9, 0.4, panel=2, tile=(2, 4), plain=0.33),
-        refuse=refusals.winograd({3}),
+        refuse=refusals.winograd({1: {3}}),
         direct=False,
         dtypes="float",
         engine="winograd.two_by_four",

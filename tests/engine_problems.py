@@ -255,7 +255,15 @@ SHAPES = (
     "ic33oc20ih19iw16kh7sh2ph0:3pw2+reflect",
     "mb2ic16oc9ih9iw40kh7kw3sh2ph3pw1",
     "ic18oc9id5ih13iw17kd3kh7sd2sh2pd1ph3",
+    # Larger strides, on one axis and both, of few channels, of one, of groups, along other axes.
+    "mb2ic3oc17ih40iw37kh11sh4ph2+bias",
+    "ic5oc33ih23iw30kh7kw8sh3sw4ph3+reflect",
+    "ic1oc20ih19iw26kh7kw16sh2sw4ph3",
+    "mb2g2ic6oc10ih21iw25kh6sh3sw2ph1+bias",
+    "ic20oc9id4ih16iw19kd3kh5sh3pd1ph2:0",
+    "ic2oc35iw90kw9sw4pw3+bias",
     # Long ones at stride 1, in blocks of taps.
+    "ic1oc18ih15iw14kh9ph4+bias",
     "mb2ic33oc40iw38kw7pw3+bias",
     "ic16oc20ih19iw16kh9dh2ph8:3pw2+reflect",
     # Tiles of several images together, or of several residues of a dilation.

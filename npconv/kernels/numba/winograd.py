@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering: kernels of 2 to 12 elements, at stride 2 to 8, with 1.4 to 4 times fewer products.
+"""Winograd's minimal filtering: kernels of 2 to 16 elements, at strides of 1 to 4, with 1.4 to 5 times fewer products.
 
 A tile of m × m results needs n² products, n = m + r - 1, instead of m² r²: F(2×2, 3×3) 16 instead of 36, F(4×4, 3×3) 36
 instead of 144, F(2×2, 5×5) 36 instead of 100. The input tile and the filter are each transformed to n² *points*,
@@ -12,8 +12,8 @@ at 7² more than a cache of 32 MiB holds. While others use that, F(4×4) takes 1
 
 Height and width are filtered each in its own way (`npconv.kernels.filtering`): F(4, 3) at stride 2 takes 9 products
 instead of 12, and an axis with one tap none, so that signals are filtered along their only axis. Along the depth the
-sum is direct: planes are so many times more channels. So are, for long kernels at stride 2, the pixels of each residue,
-that is even and odd ones, and at stride 1 what each block of taps meets (`npconv.kernels.numba.folding`).
+sum is direct: planes are so many times more channels. So are, for long kernels at a stride, the pixels of each residue,
+as even and odd ones, and at stride 1 what each block of taps meets (`npconv.kernels.numba.folding`).
 
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
 task is a rectangle of tiles, whose points stay in the core's caches, and some panels of a group's filters; it goes from
