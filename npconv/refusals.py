@@ -13,8 +13,8 @@ QUARTERED = 1024
 them dead and summed up by filters that copies of the others know nothing of, 96 eps were met, and 64 are promised."""
 
 FEWEST = 3
-"""Channels from which on Winograd's filtering takes kernels, those counted that pixels of a stride, or what blocks of taps
-meet, are folded into. With one or two it was never the fastest of 176 layers, but 1 to 64 at 112² with 9 × 9
+"""Channels from which on Winograd's filtering takes kernels, those counted that pixels of a stride, or what blocks of
+taps meet, are folded into. With one or two it was never the fastest of 176 layers, but 1 to 64 at 112² with 9 × 9
 elements, which are folded to 9 channels, take 0.32 ms, and 0.70 by `direct`. (When it took 32 channels and more, 1,000
 layers of 1 to 48 took 1.20 times as long in the geometric mean, and up to three times: 16 to 96 at 112² 3.7 ms, and
 1.2.)"""
