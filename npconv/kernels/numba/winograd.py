@@ -60,6 +60,11 @@ LOAD = 0.7
 """How long it takes to load the input and transform it, in products with a panel: 256 channels at 14² take 0.93 ms in
 one task, and each task more, of fewer panels, adds 0.04; a panel takes 0.055."""
 
+BEGIN, PRODUCTS = 9, 11
+"""Products of a point that take as long as its transform back: 3 to 64 channels at 224² take 0.31 µs for a tile and a
+panel of 32 filters, 64 to 64 1.96 µs. And products that are as much work as one that `jit.SMALL_WORK` counts, together
+with their share of all else."""
+
 CHAIN, ALONE = 96, 128
 """Channels that are summed up in one chain, and those that are one by themselves. With all 512 or 1024 in one, a
 constant image (whose roundings all go one way) missed the bound of ``precision="default"`` by up to 2.6 times; random
@@ -283,9 +288,8 @@ class Winograd:
         scratch += n * (2 * buffers.LINE // problem.compute_dtype.itemsize + max(wide - elements // planes, 0))
         sums = (n * tiles + SPARE + block.rows * block.columns * down.results * across.results) * wide
         scratch += max(pixels * planes * between, sums) + 6 * buffers.LINE
-        return Plan(
-            int(np.prod(grid)), problem.flops // 80, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes
-        )
+        work = images * others * tile_rows * tile_columns * panels * wide * n * (elements + BEGIN) // PRODUCTS
+        return Plan(int(np.prod(grid)), work, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes)
 
     def fixed(
         self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
