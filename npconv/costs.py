@@ -322,7 +322,8 @@ class Effort:
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
-            packing = weights * (self.plain * times if plain else packing) * (1 + points / 4) * 1e-9
+            numbers = weights + filters * problem.products * points / 4  # panels are filled up
+            packing = numbers * (self.plain * times if plain else packing) * 1e-9
             if self.several:
                 call += self.NUMPY + packing
             else:
@@ -351,7 +352,7 @@ class Effort:
         rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.channels_last:
-            spread = self.TURNED * (1 if pointwise else min(max(problem.stride), 4)) if max(problem.stride) > 1 else 1
+            spread = self.TURNED * (1 if pointwise else 2) if max(problem.stride) > 1 else 1
             copied += spread * problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
             if pointwise and max(problem.stride) > 1:
                 copied += self.ROW * planes * channels * height
