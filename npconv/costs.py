@@ -322,8 +322,8 @@ class Effort:
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
-            numbers = weights + filters * problem.products * points / 4  # panels are filled up
-            packing = numbers * (self.plain * times if plain else packing) * 1e-9
+            taken = weights + filters * problem.products * points / 4  # panels are filled up
+            packing = taken * (self.plain * times if plain else packing) * 1e-9
             if self.several:
                 call += self.NUMPY + packing
             else:
