@@ -42,7 +42,7 @@ import npconv
 from npconv import registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
-from npconv.kernels.numba import blocking, direct, outer, planes, product, winograd, winograd_plain
+from npconv.kernels.numba import blocking, direct, jit, outer, planes, product, winograd, winograd_plain
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -672,6 +672,36 @@ def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
     for algorithm in registry.candidates("numba"):
         if algorithm.name in ("winograd2", "winograd4"):
             assert algorithm.workspace(problem, threads, True) <= limit
+
+
+@pytest.mark.parametrize(
+    "text", ["ic3oc64ih224kh3ph1", "ic8oc64ih112kh3ph1", "mb4ic3oc64ih28kh7sh4ph3", "ic512oc32ih14kh3ph1"]
+)
+def test_two_threads_share_winograds_tiles(text):
+    """Of few channels, whose transforms are most of the work, in whole rows; and where there is just room for two."""
+    case = parse(text)
+    shapes = case.input_shape, case.weight_shape, None
+    problem = conv_problem(2, *shapes, np.dtype("f4"), **case.arguments).canonical_form()
+    plan = winograd.four.plan(problem, 2)
+    assert plan.tasks >= 2
+    assert jit.sharing(plan.work, 2) == 2
+    assert 2 * plan.scratch[0] * 4 <= blocking.engine_limit(problem)
+    assert plan.sizes[1, 2] == -(-problem.output_size[2] // 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "algorithm", "reason"),
+    [
+        ("ic2oc8ih9kh3ph1", "winograd4", "it needs 3 input channels or more, and there are 2"),
+        ("g2ic4oc8ih9kh5ph1", "winograd2", "it needs 3 input channels a group or more, and there are 2"),
+        ("ic1oc8ih19kh7kw1sh2sw1", "winograd4", "it needs 2 input channels or more, and there are 1"),
+        ("ic3oc8ih19kh7sh5", "winograd4", "it is for strides of 1 to 4"),
+        ("ic3oc8ih19kh3sh2", "winograd2x4", "it is for stride 1"),
+        ("ic3oc8ih19kh13sh3", "winograd2", "it is for kernels of 5 to 12 elements at stride 3, not of 13"),
+    ],
+)
+def test_winograd_tells_what_it_does_not_take(text, algorithm, reason):
+    assert problems.refusal(parse(text), "float32", algorithm) == reason
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
