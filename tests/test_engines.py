@@ -42,7 +42,7 @@ import npconv
 from npconv import registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
-from npconv.kernels.numba import blocking, direct, jit, outer, planes, product, winograd, winograd_plain
+from npconv.kernels.numba import blocking, depthwise, direct, jit, outer, planes, product, winograd, winograd_plain
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -734,6 +734,23 @@ def test_planes_have_the_threads_that_have_room(text):
     numbers, dtype = planes.plan(problem, 2).scratch
     assert 2 * numbers * dtype.itemsize <= limit
     assert algorithm.workspace(problem, 2, True) <= limit
+
+
+@pytest.mark.parametrize(
+    "text", ["g2ic2oc128ih4003iw4kh3", "g2ic2oc512ih300iw9kh3dh2dw2", "g3ic3oc192ih700iw3kh5ph2+bias"]
+)
+def test_many_filters_a_channel_keep_to_their_workspace(text):
+    """Rows of narrow images take a vector each, in the results of a task for each of its filters."""
+    case = parse(text)
+    shapes = case.input_shape, case.weight_shape, None
+    for kind in ("float32", "float64"):
+        problem = conv_problem(2, *shapes, np.dtype(kind), **case.arguments).canonical_form()
+        arrays, want = exact(text, kind)
+        for n in (1, 2):
+            numbers, dtype = depthwise.plan(problem, n).scratch
+            assert n * numbers * dtype.itemsize <= blocking.engine_limit(problem)
+            with npconv.threads(n):
+                assert_same(call(case, arrays, algorithm="depthwise"), want, (text, kind, n))
 
 
 @pytest.mark.parametrize("ratio", [1, 2])

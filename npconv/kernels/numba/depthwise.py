@@ -144,23 +144,27 @@ def _straight(problem: ConvProblem, threads: int) -> Way:
     depth, height, width = problem.output_size
     together = _share(problem, threads)
     parts = -(-problem.in_channels // together)
-    block = blocking.blocks(height, width, PIXELS, problem.batch * parts * depth, 1, threads)
-    span = problem.span[1:]
-    rows, columns = ((n - 1) * s + reach for n, s, reach in zip(block[:2], stride[1:], span, strict=True))
-    # A plane that is copied, with room for what is read beyond its rows.
-    size = rows * columns + max(problem.padding[2][0], 0) + 2 * (many + 1) * stride[2] + problem.span[2]
-    at_once = min(max(LOADED // (size * problem.compute_dtype.itemsize), BLOCK), together)
-    multiplier = problem.out_channels // problem.in_channels
-    room = -(-block.columns // many) * many
-    pitch = block.rows * room
+    span, multiplier = problem.span[1:], problem.out_channels // problem.in_channels
+    pixels, limit = PIXELS, blocking.share(problem, threads) // problem.compute_dtype.itemsize
+    while True:
+        block = blocking.blocks(height, width, pixels, problem.batch * parts * depth, 1, threads)
+        rows, columns = ((n - 1) * s + reach for n, s, reach in zip(block[:2], stride[1:], span, strict=True))
+        # A plane that is copied, with room for what is read beyond its rows.
+        size = rows * columns + max(problem.padding[2][0], 0) + 2 * (many + 1) * stride[2] + problem.span[2]
+        at_once = min(max(LOADED // (size * problem.compute_dtype.itemsize), BLOCK), together)
+        room = -(-block.columns // many) * many
+        pitch = block.rows * room
+        blank = stride[2] * (room + 1) + problem.span[2]  # a row outside of the image
+        scratch = blank + kernel[2] * room + at_once * (size + multiplier * pitch) + 2 * many
+        if scratch <= limit or pixels <= 64:  # of narrow images with many filters a channel, results take most
+            break
+        pixels = pixels * 3 // 4
     grid = (problem.batch, parts, depth, -(-height // block.rows), -(-width // block.columns))
     before = tuple(-pad for pad, _ in problem.padding)
     sizes = np.array(
         [stride, before, (1, *span), (together, *block[:2]), (multiplier, problem.products, at_once),
          (dilation[1] if kernel[1] > 1 else 1, dilation[2], size), (kernel[2], 0, 0)]
     )  # fmt: skip
-    blank = stride[2] * (room + 1) + problem.span[2]  # a row outside of the image
-    scratch = blank + kernel[2] * room + at_once * (size + multiplier * pitch) + 2 * many
     form = (kernel[1:], stride[1:], dilation[2] == 1 or kernel[2] == 1)
     return Way(
         _straight_block, lambda activation: _straight_rows(*form, activation), int(np.prod(grid)),
