@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import engine_problems as problems
@@ -751,6 +752,38 @@ def test_many_filters_a_channel_keep_to_their_workspace(text):
             assert n * numbers * dtype.itemsize <= blocking.engine_limit(problem)
             with npconv.threads(n):
                 assert_same(call(case, arrays, algorithm="depthwise"), want, (text, kind, n))
+
+
+@pytest.mark.parametrize("packing", [nullcontext, problems.packing_within])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ic32oc32ih20iw25kh3sh2",
+        "mb2ic40oc33ih23iw30kh7sh3",
+        "ic33oc20ih30iw29kh11kw8sh4ph1:0",
+        "ic48oc9ih12iw14kh4kw3sh1sw2",
+    ],
+)
+def test_what_no_window_of_a_stride_meets_spoils_nothing(text, packing):
+    """Winograd's last tiles reach behind the last window, where numbers may be anything."""
+    case = parse(text)
+    (x, *others), want = exact(text, "float32")
+    x, unmet = x.copy(), []
+    for axis in (-2, -1):
+        pads, stride, n = case.arguments["padding"][axis], case.arguments["stride"][axis], x.shape[axis]
+        end = (want.shape[axis] - 1) * stride + case.weight_shape[axis] - pads[0]
+        unmet.append(n - end)
+        np.moveaxis(x, axis, 0)[max(end, 0) :] = np.nan
+    assert max(unmet) > 0
+    with packing():
+        for algorithm in ("winograd4", "winograd2"):
+            if problems.refusal(case, "float32", algorithm) is None:
+                for data_format in ("channels_first", "channels_last"):
+                    given = x if data_format == "channels_first" else np.moveaxis(x, 1, -1).copy()
+                    got = call(case, (given, *others), algorithm=algorithm, data_format=data_format)
+                    got = got if data_format == "channels_first" else np.moveaxis(got, -1, 1)
+                    assert np.isfinite(got).all()
+                    assert np.allclose(got, want, rtol=1e-3, atol=1e-2 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("ratio", [1, 2])

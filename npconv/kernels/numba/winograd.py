@@ -235,6 +235,21 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
             )  # fmt: skip
 
 
+def met(
+    x_layout: np.ndarray, out_layout: np.ndarray, filterings: tuple[Filtering, Filtering], before: Any
+) -> np.ndarray:
+    """Return an input's layout without the rows and columns behind the last window of a stride.
+
+    They belong to the last tiles, and are no result's: numbers that are not finite there shall spoil none.
+    """
+    layout = x_layout.copy()
+    for axis, filtering in enumerate(filterings, 6):
+        if filtering.stride > 1:
+            end = (out_layout[axis] - 1) * filtering.stride + filtering.taps + before[axis - 5]
+            layout[axis] = max(min(layout[axis], end), 0)
+    return layout
+
+
 class Winograd:
     """Tiles of so many results down and across as an engine: `npconv.kernels.packed` tells what its methods do."""
 
@@ -297,6 +312,7 @@ class Winograd:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[3, 2], plan.sizes[2, 0])
         parts = parts_of(plan.axes, epilogue.dtype, load, slab.unloads(out_layout, plan.sizes[3, 2]))
+        x_layout = met(x_layout, out_layout, plan.axes, plan.sizes[0])
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
         return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 

@@ -31,7 +31,7 @@ from npconv.kernels.numba.points import (
     tiles_to_points,
 )
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
-from npconv.kernels.numba.winograd import apart, chains_of, unload
+from npconv.kernels.numba.winograd import apart, chains_of, met, unload
 from npconv.problem import ConvProblem
 
 
@@ -231,7 +231,8 @@ class Plain:
         loading, working = ((numbers, plan.dtype) for numbers in plan.scratch)
         steps = []
         for (loads, numbers), (products, others) in plan.bands:
-            given = np.concatenate([x_layout, numbers]), plan.filterings, parts
+            layout = met(x_layout, out_layout, plan.axes, numbers)
+            given = np.concatenate([layout, numbers]), plan.filterings, parts
             constants = others, epilogue, out_layout, plan.sizes, plan.filterings, parts
             steps.append((
                 _to_points.fixed(loads, plan.work, threads, given, loading),
