@@ -44,6 +44,7 @@ from npconv import registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
 from npconv.kernels.numba import blocking, depthwise, direct, jit, outer, planes, product, winograd, winograd_plain
+from npconv.problem import ConvProblem
 from npconv.threads import max_threads
 
 FEW = SHAPES[::5]
@@ -656,6 +657,12 @@ def test_workspace_of_filters_packed_within_tasks(size, weight, stride, threads)
             assert numbers * np.dtype(kind).itemsize <= 1.25 * blocking.engine_limit(problem)
 
 
+def canonical(case: Case, dtype: str) -> ConvProblem:
+    """Return a problem of two axes as engines plan it."""
+    shapes = case.input_shape, case.weight_shape, None
+    return conv_problem(2, *shapes, np.dtype(dtype), **case.arguments).canonical_form()
+
+
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("text", ["ic128oc128ih56kh3ph1", "ic128oc128ih56kh3sh2ph1", "ic256oc256ih28kh5sh2ph2"])
 def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
@@ -664,8 +671,7 @@ def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
     Weights, which a layer has packed, do not count.
     """
     case = parse(text)
-    shapes = case.input_shape, case.weight_shape, None
-    problem = conv_problem(2, *shapes, np.dtype("f4"), **case.arguments).canonical_form()
+    problem = canonical(case, "f4")
     limit = blocking.engine_limit(problem)
     for engine in (winograd.two, winograd.four):
         numbers, dtype = engine.plan(problem, threads).scratch
@@ -681,8 +687,7 @@ def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
 def test_two_threads_share_winograds_tiles(text):
     """Of few channels, whose transforms are most of the work, in whole rows; and where there is just room for two."""
     case = parse(text)
-    shapes = case.input_shape, case.weight_shape, None
-    problem = conv_problem(2, *shapes, np.dtype("f4"), **case.arguments).canonical_form()
+    problem = canonical(case, "f4")
     plan = winograd.four.plan(problem, 2)
     assert plan.tasks >= 2
     assert jit.sharing(plan.work, 2) == 2
@@ -712,8 +717,7 @@ def test_winograd_tells_what_it_does_not_take(text, algorithm, reason):
 def test_few_filters_are_shared_out_by_pixels(text, dtype):
     """One panel of filters of one small image is work for two threads, whatever a panel has on this machine."""
     case = parse(text.format(product.width(np.dtype(dtype))))
-    shapes = case.input_shape, case.weight_shape, None
-    problem = conv_problem(2, *shapes, np.dtype(dtype), **case.arguments).canonical_form()
+    problem = canonical(case, dtype)
     arrays, want = exact(format_case(case), dtype)
     for name, engine in (("direct", direct), ("planes", planes)):
         assert engine.plan(problem, 2).tasks >= 2
@@ -728,8 +732,7 @@ def test_few_filters_are_shared_out_by_pixels(text, dtype):
 def test_planes_have_the_threads_that_have_room(text):
     """What is expected when an algorithm is chosen is not so much more than what is planned that one thread is left."""
     case = parse(text)
-    shapes = case.input_shape, case.weight_shape, None
-    problem = conv_problem(2, *shapes, np.dtype("f4"), **case.arguments).canonical_form()
+    problem = canonical(case, "f4")
     limit = blocking.engine_limit(problem)
     algorithm = next(one for one in registry.candidates("numba") if one.name == "planes")
     numbers, dtype = planes.plan(problem, 2).scratch
@@ -743,9 +746,8 @@ def test_planes_have_the_threads_that_have_room(text):
 def test_many_filters_a_channel_keep_to_their_workspace(text):
     """Rows of narrow images take a vector each, in the results of a task for each of its filters."""
     case = parse(text)
-    shapes = case.input_shape, case.weight_shape, None
     for kind in ("float32", "float64"):
-        problem = conv_problem(2, *shapes, np.dtype(kind), **case.arguments).canonical_form()
+        problem = canonical(case, kind)
         arrays, want = exact(text, kind)
         for n in (1, 2):
             numbers, dtype = depthwise.plan(problem, n).scratch

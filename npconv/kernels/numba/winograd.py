@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering: kernels of 2 to 16 elements, at strides of 1 to 4, with 1.4 to 5 times fewer products.
+"""Winograd's minimal filtering: kernels of 2 to 16 elements, at strides of 1 to 4, with 1.3 to 4 times fewer products.
 
 A tile of m × m results needs n² products, n = m + r - 1, instead of m² r²: F(2×2, 3×3) 16 instead of 36, F(4×4, 3×3) 36
 instead of 144, F(2×2, 5×5) 36 instead of 100. The input tile and the filter are each transformed to n² *points*,
