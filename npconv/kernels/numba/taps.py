@@ -16,8 +16,6 @@ from numba.extending import intrinsic
 from npconv.kernels.numba.tile import (
     VECTOR_BYTES,
     Tile,
-    data_of,
-    kept_where,
     lanes_within,
     order_of,
     pointer_to,
@@ -328,24 +326,22 @@ def rows_of_taps(rows: int, taps: int, stride: int, dense: bool, masked: bool, t
     return add_products
 
 
-def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int, masked: bool) -> Any:
+def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int) -> Any:
     """Return an intrinsic that adds what some rows of pixels give to ``stride`` rows of twice as many.
 
-    ``add_spread(tile, kept, b, j, lines, column)`` adds to the even and the odd numbers of each row (two columns of the
-    tile) ``kept[i * across + m]`` times the pixel that tap (i, m) lets reach them, a vector for each. Tap m takes pixel
-    c to 2 c + m - odd[1], tap i row r to stride · r + i - odd[0]. Pixel c of row r is ``b[j + c + lines[r, 0]]``, where
-    the first line is that of the row that the last tap takes. If ``masked``, pixels ``column + c`` that are not within
-    ``lines[r, 1]`` count as zeros.
+    ``add_spread(tile, kept, b, j, pitch)`` adds to the even and the odd numbers of each row (two columns of the tile)
+    ``kept[i * across + m]`` times the pixel that tap (i, m) lets reach them, a vector for each. Tap m takes pixel c to
+    2 c + m - odd[1], tap i row r to stride · r + i - odd[0]. Pixel c of row r is ``b[j + c + r * pitch]``, where the
+    first row is the one that the last tap takes.
     """
     down, across = kernel
     above = (down - 1 - odd[0]) // stride
 
     @intrinsic
-    def add_spread(typing: Any, tile: Any, kept: Any, b: Any, j: Any, lines: Any, column: Any) -> Any:
+    def add_spread(typing: Any, tile: Any, kept: Any, b: Any, j: Any, pitch: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            result, kept, b, j, lines, column = arguments
+            result, kept, b, j, pitch = arguments
             index = ir.IntType(64)
-            table = data_of(context, builder, signature.args[4], lines)
             row = Tile(tile.dtype, 1, 1)
             loaded: dict[tuple[int, int], Any] = {}
             for i in range(down):
@@ -354,14 +350,10 @@ def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int, mask
                 for m in range(across):
                     half, away = (m - odd[1]) % 2, -((m - odd[1]) // 2)
                     if (line, away) not in loaded:
-                        start, width = (builder.load(builder.gep(table, [index(2 * line + n)])) for n in range(2))
-                        at = builder.add(builder.add(j, index(away)), start)
-                        (pointer,) = vectors_at(builder, row, pointer_to(context, builder, signature.args[2], b, at))
-                        vector = vector_at(builder, pointer, tile)
-                        if masked:
-                            first = builder.add(column, index(away))
-                            vector = kept_where(builder, lanes_within(builder, tile.lanes, first, width, 0, 1), vector)
-                        loaded[line, away] = vector
+                        start = builder.add(j, builder.mul(pitch, index(line)))
+                        pointer = pointer_to(context, builder, signature.args[2], b, builder.add(start, index(away)))
+                        (pointer,) = vectors_at(builder, row, pointer)
+                        loaded[line, away] = vector_at(builder, pointer, tile)
                     weight = builder.extract_value(kept, i * across + m)
                     place = 2 * rank + half
                     total = product_and_sum(
@@ -370,7 +362,7 @@ def spread_rows(kernel: tuple[int, int], odd: tuple[int, int], stride: int, mask
                     result = builder.insert_value(result, total, place)
             return result
 
-        return tile(tile, kept, b, types.int64, lines, types.int64), code
+        return tile(tile, kept, b, types.int64, types.int64), code
 
     return add_spread
 
