@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from npconv import loading
 from npconv.kernels import filtering
 from npconv.kernels.numba import bands
-from npconv.kernels.numba.blocking import GATHERED, QUARTERED, engine_limit, tiles_at_once
+from npconv.kernels.numba.blocking import GATHERED, QUARTERED, engine_limit, in_pairs, tiles_at_once
 from npconv.problem import ConvProblem
 
 
@@ -182,6 +182,10 @@ class Effort:
     """Filters of a group from which on so many are computed together by `dots`, and twice as fast; seconds to
     add up the lanes of a result."""
 
+    PAIRS, ADDED = 3, 12
+    """How many times as many products a second there are where a number of a filter meets some images; and steps that
+    take as long as to add up the lanes of a result."""
+
     ABREAST = 8
     """Results of a row that are computed together where filters of several groups are in the vectors, or half of it."""
 
@@ -217,6 +221,8 @@ class Effort:
         """Return the time that a problem should take."""
         if self.outer:
             return self._outer_seconds(problem, threads)
+        if self.dense and in_pairs(problem):
+            return self._pairs_seconds(problem, threads)
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
         plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
@@ -389,6 +395,18 @@ class Effort:
             tiles *= 2  # there is no second panel that shares what is loaded
         work = tiles * problem.groups * problem.products * itemsize / 4 / (self.products * machine().direct)
         work += copied * itemsize / 4 * self.COPY
+        return self.call + max(self._shared(work, threads), self._streaming(problem.weight_bytes, threads))
+
+    def _pairs_seconds(self, problem: ConvProblem, threads: int) -> float:
+        """Return the same for inner products of some filters and images at a time."""
+        itemsize = problem.compute_dtype.itemsize
+        lanes, (height, width) = vector_bytes() // itemsize, (6, 4) if vector_bytes() == 64 else (4, 3)
+        least, most = sorted((problem.batch, problem.out_channels))
+        rate = self.products * self.PAIRS * machine().direct * 4 / itemsize
+        if least < width:
+            (height, width), rate = (8, 1), rate / 2
+        results = -(-most // height) * height * -(-least // width) * width
+        work = results * (-(-problem.products // lanes) + self.ADDED) * lanes / rate
         return self.call + max(self._shared(work, threads), self._streaming(problem.weight_bytes, threads))
 
     def _shared(self, work: float, threads: int) -> float:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Set
 
 from npconv.kernels import filtering
+from npconv.kernels.numba import blocking
 from npconv.problem import ConvProblem
 
 QUARTERED = 1024
@@ -151,18 +152,14 @@ def outer(problem: ConvProblem) -> str | None:
     return direct(problem)
 
 
-DENSE = 4
-"""Images up to which a weight that is read as it lies is faster than one in panels."""
-
-
 def dense(problem: ConvProblem) -> str | None:
     """Refuse all but results that meet all of an image, and many images."""
     if problem.groups != 1:
         return "it takes one group only"
     if problem.kernel_size != problem.input_size or any(map(any, problem.padding)):
         return "it is for kernels as large as the input"
-    if problem.batch > DENSE:
-        return f"it takes {DENSE} images, and there are {problem.batch}"
+    if problem.batch > blocking.DENSE and not blocking.in_pairs(problem):
+        return f"it takes {blocking.DENSE} images of so few filters and numbers, and there are {problem.batch}"
     return direct(problem)
 
 

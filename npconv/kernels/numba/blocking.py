@@ -85,6 +85,16 @@ products of a pair of panels to stay in the first-level cache. 1024 to 256 chann
 with 49, though the sums of 98 take more than the second-level cache."""
 
 
+DENSE = 4
+"""Images, of results of one position, from which on some are met at a time."""
+
+
+def in_pairs(problem: ConvProblem) -> bool:
+    """Whether filters meet some images at a time (`npconv.kernels.numba.inner`), rows of a vector or more."""
+    many = max(problem.batch, problem.out_channels)
+    return problem.batch >= DENSE and many >= 8 and problem.products * problem.compute_dtype.itemsize >= 64
+
+
 class Blocks(NamedTuple):
     """Rows and columns of a task's rectangle, and its panels of filters."""
 

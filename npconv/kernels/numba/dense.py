@@ -5,6 +5,8 @@ register tile holds a vector of partial sums for each of some filters, whose num
 at a time; the lanes are added up at the end. What is left of a row, less than a vector, is copied to where zeros follow
 it. Where filters lie side by side, as the swapped ones of a gradient do, the vectors are of filters. Long sums are cut
 into chains, as `npconv.kernels.summation` tells. A task is some filters, for all images.
+
+More images are met together (`npconv.kernels.numba.inner`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, jit, planes, rows
+from npconv.kernels.numba import blocking, inner, jit, planes, rows
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, tuple_of
 from npconv.kernels.numba.moves import move
@@ -56,8 +58,10 @@ class Plan(NamedTuple):
 pack_bias = planes.pack_bias
 
 
-def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
+def pack(problem: ConvProblem, weight: np.ndarray) -> Filters | inner.Rows:
     """Return filters (K, C, kd, kh, kw) as they are if they lie one behind the other, or whole tiles of them do."""
+    if blocking.in_pairs(problem):
+        return inner.pack(problem, weight)
     if problem.taps == 1 and not weight.flags.c_contiguous and problem.out_channels >= FILTERS * _lanes(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
@@ -69,8 +73,10 @@ def _lanes(problem: ConvProblem) -> int:
     return VECTOR_BYTES // problem.compute_dtype.itemsize
 
 
-def plan(problem: ConvProblem, threads: int) -> Plan:
+def plan(problem: ConvProblem, threads: int) -> Plan | inner.Plan:
     """Cut a canonical problem into tasks."""
+    if blocking.in_pairs(problem):
+        return inner.plan(problem, threads)
     lanes = _lanes(problem)
     filters, products = problem.out_channels, problem.products
     tasks = max(min(filters * products // NUMBERS, blocking.TASKS_PER_THREAD * threads), 1)
@@ -86,9 +92,11 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
 
 
 def fixed(
-    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+    plan: Plan | inner.Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+    if isinstance(plan, inner.Plan):
+        return inner.fixed(plan, x_layout, epilogue, out_layout, threads)
     in_rows, side_by_side = (
         kernel.fixed(plan.tasks, plan.work, threads, (x_layout, epilogue, out_layout, plan.sizes), plan.scratch)
         for kernel in (_in_rows, _side_by_side)

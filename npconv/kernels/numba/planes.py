@@ -375,12 +375,12 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    gather: Callable[..., None] | None = None
+    put: Callable[..., None] | None = None
     kept: tuple[np.ndarray, ...] = ()
     if plan.gathering is not None:
         channels, dtype, numbers, layout = plan.gathering
         size = plan.shared // dtype.itemsize
-        gather, kept, x_layout = _gather.fixed(channels, size, threads), (x_layout, numbers), layout
+        put, kept, x_layout = gather.fixed(channels, size, threads), (x_layout, numbers), layout
     load = "" if plan.kernel == "whole" else loads(x_layout, plan.sizes[0, 2])
     unload = not plan.merges and _unloads(plan, out_layout)
     parts = parts_of(epilogue.dtype, load, _tiles(plan), unload, plan.merges)
@@ -392,9 +392,9 @@ def fixed(
     in_rows, turned = cut(plan.sizes, plan.scratch), cut(plan.turned_sizes, plan.turning)
 
     def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
-        if gather is not None:
+        if put is not None:
             gathered = buffers.aligned(plan.shared).view(x.dtype)
-            gather(x, gathered, *kept)
+            put(x, gathered, *kept)
             x = gathered
         (turned if weights.turned else in_rows)(x, weights.numbers, bias, out)
 
@@ -423,7 +423,7 @@ def _unloads(plan: Plan, layout: np.ndarray) -> bool:
 
 
 @jit.Kernel
-def _gather(task, x, out, layout, sizes):  # type: ignore[no-untyped-def]
+def gather(task, x, out, layout, sizes):  # type: ignore[no-untyped-def]
     """Put the pixels of a channel that a stride meets side by side."""
     channels, depth, height, width, z_stride, y_stride, x_stride = tuple_of(sizes, 0, 7)
     n, c = divmod(task, channels)

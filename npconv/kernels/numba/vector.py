@@ -155,7 +155,7 @@ def multiply_add_pairs(typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: A
 
     Row ``m * len(others) + n`` gets ``a[starts[m] + i:] * b[others[n] + j:]``, element by element.
     """
-    return _adding_pairs(tile, a, starts, b, others, part=False)
+    return _adding_pairs(tile, a, starts, b, others)
 
 
 @intrinsic
@@ -163,13 +163,24 @@ def multiply_add_parts(
     typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, others: Any, j: Any, count: Any
 ) -> Any:
     """Do the same with the first ``count`` numbers of each vector, and zeros for the others."""
-    return _adding_pairs(tile, a, starts, b, others, part=True)
+    return _adding_pairs(tile, a, starts, b, others, part="first")
 
 
-def _adding_pairs(tile: Any, a: Any, starts: Any, b: Any, others: Any, part: bool) -> Any:
+@intrinsic
+def multiply_add_ends(
+    typing: Any, tile: Any, a: Any, starts: Any, i: Any, b: Any, others: Any, j: Any, count: Any
+) -> Any:
+    """Do the same with the last ``count``."""
+    return _adding_pairs(tile, a, starts, b, others, part="last")
+
+
+def _adding_pairs(tile: Any, a: Any, starts: Any, b: Any, others: Any, part: str = "") -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, a, starts, i, b, others, j, *counts = arguments
-        within = lanes_within(builder, tile.lanes, ir.IntType(64)(0), counts[0], 0, 1) if part else None
+        within = None
+        if part:
+            first = ir.IntType(64)(0) if part == "first" else builder.sub(counts[0], ir.IntType(64)(tile.lanes))
+            within = lanes_within(builder, tile.lanes, first, counts[0], 0, 1)
 
         def loaded(array: int, numbers: Any, start: Any, i: Any) -> Any:
             data = data_of(context, builder, signature.args[array], numbers)
@@ -190,7 +201,7 @@ def _adding_pairs(tile: Any, a: Any, starts: Any, b: Any, others: Any, part: boo
         return result
 
     integer = types.int64
-    return tile(tile, a, starts, integer, b, others, integer, *[integer] * part), code
+    return tile(tile, a, starts, integer, b, others, integer, *[integer] * bool(part)), code
 
 
 @intrinsic
