@@ -611,6 +611,7 @@ def weight_step(problem: ConvProblem) -> _WeightStep:
         bias=False,
         activation=(),
         last=False,
+        apart=max(met) > 1,
     )
     return _WeightStep(met, made, forward)
 

@@ -65,6 +65,9 @@ class ConvProblem:
     last: bool = False
     """Whether the channels of a canonical form's arrays lie side by side in memory, as far as is known."""
 
+    apart: bool = False
+    """Whether the pixels of a row lie apart in memory, as far as is known."""
+
     loose: bool = False
     """Whether sums may be as far off as ``precision="default"`` allows; set by `npconv.plan` for the engines."""
 

@@ -195,7 +195,7 @@ _TABLE = (
         "dense",
         "numba",
         _DENSE,
-        Effort(7e-6, 15e9, 0, dense=True),
+        Effort(7e-6, 30e9, 0, dense=True),
         refuse=refusals.dense,
         dtypes="float",
         engine="dense",

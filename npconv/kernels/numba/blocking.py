@@ -90,9 +90,13 @@ DENSE = 4
 
 
 def in_pairs(problem: ConvProblem) -> bool:
-    """Whether filters meet some images at a time (`npconv.kernels.numba.inner`), rows of a vector or more."""
-    many = max(problem.batch, problem.out_channels)
-    return problem.batch >= DENSE and many >= 8 and problem.products * problem.compute_dtype.itemsize >= 64
+    """Whether rows of filters and of images meet as they lie (`npconv.kernels.numba.inner`).
+
+    If there are some images, or planes of several channels, which gradients of several images would be copied for.
+    """
+    many, line = max(problem.batch, problem.out_channels), 64 // problem.compute_dtype.itemsize
+    planes = problem.in_channels > 1 and problem.taps >= line
+    return (problem.batch >= DENSE or planes) and many >= 8 and problem.products >= line and not problem.turned
 
 
 class Blocks(NamedTuple):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,31 +140,31 @@ def fixed(
     channels, *shape = plan.images[:4].tolist()
     plane, lanes = math.prod(shape), VECTOR_BYTES // epilogue.dtype.itemsize
     products, images = channels * plane, int(plan.sizes[1 - plan.swapped, 0])
-    in_order = _in_order(x_layout, tuple(shape))
-    in_planes = in_order and channels > 1 and x_layout[1] != plane and plane >= lanes
-    if in_planes:
-        numbers, x_steps = (channels, plane), x_layout[:2]
-    else:
-        in_order = in_order and (channels == 1 or x_layout[1] == plane)
-        numbers, x_steps = (1, products), np.array([x_layout[0] if in_order else products, 0])
-    stretch = min(max(STRETCH, math.isqrt(products)), chain_length(products) * lanes)
-    together = max(stretch // (numbers[1] + lanes), 1)  # short rows
-    stretch = max(blocking.even(numbers[1], stretch) // lanes, 1) * lanes if together == 1 else products
+    in_order = _in_order(x_layout, tuple(shape)) and (plane >= lanes or channels == 1 or x_layout[1] == plane)
+    x_steps = x_layout[:2] if in_order else np.array([products, plane])
+    longest = min(max(STRETCH, math.isqrt(products)), chain_length(products) * lanes)
     to_out = out_layout[:2] if plan.swapped else out_layout[[1, 0]]
-    sizes = np.concatenate([plan.sizes, [(*numbers, 0), (stretch, together, 0), (*to_out, 0)]])
-    run = _kernels[plan.tile].fixed(plan.tasks, plan.work, threads, (epilogue, sizes), plan.scratch)
     put_in_order = gather.fixed(images * channels, images * products, threads)
+
+    @cache
+    def cut(planes: int) -> Callable[..., None]:
+        numbers = products // planes
+        together = max(longest // (numbers + lanes), 1)  # short planes
+        stretch = products if together > 1 else max(blocking.even(numbers, longest) // lanes, 1) * lanes
+        sizes = np.concatenate([plan.sizes, [(planes, numbers, 0), (stretch, together, 0), (*to_out, 0)]])
+        return _kernels[plan.tile].fixed(plan.tasks, plan.work, threads, (epilogue, sizes), plan.scratch)
 
     def fill(x: np.ndarray, weights: Rows, bias: np.ndarray, out: np.ndarray) -> None:
         if not in_order:
             ordered = buffers.aligned(images * products * x.itemsize).view(x.dtype)
             put_in_order(x, ordered, x_layout, plan.images)
             x = ordered
-        if not in_planes and channels > 1 and weights.steps[1] != plane:
-            weights = _side_by_side(weights.weight)
+        in_line = channels == 1 or x_steps[1] == weights.steps[1] == plane
+        if not in_line and plane < lanes:
+            weights, in_line = _side_by_side(weights.weight), True
         filters = weights.numbers, weights.steps
         a, b = ((x, x_steps), filters) if plan.swapped else (filters, (x, x_steps))
-        run(*a, *b, bias, out)
+        cut(1 if in_line else channels)(*a, *b, bias, out)
 
     return fill
 
@@ -190,13 +191,16 @@ def _kernel(height: int, width: int) -> jit.Kernel:
         for z in range(0, planes, together):
             for begin in range(0, whole, stretch):
                 stop, at = min(begin + stretch, whole), tiles
+                ends = z + together >= planes and stop == whole
                 for i in range(first, end, height):
-                    starts = starts_from(min(i, rows - height) * a_steps[0], a_steps[0], height)
+                    k = min(i, rows - height)  # the last tile overlaps the one before
+                    starts = starts_from(k * a_steps[0], a_steps[0], height)
                     for j in range(b_first, b_end, width):
-                        others = starts_from(min(j, columns - width) * b_steps[0], b_steps[0], width)
+                        n = min(j, columns - width)
+                        others = starts_from(n * b_steps[0], b_steps[0], width)
                         tile = zeros(memory, pairs, 1)
-                        for n in range(z, min(z + together, planes)):
-                            to, b_to = n * a_steps[1], n * b_steps[1]
+                        for p in range(z, min(z + together, planes)):
+                            to, b_to = p * a_steps[1], p * b_steps[1]
                             for e in range(begin, stop, lanes):
                                 tile = multiply_add_pairs(tile, a, starts, to + e, b, others, b_to + e)
                             if stop == whole and whole < plane:
@@ -205,28 +209,25 @@ def _kernel(height: int, width: int) -> jit.Kernel:
                                 )
                         if z > 0 or begin > 0:
                             tile = add_from(tile, memory, at, lanes)
-                        store(tile, memory, at, lanes)
                         at += pairs * lanes
-        at = tiles
-        for i in range(first, end, height):
-            k = min(i, rows - height)  # the last tile overlaps the one before
-            for j in range(b_first, b_end, width):
-                n = min(j, columns - width)
-                store_sums(load(memory, at, pairs, 1), memory, 0)
-                at += pairs * lanes
-                if finished:
-                    for row in range(height):
-                        for column in range(width):
-                            move(memory, room + row * width + column, bias, n + column if swapped else k + row)
-                    for some in range(0, room, lanes):
-                        done = add(load(memory, some, 1, 1), load(memory, room + some, 1, 1))
-                        if epilogue[0] != 0:
-                            done = activated(done, epilogue)
-                        store(done, memory, some, lanes)
-                for row in range(i - k, height):
-                    to = (k + row) * out_row + n * out_column
-                    for column in range(j - n, width):
-                        move(out, to + column * out_column, memory, row * width + column)
+                        if not ends:
+                            store(tile, memory, at - pairs * lanes, lanes)
+                            continue
+                        store_sums(tile, memory, 0)
+                        if finished:
+                            for row in range(height):
+                                for column in range(width):
+                                    place = room + row * width + column
+                                    move(memory, place, bias, n + column if swapped else k + row)
+                            for some in range(0, room, lanes):
+                                done = add(load(memory, some, 1, 1), load(memory, room + some, 1, 1))
+                                if epilogue[0] != 0:
+                                    done = activated(done, epilogue)
+                                store(done, memory, some, lanes)
+                        for row in range(i - k, height):
+                            place = (k + row) * out_row + n * out_column
+                            for column in range(j - n, width):
+                                move(out, place + column * out_column, memory, row * width + column)
 
     block.__name__ = block.__qualname__ = f"_inner-{height}-{width}"
     return jit.scratch_kernel(_FORM)(block)

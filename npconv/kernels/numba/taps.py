@@ -536,23 +536,66 @@ def _store_in_turns(builder: Any, tile: Any, both: list[Any], pointer: Any) -> N
 
 @intrinsic
 def store_sums(typing: Any, tile: Any, out: Any, i: Any) -> Any:
-    """Write the sum of the lanes of each row of a tile, a vector wide, to ``out[i + row]``."""
+    """Write the sum of the lanes of each row of a tile, a vector wide, to ``out[i + row]``.
+
+    Of as many rows at a time as there are lanes, or of a power of two less: three instructions a row, where one row by
+    itself takes nine.
+    """
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, out, i = arguments
-        for row in range(tile.rows):
-            vector, lanes = builder.extract_value(result, row), tile.lanes
-            while lanes > 1:
-                lanes //= 2
-                parts = [
-                    builder.shuffle_vector(vector, vector, order_of(range(first, first + lanes)))
-                    for first in (0, lanes)
-                ]
-                vector = sum_of(builder, tile, *parts)
-            total = builder.extract_element(vector, ir.IntType(32)(0))
-            builder.store(
-                total, pointer_to(context, builder, signature.args[1], out, builder.add(i, ir.IntType(64)(row)))
-            )
+        row, together = 0, tile.lanes
+        while row < tile.rows:
+            while together > tile.rows - row:
+                together //= 2
+            vectors = [builder.extract_value(result, row + n) for n in range(together)]
+            at = pointer_to(context, builder, signature.args[1], out, builder.add(i, ir.IntType(64)(row)))
+            sums = _sums_of_lanes(builder, tile, vectors)
+            builder.store(sums, builder.bitcast(at, sums.type.as_pointer()), align=tile.dtype.bitwidth // 8)
+            row += together
         return context.get_dummy_value()
 
     return types.none(tile, out, types.int64), code
+
+
+def _sums_of_lanes(builder: Any, tile: Any, vectors: list[Any]) -> Any:
+    """Return a vector of the sums of each vector's lanes, of as many vectors as lanes or a power of two less.
+
+    Two vectors become one by adding what two shuffles take from both: within units of 16 bytes first, which are whole
+    instructions, then units. Number n of a unit belongs to vector n % held.
+    """
+    lanes, unit, held = tile.lanes, 128 // tile.dtype.bitwidth, 1
+
+    def added(a: Any, b: Any, order: Any) -> Any:
+        halves = len(order) // 2
+        parts = (builder.shuffle_vector(a, b, order_of(some)) for some in (order[:halves], order[halves:]))
+        return sum_of(builder, tile, *parts)
+
+    def paired(order: Any) -> list[Any]:
+        return [added(a, b, order) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+
+    def of_units(number: int) -> Any:
+        return [n * unit + lane for odd in (0, 1) for n in range(odd, number, 2) for lane in range(unit)]
+
+    while held < unit and len(vectors) > 1:
+        vectors = paired(
+            [
+                of + start + half + first + n
+                for half in (0, unit // 2)
+                for start in range(0, lanes, unit)
+                for first in range(0, unit // 2, held)
+                for of in (0, lanes)
+                for n in range(held)
+            ]
+        )
+        held *= 2
+    count = len(vectors)
+    while len(vectors) > 1:
+        vectors = paired(of_units(2 * lanes // unit))
+    (vector,), number = vectors, lanes // unit
+    while number > count:
+        vector, number = added(vector, vector, of_units(number)), number // 2
+    while unit > held:
+        unit //= 2
+        vector = added(vector, vector, range(2 * unit))
+    return vector
