@@ -175,8 +175,9 @@ class Effort:
     COPY = 0.15e-9
     """Seconds to load or store a number."""
 
-    FROM_POINTS = 108
-    """Copies that take as long as to transform the sums of pieces to the results of an image and a filter."""
+    FROM_POINTS, BEHIND = 45, 5
+    """Copies that take as long as to transform the sums of pieces to the results of an image and a filter in vectors of
+    32 bytes, and as to put a number of a filter behind those of the image before."""
 
     TOGETHER, LANES = 4, 5e-9
     """Filters of a group from which on so many are computed together by `dots`, and twice as fast; seconds to
@@ -195,7 +196,7 @@ class Effort:
     BEGIN = 3
     """Products of points, or of quarters, that take as long as to begin with a tile of them, and to store it."""
 
-    SLIVER, ROW = 16, 400
+    SLIVER, ROW = 16, 250
     """Products that take as long as to begin with a tile of slivers, and to store it; copies that take as long as to
     find a row of a channel of which each stride's pixel is wanted. (1 × 1 layers by pixels in slivers took up to 3
     times as long as without these, in comparison with `direct`: the fewer the channels, the longer.)"""
@@ -294,7 +295,8 @@ class Effort:
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and not problem.channels_last
-        copied = problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+        loaded = self._loaded(problem)
+        copied = loaded * problem.kernel_size[0] ** (problem.rank == 3)
         again = 0.0  # what more than one task copies
         if self.tile != (1, 1):
             images, tiles_of_image = self._images(problem)
@@ -315,9 +317,9 @@ class Effort:
             rate *= 0.9 if itemsize == 8 else 1  # more bytes of sums: as fast as the direct sum, or slower
         copied += pixels * filters * (2 if turned else 1)
         if self.pieces:
-            copied += problem.batch * filters * self.FROM_POINTS
+            copied += problem.batch * filters * self.FROM_POINTS * 32 // vector_bytes()
         if turned and self.tile == (1, 1) and not (self.pieces or self.quarters):
-            copied += self.TURNED * (problem.padded_elements + pixels * filters)
+            copied += self.TURNED * (loaded + pixels * filters)
         if 0 < self.slivers <= filters // problem.groups:
             pixels, copied = self._in_slivers(problem)
             rate *= products / (products + self.SLIVER) if self._pointwise(problem) else 1
@@ -329,12 +331,17 @@ class Effort:
         call = self.call
         work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
-        work += self.LANES * pixels * filters if self.dots else 0
+        if self.dots:
+            work += self.LANES * pixels * filters
+            planes = problem.batch * problem.groups  # tasks
+            threads = max(planes // -(-planes // threads), 1)
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
             taken = weights + filters * problem.products * points / 4  # panels are filled up
             packing = taken * (self.plain * times if plain else packing) * 1e-9
+            if self.dots and problem.in_channels > problem.groups:  # some images, one behind the other for a filter
+                work += self.BEHIND * weights * self.COPY
             if self.several:
                 call += self.NUMPY + packing
             else:
@@ -368,12 +375,18 @@ class Effort:
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.channels_last:
             spread = self.TURNED * (1 if pointwise else 2) if max(problem.stride) > 1 else 1
-            copied += spread * problem.padded_elements * problem.kernel_size[0] ** (problem.rank == 3)
+            copied += spread * self._loaded(problem) * problem.kernel_size[0] ** (problem.rank == 3)
             if pointwise and max(problem.stride) > 1:
                 copied += self.ROW * planes * channels * height
         if not pointwise or problem.channels_last:
             copied += planes * rows * problem.out_channels
         return planes * rows, copied
+
+    def _loaded(self, problem: ConvProblem) -> int:
+        """Return how many numbers of the input are loaded: with one tap, those that the stride meets, and as many."""
+        if problem.taps > 1 or any(map(any, problem.padding)):
+            return problem.padded_elements
+        return min(2 * problem.batch * problem.in_channels * problem.positions, problem.padded_elements)
 
     def _outer_seconds(self, problem: ConvProblem, threads: int) -> float:
         """Return the same for outer products.
