@@ -23,6 +23,7 @@ input in registers for the results that they reach; keeping the results instead 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -99,7 +100,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
     along = channels.way(problem, threads) if first_channels(problem) else None
     turned = channels.way(problem, threads, True) if turns(problem, threads) and not _is_tall(problem) else None
-    return Plan(problem.flops // 8, down, along, turned)
+    skipped = max(math.prod(problem.input_shape) - math.prod(problem.result_shape), 0)  # which is loaded, too
+    return Plan(problem.flops // 8 + skipped, down, along, turned)
 
 
 def _is_small(problem: ConvProblem) -> bool:
