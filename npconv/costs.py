@@ -218,6 +218,13 @@ class Effort:
     that come from memory, as all do if they are more than so many: a large cache of the last level has then lost each
     by the time that it is wanted again. Points of 512 × 512 filters took 0.67 ms (57 GB/s), of 576 × 576 1.55 (31)."""
 
+    STRIDE = (1.3, 0.4, 0.25)
+    """The share of its rate that an engine without panels and slivers reaches with several filters of a channel, by the
+    stride: at 1 each row is loaded once for some rows of results."""
+
+    SPACED = 2
+    """How many times as long it takes to copy what lies more than two apart, and is met by one tap alone."""
+
     NEAR, FAR = 0.75, 1.35
     """The same, in comparison, where eight filters are read at a time and not one panel: from a near cache several
     streams come sooner than one, from memory later. 2048 → 1000 take 62 µs by `dense` and 81 by `direct`, 512 × 7 × 7 →
@@ -284,8 +291,7 @@ class Effort:
             if self.slivers:  # tiles run over the rows' ends
                 plane = height * (width + (problem.span[-1] - 1) // problem.stride[-1])
             elif filters > problem.groups:  # each channel's rows are loaded for each of its filters
-                if max(problem.stride) > 1:
-                    rate *= 0.5
+                rate *= self.STRIDE[min(max(problem.stride), 3) - 1]
                 if problem.positions <= 64:  # a few results at a time
                     rate *= 0.4 if problem.dilation[-1] == 1 else 0.22
             plane = -(-plane // (128 // itemsize)) * (128 // itemsize)  # pixels in whole vectors
@@ -328,6 +334,8 @@ class Effort:
             copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
         elif self.slivers and problem.channels_last:
             copied += problem.padded_elements
+        if filters // problem.groups < self.slivers and self._patched(problem):
+            copied += self.SPACED * self.TURNED * loaded
         call = self.call
         work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
@@ -375,12 +383,18 @@ class Effort:
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.channels_last:
             spread = self.TURNED * (1 if pointwise else 2) if max(problem.stride) > 1 else 1
+            spread *= self.SPACED if self._patched(problem) else 1
             copied += spread * self._loaded(problem) * problem.kernel_size[0] ** (problem.rank == 3)
             if pointwise and max(problem.stride) > 1:
                 copied += self.ROW * planes * channels * height
         if not pointwise or problem.channels_last:
             copied += planes * rows * problem.out_channels
         return planes * rows, copied
+
+    @staticmethod
+    def _patched(problem: ConvProblem) -> bool:
+        """Whether numbers that lie more than two apart are met by one tap each."""
+        return problem.stride[-1] > 2 and problem.kernel_size[-1] <= problem.stride[-1]
 
     def _loaded(self, problem: ConvProblem) -> int:
         """Return how many numbers of the input are loaded: with one tap, those that the stride meets, and as many."""
