@@ -113,6 +113,16 @@ DENSE = (
     "ic3oc4id2ih5iw3kd2kh5kw3sd1sh3sw2+bias",
     "ic2049oc65ih1",
     "ic40oc20ih9iw11kh9kw11+bias",
+    # Several images: more of them than filters or fewer, too few of one for a tile, and such as overlap; stretches of
+    # every length, ends of less than a vector, planes.
+    "mb5ic40oc9ih1+bias",
+    "mb9ic17oc3ih1+bias",
+    "mb70ic16oc1ih1",
+    "mb13ic6oc40ih5iw7kh5kw7+bias",
+    "mb40ic2oc51ih9iw11kh9kw11",
+    "mb6ic1oc10ih60iw61kh60kw61+bias",
+    "mb5ic3oc20id2ih5iw3kd2kh5kw3sd1sh3sw2+bias",
+    "mb8ic5oc8ih4iw4kh4kw4",
 )
 """Problems for the engine of this name."""
 

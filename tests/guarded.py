@@ -143,6 +143,12 @@ TRANSPOSED = {
         (1, 33, 1, 33, (9, 17), (2, 5), (1, 2), (0, 2), (0, 1)),
         (3, 1, 1, 1, (1, 16), (3, 2), (2, 2), (0, 0), (0, 1)),
         (1, 9, 1, 9, (30, 90), (3, 3), (1, 1), (9, 40), (0, 0)),
+        # Rows that end within vectors, and are written over each other's beginnings: several tasks a plane, and planes
+        # a task; less than a vector, odd ends, rows of the result that are too many for the stride.
+        (2, 40, 1, 40, (7, 7), (3, 3), (2, 2), (1, 1), (0, 0)),
+        (1, 40, 1, 40, (9, 10), (5, 5), (2, 2), (2, 2), (1, 1)),
+        (1, 3, 1, 3, (40, 61), (5, 5), (3, 2), (1, 2), (1, 0)),
+        (2, 2, 1, 2, (90, 33), (4, 2), (2, 2), (0, 0), (1, 1)),
     ),
     "planes": (
         # Phases of even and odd pixels, which meet the same pixels or others, in rows of any parity; or patches.
@@ -214,6 +220,35 @@ def run_transposed(dtype: str, algorithm: str, guards: Guards) -> list[str]:
     return said
 
 
+WEIGHTS = (
+    # Batch, channels, filters, image, stride: filters meet planes of one image or of several, side by side or not.
+    (1, 24, 32, (28, 28), 1),
+    (1, 5, 9, (7, 7), 1),
+    (3, 7, 40, (9, 5), 1),
+    (4, 1, 40, (9, 9), 1),
+    (2, 40, 3, (9, 11), 2),
+    (3, 9, 9, (3, 3), 1),
+    (2, 6, 8, (41, 43), 1),
+)
+"""Convolutions of one tap whose weight's gradient is dense."""
+
+
+def run_weights(dtype: str, guards: Guards) -> list[str]:
+    """Compute these gradients from guarded arrays; return what is wrong."""
+    rng, said = np.random.default_rng(5), []
+    for batch, channels, filters, size, stride in WEIGHTS:
+        x = rng.integers(-9, 9, (batch, channels, *size)).astype(dtype)
+        slope = rng.integers(-9, 9, (batch, filters, *(-(-n // stride) for n in size))).astype(dtype)
+        shape = filters, channels, 1, 1
+        want = npconv.grad.conv2d_weight(x, shape, slope, stride=stride, backend="numpy")
+        turned = guards.copy(np.ascontiguousarray(x.swapaxes(0, 1))).swapaxes(0, 1)
+        for made in (guards.copy(x), guards.copy(x), guards.spread(x), turned):  # the second call goes a shorter way
+            arrays = made, shape, guards.copy(slope)
+            got = npconv.grad.conv2d_weight(*arrays, stride=stride, algorithm="dense")
+            said += [] if np.array_equal(got, want) else [f"weight {batch} {channels} {filters} {size} {dtype}"]
+    return said
+
+
 def main(
     place: str, poison: str, algorithm: str, texts: dict[str, tuple[str, ...]], numbers: tuple[int, ...] = (1, 2)
 ) -> None:
@@ -247,6 +282,9 @@ def run_all(
                 if algorithm in TRANSPOSED:
                     print(f"transposed {dtype} on {threads} threads, guard at the {place}", flush=True)
                     wrong += run_transposed(dtype, algorithm, guards)
+                if algorithm == "dense":
+                    print(f"gradients {dtype} on {threads} threads, guard at the {place}", flush=True)
+                    wrong += run_weights(dtype, guards)
     assert not wrong, "\n".join(wrong[:20])
     print("untouched")
 
