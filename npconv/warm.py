@@ -163,7 +163,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     elif algorithm == "outer":
         calls = [_Call((64, 1, 30, 30), (64, 1, 28, 28), options)]
     elif algorithm == "dense":
-        calls = [_Call((1, 64, 30, 30), (64, 64, 30, 30), options)]
+        shapes = ((1, 4096, 1, 1), (8, 64, 30, 30), (1, 64, 30, 30))
+        calls = [_Call(shape, (64, *shape[1:]), options) for shape in shapes]
     elif algorithm == "dots":
         calls = [_Call((1, 64, 30, 30), (64, 1, 28, 28), grouped)]
     refusals = [
