@@ -222,6 +222,9 @@ class Effort:
     """The share of its rate that an engine without panels and slivers reaches with several filters of a channel, by the
     stride: at 1 each row is loaded once for some rows of results."""
 
+    SWAPPED = 0.6
+    """The same as ``pack`` where an engine takes filters in rows, and those of a gradient are not."""
+
     SPACED = 2
     """How many times as long it takes to copy what lies more than two apart, and is met by one tap alone."""
 
@@ -346,6 +349,8 @@ class Effort:
         if not packed:
             times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
+            if problem.turned and problem.taps > 1 and self.slivers:  # which takes filters as they lie, if in order
+                packing = self.SWAPPED
             taken = weights + filters * problem.products * points / 4  # panels are filled up
             packing = taken * (self.plain * times if plain else packing) * 1e-9
             if self.dots and problem.in_channels > problem.groups:  # some images, one behind the other for a filter
