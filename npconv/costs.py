@@ -411,8 +411,8 @@ class Effort:
         """Return the same for outer products.
 
         These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, with short
-        rows of taps as 200, with one tap of a few images, whose lines of the cache take each other's place, up to 12000
-        (4 images of 1024 channels took 2.2 ms for 1000 filters); and to bring sums from and to the cache, once for each
+        rows of taps as 200, with one tap of images that leave a panel unfilled, whose lines of the cache take each other's
+        place, up to 12000 (4 images of 1024 channels took 2.2 ms for 1000 filters); and to bring sums from and to the cache, once for each
         block, as long as 10 products. Results of one position are written as they are, or as fast.
         """
         itemsize = problem.compute_dtype.itemsize
@@ -430,7 +430,7 @@ class Effort:
         if problem.groups > 1:
             turning += 80
         if problem.taps == 1:
-            turning = 40 if problem.batch >= 8 else 12000
+            turning = 40 if problem.batch % wide == 0 or 4 * (problem.batch % wide) > 3 * wide else 12000
         tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)
         if problem.positions > 1 and filters <= wide:
             tiles *= 2  # there is no second panel that shares what is loaded
