@@ -411,9 +411,10 @@ class Effort:
         """Return the same for outer products.
 
         These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, with short
-        rows of taps as 200, with one tap of images that leave a panel unfilled, whose lines of the cache take each other's
-        place, up to 12000 (4 images of 1024 channels took 2.2 ms for 1000 filters); and to bring sums from and to the cache, once for each
-        block, as long as 10 products. Results of one position are written as they are, or as fast.
+        rows of taps as 200, with one tap of images that leave a panel unfilled, whose lines of the cache take each
+        other's place, up to 12000 (4 images of 1024 channels took 2.2 ms for 1000 filters, 48 of 512 0.79, and 0.28 by
+        `dense`); and to bring sums from and to the cache, once for each block, as long as 10 products. Results of one
+        position are written as they are, or as fast.
         """
         itemsize = problem.compute_dtype.itemsize
         filters, wide = problem.out_channels // problem.groups, self._wide(problem)
@@ -430,7 +431,8 @@ class Effort:
         if problem.groups > 1:
             turning += 80
         if problem.taps == 1:
-            turning = 40 if problem.batch % wide == 0 or 4 * (problem.batch % wide) > 3 * wide else 12000
+            beyond = problem.batch % (2 * wide)  # whole panels
+            turning = 40 if beyond == 0 or 2 * beyond > 3 * wide else 12000
         tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)
         if problem.positions > 1 and filters <= wide:
             tiles *= 2  # there is no second panel that shares what is loaded
@@ -441,7 +443,7 @@ class Effort:
     def _pairs_seconds(self, problem: ConvProblem, threads: int) -> float:
         """Return the same for inner products of some filters and images at a time."""
         itemsize = problem.compute_dtype.itemsize
-        lanes, (height, width) = vector_bytes() // itemsize, (6, 4) if vector_bytes() == 64 else (4, 3)
+        lanes, (height, width) = vector_bytes() // itemsize, (6, 4) if vector_bytes() == 64 else (3, 4)
         least, most = sorted((problem.batch, problem.out_channels))
         rate = self.products * self.PAIRS * machine().direct * 4 / itemsize
         if least < width:
