@@ -43,8 +43,8 @@ from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
 TILES = ((6, 4), (8, 1)) if REGISTERS >= 32 else ((3, 4), (8, 1))
-"""Rows and columns of a tile, whose rows' numbers stay in registers beside its sums; and of one for fewer columns. (With
-16 registers, 4 × 3 took twice as long.)"""
+"""Rows and columns of a tile, whose rows' numbers stay in registers beside its sums; and of one for fewer columns. With
+16 registers, 4 × 3 took twice as long."""
 
 STRETCH = 1024
 """Numbers of a stretch, at most, except of rows so long that their sums would be many."""
