@@ -160,6 +160,7 @@ TRANSPOSED = {
         (1, 20, 30, 1, (1, 17), (2, 2), (2, 2), (0, 0), (0, 1)),
         (2, 40, 70, 1, (9, 21), (2, 2), (2, 2), (1, 1), (0, 0)),
         (1, 70, 40, 1, (20, 33), (3, 3), (2, 2), (1, 0), (1, 0)),
+        (1, 1, 1, 1, (3, 1), (1, 4), (1, 2), (0, 1), (0, 0)),  # one pair: half of a vector of two numbers
         # Patches written in pairs: fewer pixels than a tile has, rows of any length, groups, several rows of a patch.
         (1, 7, 3, 1, (2, 3), (2, 2), (2, 2), (0, 0), (0, 0)),
         (2, 8, 5, 2, (3, 18), (3, 2), (3, 2), (0, 0), (2, 0)),

@@ -108,6 +108,22 @@ def test_many_shapes():
             assert_same(layer(x), function(x), extra)
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "planes", "dense"])
+@pytest.mark.parametrize("shape", [(8, 4, 2, 2), (40, 6, 5, 5), (200, 33, 1, 1), (33, 3, 4, 4)], ids=str)
+def test_any_number_of_images(shape, algorithm):
+    """What is packed for one image is met by several, in another way, and the other way round."""
+    rng = np.random.default_rng(4)
+    weight = rng.integers(-9, 9, shape).astype("float32")
+    for images in ((4, 1, 9, 2), (1, 4, 2, 9), (3, 40)):
+        for made in (weight, np.asfortranarray(weight), np.ascontiguousarray(weight.swapaxes(0, 1)).swapaxes(0, 1)):
+            layer = npconv.Conv2d(made, algorithm=algorithm)
+            for n in images * 2:
+                x = rng.integers(-9, 9, (n, *shape[1:])).astype("float32")
+                want = npconv.conv2d(x, weight, backend="numpy")
+                np.testing.assert_allclose(layer(x), want, rtol=0, atol=1e-3 if algorithm == "auto" else 0)
+                assert_same(npconv.conv2d(x, made, algorithm="dense"), want, f"{n} images")
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_pickle(name):
     layer, function = made(name)

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, inner, jit, planes, rows
+from npconv.kernels.numba import blocking, inner, jit, planes
 from npconv.kernels.numba.calls import taking
+from npconv.kernels.numba.inner import Rows
 from npconv.kernels.numba.lean import after, max, min, tuple_of
 from npconv.kernels.numba.moves import move
-from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.taps import store_sums
 from npconv.kernels.numba.tile import VECTOR_BYTES
@@ -58,15 +58,19 @@ class Plan(NamedTuple):
 pack_bias = planes.pack_bias
 
 
-def pack(problem: ConvProblem, weight: np.ndarray) -> Filters | inner.Rows:
-    """Return filters (K, C, kd, kh, kw) as they are if they lie one behind the other, or whole tiles of them do."""
+def pack(problem: ConvProblem, weight: np.ndarray) -> Rows:
+    """Return filters (K, C, kd, kh, kw) as they are if they lie one behind the other, or whole tiles of them do.
+
+    A layer may pack them for some number of images, and meet another.
+    """
     if blocking.in_pairs(problem):
         return inner.pack(problem, weight)
-    if problem.taps == 1 and not weight.flags.c_contiguous and problem.out_channels >= FILTERS * _lanes(problem):
+    found = inner.side_by_side(weight) if weight.flags.c_contiguous or problem.taps > 1 else None
+    if found is None and problem.out_channels >= FILTERS * _lanes(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
-            return Filters(matrix.reshape(-1), True)
-    return Filters(rows.pack(problem, weight), False)
+            found = Rows(matrix.reshape(-1), np.array([1, problem.out_channels]), weight, True)
+    return inner.side_by_side(weight) if found is None else found
 
 
 def _lanes(problem: ConvProblem) -> int:
@@ -102,8 +106,11 @@ def fixed(
         for kernel in (_in_rows, _side_by_side)
     )
 
-    def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
-        (side_by_side if weights.turned else in_rows)(x, weights.numbers, bias, out)
+    def fill(x: np.ndarray, weights: Rows, bias: np.ndarray, out: np.ndarray) -> None:
+        if weights.turned:
+            side_by_side(x, weights.numbers, bias, out)
+        else:
+            in_rows(x, weights.in_line().numbers, bias, out)
 
     return fill
 

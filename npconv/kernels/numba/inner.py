@@ -109,19 +109,27 @@ class Rows(NamedTuple):
     """How far apart filters are, and their planes."""
 
     weight: np.ndarray
+    turned: bool = False
+    """Whether filters of one tap lie side by side instead, a channel behind the other."""
+
+    def in_line(self) -> Rows:
+        """Return filters that lie one behind the other: these, or a copy."""
+        filter_, plane = math.prod(self.weight.shape[1:]), math.prod(self.weight.shape[2:])
+        in_line = self.steps[0] == filter_ and self.steps[1] in (plane, filter_) and not self.turned
+        return self if in_line else side_by_side(self.weight)
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> Rows:
     """Return filters (K, C, kd, kh, kw), copied if the numbers of a plane do not lie side by side."""
     if weight.flags.c_contiguous:
-        return _side_by_side(weight)
+        return side_by_side(weight)
     found = slab.flat(weight)
     if found is None or not _in_order(found[1], weight.shape[2:]):
-        return _side_by_side(weight)
+        return side_by_side(weight)
     return Rows(found[0], found[1][:2], weight)
 
 
-def _side_by_side(weight: np.ndarray) -> Rows:
+def side_by_side(weight: np.ndarray) -> Rows:
     """Return filters as they are if they lie in C order, or copied to it."""
     steps = np.array([math.prod(weight.shape[1:]), math.prod(weight.shape[2:])])
     return Rows(weight.reshape(-1) if weight.flags.c_contiguous else rows.in_rows([weight]), steps, weight)
@@ -160,9 +168,11 @@ def fixed(
             ordered = buffers.aligned(images * products * x.itemsize).view(x.dtype)
             put_in_order(x, ordered, x_layout, plan.images)
             x = ordered
+        if weights.turned:
+            weights = weights.in_line()
         in_line = channels == 1 or x_steps[1] == weights.steps[1] == plane
         if not in_line and plane < lanes:
-            weights, in_line = _side_by_side(weights.weight), True
+            weights, in_line = weights.in_line(), True
         filters = weights.numbers, weights.steps
         a, b = ((x, x_steps), filters) if plan.swapped else (filters, (x, x_steps))
         cut(1 if in_line else channels)(*a, *b, bias, out)

@@ -203,8 +203,7 @@ def merge_pairs(typing: Any, out: Any, i: Any, numbers: Any, j: Any, step: Any, 
         pointer = partial(_part_at, context, builder, kind)
         both = [builder.load(pointer(signature.args[2], numbers, at), align=align) for at in (j, builder.add(j, step))]
         for half in range(2):
-            first = half * lanes // 2
-            order = order_of([first + lane // 2 + lane % 2 * lanes for lane in range(lanes)])
+            order = order_of([n // 2 + n % 2 * lanes for n in range(half * lanes, (half + 1) * lanes)])
             at = builder.add(i, i.type(half * lanes))
             builder.store(builder.shuffle_vector(*both, order), pointer(out_type, out, at), align=align)
         return context.get_dummy_value()
