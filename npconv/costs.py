@@ -183,9 +183,10 @@ class Effort:
     """Filters of a group from which on so many are computed together by `dots`, and twice as fast; seconds to
     add up the lanes of a result."""
 
-    PAIRS, ADDED = 1.45, 8
-    """How many times as many products a second there are where a number of a filter meets some images; and steps that
-    take as long as to add up the lanes of a result."""
+    PAIRS, ADDED, BESIDE = 1.45, 8, 4
+    """How many times as many products a second there are where a number of a filter meets some images; steps that take
+    as long as to add up the lanes of a result; copies that take as long as to put a pixel beside others, from which it
+    lay apart."""
 
     ABREAST = 8
     """Results of a row that are computed together where filters of several groups are in the vectors, or half of it."""
@@ -228,10 +229,10 @@ class Effort:
     SPACED = 2
     """How many times as long it takes to copy what lies more than two apart, and is met by one tap alone."""
 
-    NEAR, FAR = 0.75, 1.35
-    """The same, in comparison, where eight filters are read at a time and not one panel: from a near cache several
-    streams come sooner than one, from memory later. 2048 → 1000 take 62 µs by `dense` and 81 by `direct`, 512 × 7 × 7 →
-    1024 2.24 and 1.55 ms."""
+    AT_ONCE, NEAR, FAR = 8, 0.75, 1.35
+    """Filters that are read at a time where each number of the weight is read once, and how long it takes them to come
+    in comparison with panels, which are one stream: from the last level of cache sooner, from memory later. 2048 → 1000
+    take 62 µs by `dense` and 81 by `direct`, 512 × 7 × 7 → 1024 2.24 and 1.55 ms."""
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
@@ -362,13 +363,13 @@ class Effort:
         computing, streaming = self._shared(float(work), threads), self._streaming(weights * points * itemsize, threads)
         if self.dense:
             streaming *= self.NEAR if weights * itemsize <= self.LAST_LEVEL else self.FAR
-            streaming *= problem.batch if self.ABREAST * problem.products * itemsize > 2**15 else 1
+            if self.AT_ONCE * problem.products * itemsize > 2**15:  # more than a first-level cache, for each image anew
+                streaming *= problem.batch
         return call + max(computing, streaming) + min(computing, streaming) / 5
 
     def _streaming(self, size: float, threads: int) -> float:
         """Return how long it takes so many bytes of weights to come."""
-        near = size <= self.LAST_LEVEL
-        return size / min(self.STREAM if near else self.MEMORY, threads * self.OF_ONE)
+        return size / min(self.STREAM if size <= self.LAST_LEVEL else self.MEMORY, threads * self.OF_ONE)
 
     def _wide(self, problem: ConvProblem) -> int:
         """Return the filters of a panel, 0 without panels."""
@@ -451,7 +452,7 @@ class Effort:
         results = -(-most // height) * height * -(-least // width) * width
         work = results * (-(-problem.products // lanes) + self.ADDED) * lanes / rate
         if problem.apart:
-            work += self.TOGETHER * problem.batch * problem.products * self.COPY + self.PACK
+            work += self.BESIDE * problem.batch * problem.products * self.COPY + self.PACK
         return self.call + max(self._shared(work, threads), 1.2 * self._streaming(problem.weight_bytes, threads))
 
     def _shared(self, work: float, threads: int) -> float:
