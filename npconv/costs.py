@@ -183,7 +183,7 @@ class Effort:
     """Filters of a group from which on so many are computed together by `dots`, and twice as fast; seconds to
     add up the lanes of a result."""
 
-    PAIRS, ADDED, BESIDE = 1.45, 8, 4
+    PAIRS, ADDED, BESIDE = 1.38, 8, 4
     """How many times as many products a second there are where a number of a filter meets some images; steps that take
     as long as to add up the lanes of a result; copies that take as long as to put a pixel beside others, from which it
     lay apart."""
