@@ -153,7 +153,7 @@ def outer(problem: ConvProblem) -> str | None:
 
 
 def dense(problem: ConvProblem) -> str | None:
-    """Refuse all but results that meet all of an image, and many images."""
+    """Refuse all but results that meet all of an image, and some images of few filters or numbers."""
     if problem.groups != 1:
         return "it takes one group only"
     if problem.kernel_size != problem.input_size or any(map(any, problem.padding)):

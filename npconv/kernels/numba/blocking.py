@@ -92,7 +92,8 @@ DENSE = 4
 def in_pairs(problem: ConvProblem) -> bool:
     """Whether rows of filters and of images meet as they lie (`npconv.kernels.numba.inner`).
 
-    If there are some images, or planes of several channels, which gradients of several images would be copied for.
+    So they do if there are some images; or planes of several channels, as a weight gradient of several images has them,
+    which need not be put one behind the other then.
     """
     many, line = max(problem.batch, problem.out_channels), 64 // problem.compute_dtype.itemsize
     planes = problem.in_channels > 1 and problem.taps >= line

@@ -65,12 +65,11 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> Rows:
     """
     if blocking.in_pairs(problem):
         return inner.pack(problem, weight)
-    found = inner.side_by_side(weight) if weight.flags.c_contiguous or problem.taps > 1 else None
-    if found is None and problem.out_channels >= FILTERS * _lanes(problem):
+    if problem.taps == 1 and not weight.flags.c_contiguous and problem.out_channels >= FILTERS * _lanes(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
-            found = Rows(matrix.reshape(-1), np.array([1, problem.out_channels]), weight, True)
-    return inner.side_by_side(weight) if found is None else found
+            return Rows(matrix.reshape(-1), np.array([1, problem.out_channels]), weight, True)
+    return inner.side_by_side(weight)
 
 
 def _lanes(problem: ConvProblem) -> int:

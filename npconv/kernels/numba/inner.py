@@ -1,6 +1,6 @@
 """Inner products: some filters with some images, both as they lie, their numbers in the vectors.
 
-So `npconv.kernels.numba.dense` computes results of one position from more than a few images: those of the weight
+So `npconv.kernels.numba.dense` computes results of one position from some images: those of the weight
 gradient of a 1 × 1 convolution, whose filters are the gradient's planes and whose images are the input's. A register
 tile holds a vector of partial sums for each of some rows with each of some columns, filters and images or the other way
 round, and a step loads ten vectors for 24 products. Nothing is transposed, as `npconv.kernels.numba.outer` does with
