@@ -75,8 +75,10 @@ ROOM = """
 import random
 import numpy as np, npconv
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.buffers import Room
 
-seen = []
+seen, rows = [], Room.rows
+Room.rows = lambda self, place: rows(Room(), place)  # those of a room are as far apart as the longest were
 
 def watched(self, threads, tasks, scratch, arguments, dtype):
     seen.append((threads, scratch.nbytes))
@@ -182,3 +184,27 @@ def test_tasks_keep_to_the_share_of_a_thread(engine, input_shape, weight_shape, 
     numbers, kind = engine.plan(problem.canonical_form(), threads).scratch
     share = (blocking.engine_limit(problem) - packed) // threads
     assert numbers * kind.itemsize <= max(share, blocking.CACHE + results * kind.itemsize)
+
+
+TAKEN = """
+import numpy as np, npconv
+from npconv.kernels.numba import jit
+
+@jit.Kernel
+def count(task, taken, sizes):
+    for _ in range(sizes[0]):
+        taken[task] += 1
+
+for threads in (1, 2, 3, 5, 16):
+    for tasks in (1, 2, threads, 8 * threads - 1, 8 * threads, 8 * threads + 1, 1000):
+        taken = np.zeros(tasks, np.float32)
+        with npconv.threads(threads):
+            for times in range(1, 4):
+                count.run(tasks, 10**9, taken, np.array([times]))
+        assert (taken == 6).all(), (threads, tasks, taken)
+"""
+
+
+def test_each_task_is_taken_once():
+    """By whichever thread: where tasks are many, each has a share of its own, and takes of those of others then."""
+    python(TAKEN, NUMBA_NUM_THREADS="16")

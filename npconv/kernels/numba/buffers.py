@@ -57,7 +57,11 @@ _pool = _Pool()
 
 
 class Room:
-    """Memory that the tasks of a call work in, with the arrays that were made of it."""
+    """Memory that the tasks of a call work in, with the arrays that were made of it.
+
+    Rows are as far apart as the longest were, so that workers of another kernel have theirs where they were: what
+    another core has written comes slowly.
+    """
 
     VIEWS = 64
     """Arrays that are kept: to make one takes as long as a small task."""
@@ -65,6 +69,7 @@ class Room:
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.uint8)
         self._views: dict[Any, np.ndarray] = {}
+        self._longest: dict[int, int] = {}  # bytes of a row, by how many there are
         self.size = 0  # in bytes
 
     def rows(self, place: tuple[int, tuple[int, np.dtype[Any]]]) -> np.ndarray:
@@ -75,9 +80,10 @@ class Room:
         found = self._views.get(place)
         if found is None:
             workers, (numbers, dtype) = place
-            size = -(-numbers * dtype.itemsize // LINE) * LINE
-            if len(self._buffer) < workers * size or len(self._views) >= self.VIEWS:
+            size, longest = -(-numbers * dtype.itemsize // LINE) * LINE, self._longest.get(workers, 0)
+            if size > longest or len(self._views) >= self.VIEWS:
                 self._views.clear()
+            size = self._longest[workers] = max(size, longest)
             if len(self._buffer) < workers * size:
                 self._buffer = _new(workers * size)
                 self.size = len(self._buffer)

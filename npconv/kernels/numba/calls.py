@@ -38,6 +38,12 @@ _INTEGER, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 _WORKER = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INTEGER.as_pointer(), _INTEGER.as_pointer(), _BYTES])
 """What a threading layer calls: a function of arguments, dimensions, steps and data, as NumPy's generalised ufuncs."""
 
+MANY = 8
+"""Tasks of a thread from which on each has a share of its own: fewer are often of unequal sizes, the larger first."""
+
+_COUNTER = ir.ArrayType(_INTEGER, LINE * 8 // _INTEGER.width)
+"""A number that several threads write: a line of the cache to itself."""
+
 
 def fingerprint(arguments: tuple[Any, ...]) -> int:
     """Return a number for the Numba types of a task's arguments."""
@@ -161,7 +167,11 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
     """Call the function of the handle with each task's number, a row of scratch if it takes any, and arguments.
 
     Each of so many threads takes the next task until there is none. Equal shares, given out beforehand, made all
-    threads wait for one that the system had put aside: on two cores beside a busy program that cost up to a half.
+    threads wait for one that the system had put aside: on two cores beside a busy program that cost up to a half. Where
+    there are `MANY`, each begins with tasks side by side, the same ones in every call, and then takes what is left of
+    the others' shares: so it writes where it wrote before. Cores take lines that another has written from its caches,
+    one after the other where they share none, as on processors of several dies: results of 32 channels at 112², that
+    either thread wrote, then took 65 µs instead of 55, and of 128 in 32 groups at 56² 284 instead of 219.
 
     The threads are those of Numba's threading layer, which calls a worker by address, and sets how many threads the
     caller's other Numba code has, too. Numba's own way to it, ``prange``, takes a second to compile for each kind of
@@ -172,9 +182,12 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
         threads, tasks, handle, scratch, arguments = values
         numbers = context.make_array(signature.args[2])(context, builder, handle).data
         task, _, *layer = (builder.load(builder.gep(numbers, [_INTEGER(i)])) for i in range(5))
-        # What threads write, the next task's number and whether one failed, has a line of the cache to itself.
-        apart = ir.ArrayType(_INTEGER, LINE * 8 // _INTEGER.width - 2)(None)
-        fields = [_INTEGER(0), _INTEGER(0), apart, tasks, task, scratch, arguments]
+        few = builder.icmp_signed("<", tasks, builder.mul(threads, _INTEGER(MANY)))
+        shares = builder.select(few, _INTEGER(1), threads)
+        taken = builder.alloca(_COUNTER, shares)
+        taken.align = LINE
+        cgutils.memset(builder, taken, builder.mul(shares, _INTEGER(LINE)), 0)
+        fields = [_COUNTER(None), taken, shares, tasks, task, scratch, arguments]
         shared = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, fields))
         shared.align = LINE
         worker = _worker(context, builder.module, shared.type, signature.args[3], signature.args[4])
@@ -199,7 +212,7 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
                 builder.call(set_number, [before])
             with alone:
                 builder.call(worker, [zero, count, one, data])
-        failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 1))
+        failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 0, 0))
         with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, failed)):
             context.call_conv.return_user_exc(builder, MemoryError, ("there is no memory for a task to work in",))
         return context.get_dummy_value()
@@ -214,31 +227,48 @@ def _worker(context: Any, module: Any, shared: Any, scratch: Any, arguments: Any
     builder = ir.IRBuilder(function.append_basic_block())
     numbers, _, _, data = function.args
     shared = builder.bitcast(data, shared)
-    counter, failed = (cgutils.gep_inbounds(builder, shared, 0, i) for i in (0, 1))
-    tasks, task, room, packed = (builder.load(cgutils.gep_inbounds(builder, shared, 0, i)) for i in (3, 4, 5, 6))
+    failed = cgutils.gep_inbounds(builder, shared, 0, 0, 0)
+    taken, shares, tasks, task, room, packed = (
+        builder.load(cgutils.gep_inbounds(builder, shared, 0, i)) for i in range(1, 7)
+    )
+    number = builder.ptrtoint(builder.load(numbers), _INTEGER)
     given = cgutils.unpack_tuple(builder, packed, len(arguments))
     kinds = _of_task(scratch, arguments)
     if len(kinds) > 1 + len(given):
         rows = context.make_array(scratch)(context, builder, room)
         _, size = cgutils.unpack_tuple(builder, rows.shape, 2)
         to_row, to_number = cgutils.unpack_tuple(builder, rows.strides, 2)
-        begin = builder.mul(builder.ptrtoint(builder.load(numbers), _INTEGER), to_row)
+        begin = builder.mul(number, to_row)
         row = context.make_array(row_of(scratch))(context, builder)
         populate_array(row, cgutils.pointer_add(builder, rows.data, begin), [size], [to_number], rows.itemsize, None)
         given = [row._getvalue(), *given]
     kind = context.call_conv.get_function_type(types.none, kinds)
     address = builder.inttoptr(task, kind.as_pointer())
-    loop, body, after, end = (function.append_basic_block(name) for name in ("loop", "body", "failed", "end"))
+    names = "share", "loop", "body", "failed", "next", "end"
+    begin, loop, body, after, following, end = (function.append_basic_block(name) for name in names)
+    own, entry = builder.urem(number, shares), builder.block
+    builder.branch(begin)
+    builder.position_at_end(begin)
+    share, left = (builder.phi(_INTEGER) for _ in range(2))
+    share.add_incoming(own, entry)
+    left.add_incoming(shares, entry)
+    first, last = (builder.udiv(builder.mul(tasks, at), shares) for at in (share, builder.add(share, _INTEGER(1))))
+    counter = cgutils.gep_inbounds(builder, taken, share, 0)
     builder.branch(loop)
     builder.position_at_end(loop)
-    index = builder.atomic_rmw("add", counter, _INTEGER(1), "monotonic")
-    builder.cbranch(builder.icmp_signed("<", index, tasks), body, end)
+    index = builder.add(first, builder.atomic_rmw("add", counter, _INTEGER(1), "monotonic"))
+    builder.cbranch(builder.icmp_signed("<", index, last), body, following)
     builder.position_at_end(body)
     status, _ = context.call_conv.call_function(builder, address, types.none, kinds, [index, *given])
     builder.cbranch(status.is_error, after, loop)
     builder.position_at_end(after)
     builder.store(_INTEGER(1), failed)
     builder.branch(end)
+    builder.position_at_end(following)
+    others = builder.sub(left, _INTEGER(1))
+    share.add_incoming(builder.urem(builder.add(share, _INTEGER(1)), shares), following)
+    left.add_incoming(others, following)
+    builder.cbranch(builder.icmp_signed(">", others, _INTEGER(0)), begin, end)
     builder.position_at_end(end)
     builder.ret_void()
     return function
