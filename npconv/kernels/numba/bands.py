@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from npconv.kernels.filtering import Filtering, axes, pitch_of
 from npconv.kernels.numba import blocking
-from npconv.kernels.numba.blocking import ELEMENTS, SPARE
+from npconv.kernels.numba.blocking import SPARE
 from npconv.problem import ConvProblem
 
 ROOM = 2**18
@@ -88,18 +88,13 @@ def scratch(problem: ConvProblem, axes: tuple[Filtering, Filtering], tiles: int,
     n = axes[0].points * axes[1].points
     planes, folds = problem.three(problem.kernel_size)[0], axes[0].fold * axes[1].fold
     numbers = n * (tiles + SPARE) + SPARE + axes[0].results * axes[1].results * tile_columns
-    numbers += n * (_together(problem, n, wide, folds) * planes * folds | 1) + problem.taps * _piece(problem)
+    numbers += n * (_together(problem, n, wide, folds) * planes * folds | 1) + problem.taps * blocking.piece(problem)
     return numbers * wide + 5 * 64
-
-
-def _piece(problem: ConvProblem) -> int:
-    """Return the channels that `npconv.kernels.numba.product.packing` has in a piece."""
-    return min(max(ELEMENTS // problem.taps, 1), problem.in_channels)
 
 
 def _together(problem: ConvProblem, n: int, wide: int, folds: int) -> int:
     """Return the channels that are packed at once: whole pieces, which fill a vector, and the last ones do, too."""
-    piece, channels = _piece(problem), problem.in_channels
+    piece, channels = blocking.piece(problem), problem.in_channels
     elements = max(min(ROOM // (n * wide * problem.compute_dtype.itemsize), ELEMENTS_AT_ONCE), wide)
     parts = -(-channels * problem.three(problem.kernel_size)[0] * folds // elements)
     least = -(-wide // folds)

@@ -70,8 +70,15 @@ def room_beside(panel: int) -> int:
     return min(max(room, CACHE), 2**20)
 
 
-ELEMENTS = 96
+ELEMENTS = 144
 """Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written."""
+
+
+def piece(problem: ConvProblem) -> int:
+    """Return the channels of a panel that are packed at once: so that some pieces fill a line of the cache."""
+    at_once = max(ELEMENTS // problem.taps, 1)
+    return min(1 << (at_once.bit_length() - 1), problem.in_channels // problem.groups)
+
 
 GATHERED = 2**24
 """Bytes of pixels that a stride meets which are put side by side for all tasks, at most."""

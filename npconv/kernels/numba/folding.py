@@ -17,14 +17,17 @@ from npconv.kernels.numba.transforms import filtering, transform
 
 
 @cache
-def filter_to_points(axes: tuple[Filtering, Filtering]) -> Any:
-    """Return the transform of a filter's taps to points, for each part that is folded: these are ``apart``."""
+def filter_to_points(axes: tuple[Filtering, Filtering], past: bool) -> Any:
+    """Return the transform of a filter's taps to points, for each part that is folded: these are ``apart``.
+
+    They are written ``past`` the caches or not.
+    """
     (down, across), columns = axes, axes[1].taps
     (lines_of, columns_of), done = (filtering(axis)[1] for axis in axes), None
     for part in reversed(range(down.fold * across.fold)):
         (lines, j, line), (tapped, i, tap) = map(_part, axes, (lines_of, columns_of), divmod(part, across.fold))
         form = part, j * columns + i, line * columns, tap
-        done = _and_then(transform(lines, tapped), done, axes, *form)
+        done = _and_then(transform(lines, tapped, past), done, (axes, past), *form)
     return done
 
 
@@ -37,10 +40,11 @@ def _part(axis: Filtering, matrix: Any, part: int) -> tuple[Any, int, int]:
 
 
 def _and_then(
-    one: Any, others: Any, axes: tuple[Filtering, Filtering], part: int, begin: int, line: int, tap: int
+    one: Any, others: Any, key: tuple[tuple[Filtering, Filtering], bool], part: int, begin: int, line: int, tap: int
 ) -> Any:
     """Return the transform of one part, whose taps begin behind others, and of what comes after it."""
-    form = *axes[0], *axes[1], part, begin, line, tap
+    (down, across), past = key
+    form = *down, *across, past, part, begin, line, tap
     if others is None:
 
         def last(points, at, apart, to_line, to_point, taps, first, wide):  # type: ignore[no-untyped-def]

@@ -46,7 +46,7 @@ from npconv.errors import warn
 from npconv.kernels.numba.buffers import rooms
 from npconv.kernels.numba.calls import block_of, fits, handle_of, row_of, run, types_of
 from npconv.kernels.numba.passes import passes_of
-from npconv.kernels.numba.tile import VECTOR_BYTES
+from npconv.kernels.numba.tile import PAST_CACHES, VECTOR_BYTES
 from npconv.threads import get_num_threads, max_threads
 from npconv.turns import turn
 
@@ -57,6 +57,11 @@ SMALL_WORK = 50_000
 def sharing(work: int, threads: int) -> int:
     """Return how many of the threads share so much work: all, or one."""
     return threads if work >= SMALL_WORK else 1
+
+
+def past_caches(work: int, threads: int | None = None) -> bool:
+    """Return whether threads share so much work, and may write what they all read past the caches."""
+    return PAST_CACHES and sharing(work, threads or get_num_threads()) > 1
 
 
 class _Library(JITCodeLibrary):

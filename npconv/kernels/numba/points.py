@@ -38,7 +38,8 @@ def numbers_of(axes: Axes) -> list[tuple[int, int, int]]:
     return numbers + [(0, y, x) for y, x in zip(*pairs, strict=True)]
 
 
-def _part(function: Any, name: str, axes: Axes, form: str) -> jit.Part:
+def _part(function: Any, name: str, axes: Axes, form: str, past: bool = False) -> jit.Part:
+    name += "_past" if past else ""
     function.__name__ = function.__qualname__ = f"_{name}_{'_'.join('-'.join(map(str, axis)) for axis in axes)}"
     return jit.Part(function, form)
 
@@ -47,10 +48,10 @@ _TILES, _SUMS, _FILTERS = "aiiiaiiiiiiii", "aiiaiiiiaia", "aiiiaii"
 
 
 @cache
-def _of_tiles(axes: Axes) -> jit.Part:
-    """Return the transform of the input: Bᵀ d B."""
+def _of_tiles(axes: Axes, past: bool) -> jit.Part:
+    """Return the transform of the input: Bᵀ d B. It writes past the caches or not."""
     _, _, (forward, forward_across) = zip(*map(filtering, axes), strict=True)
-    to_points, columns = transform(forward, forward_across), axes[1].points
+    to_points, columns = transform(forward, forward_across, past), axes[1].points
     y_pace, x_pace = (axis.pace for axis in axes)
 
     def tiles(points, at, step, room, piece, first, pitch, between, plane, rows, across, planes, channels):  # type: ignore[no-untyped-def]
@@ -70,7 +71,7 @@ def _of_tiles(axes: Axes) -> jit.Part:
                         to_points(points, to + c, columns * step, step, piece, start + c, pitch * between, between)
                 at += room
 
-    return _part(tiles, "tiles", axes, _TILES)
+    return _part(tiles, "tiles", axes, _TILES, past)
 
 
 @cache
@@ -102,10 +103,10 @@ def _of_sums(axes: Axes) -> jit.Part:
 
 
 @cache
-def _of_filters(axes: Axes) -> jit.Part:
-    """Return the transform of filters: G g Gᵀ, a vector of filters at a time."""
+def _of_filters(axes: Axes, past: bool) -> jit.Part:
+    """Return the transform of filters: G g Gᵀ, a vector of filters at a time. It writes past the caches or not."""
     down, across = axes
-    to_points = filter_to_points(axes)
+    to_points = filter_to_points(axes, past)
     lines, columns, points, folds = down.taps, across.taps, across.points, down.fold * across.fold
 
     def filters(packed, at, channels, pitch, taps, count, planes):  # type: ignore[no-untyped-def]
@@ -125,7 +126,7 @@ def _of_filters(axes: Axes) -> jit.Part:
                     )  # fmt: skip
                 first += lines * columns * wide
 
-    return _part(filters, "filters", axes, _FILTERS)
+    return _part(filters, "filters", axes, _FILTERS, past)
 
 
 tiles_to_points, sums_to_results, filters_to_points = calling(_TILES), calling(_SUMS), calling(_FILTERS)
@@ -135,6 +136,16 @@ TILES, SUMS, FILTERS = range(slab.OTHERS, slab.OTHERS + 3)
 
 
 @cache
-def parts_of(axes: Axes, dtype: np.dtype[Any], load: str = "", unload: str = "") -> np.ndarray:
-    """Return where the transforms of filterings are, for kernels to call, behind those that slabs need."""
-    return slab.parts_of(dtype, load, unload, (_of_tiles(axes), _of_sums(axes), _of_filters(axes)))
+def parts_of(
+    axes: Axes, dtype: np.dtype[Any], called: tuple[int, ...], load: str = "", unload: str = "", past: bool = False
+) -> np.ndarray:
+    """Return where those transforms of filterings are that a kernel calls, behind the parts that slabs need.
+
+    Points that several threads share are written ``past`` the caches, if they begin with lines of these.
+    """
+    tiles, sums, filters = (place in called for place in (TILES, SUMS, FILTERS))
+    others = (
+        _of_tiles(axes, past) if tiles else None, _of_sums(axes) if sums else None,
+        _of_filters(axes, past) if filters else None,
+    )  # fmt: skip
+    return slab.parts_of(dtype, load, unload, others)

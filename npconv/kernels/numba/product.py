@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import buffers, jit
+from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.blocking import ELEMENTS
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import max, min, tuple_of
@@ -85,7 +85,7 @@ def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing
     """
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     wide = width(problem.compute_dtype)
-    share = min(max(ELEMENTS // problem.taps, 1), channels)
+    share = blocking.piece(problem)
     number, pieces = -(-filters // wide), -(-channels // share)
     panels = problem.groups * number
     together = -(-pieces // min(-(-TASKS // max(panels, 1)), pieces))

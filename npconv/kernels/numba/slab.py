@@ -375,7 +375,7 @@ _UNLOADS = {
 }
 
 
-def parts_of(dtype: np.dtype[Any], load: str, unload: str, others: tuple[jit.Part, ...] = ()) -> np.ndarray:
+def parts_of(dtype: np.dtype[Any], load: str, unload: str, others: tuple[jit.Part | None, ...] = ()) -> np.ndarray:
     """Return where `load` and `unload` are, for kernels to call, and ``others`` behind them, from `OTHERS` on.
 
     What is loaded are ``"rows"`` of pixels or ``"few"`` channels, as `loads` tells, ``"any"`` pixels, or none; what is

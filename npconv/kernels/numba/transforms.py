@@ -14,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from npconv.kernels.filtering import Filtering
-from npconv.kernels.numba.tile import Tile, pointer_to, product_and_sum, vector_at, vectors_at
+from npconv.kernels.numba.tile import Tile, pointer_to, product_and_sum, store_past, vector_at, vectors_at
 
 Matrix = list[list[float]]
 
@@ -97,11 +97,12 @@ def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return a, g, b
 
 
-def transform(lines: Any, columns: Any) -> Any:
+def transform(lines: Any, columns: Any, past: bool = False) -> Any:
     """Return an intrinsic that multiplies rectangles of vectors with small constant matrices from both sides.
 
     ``transform(out, i, down, across, numbers, j, pitch, pace)`` writes Σ lines[a][k] · columns[b][l] ·
-    numbers[j + k · pitch + l · pace:], a vector of them, to out[i + a · down + b · across:].
+    numbers[j + k · pitch + l · pace:], a vector of them, to out[i + a · down + b · across:]: ``past`` the caches, if
+    all begin with a line of them.
     """
     matrices = _plain(lines), _plain(columns)
 
@@ -110,7 +111,7 @@ def transform(lines: Any, columns: Any) -> Any:
         typing: Any, out: Any, i: Any, down: Any, across: Any, numbers: Any, j: Any, pitch: Any, pace: Any
     ) -> Any:
         integer = types.int64
-        return types.none(out, *[integer] * 3, numbers, *[integer] * 3), _code(*matrices, back=False)
+        return types.none(out, *[integer] * 3, numbers, *[integer] * 3), _code(*matrices, back=False, past=past)
 
     return rectangle
 
@@ -134,7 +135,7 @@ def _plain(matrix: Any) -> Matrix:
     return [[float(number) for number in row] for row in matrix]
 
 
-def _code(lines: Matrix, columns: Matrix, back: bool) -> Any:
+def _code(lines: Matrix, columns: Matrix, back: bool, past: bool = False) -> Any:
     """Return what writes the instructions of a transform."""
     groups = [lines] if back else _groups(lines)
     down_size, across_size = len(lines[0]), len(columns[0])
@@ -172,7 +173,10 @@ def _code(lines: Matrix, columns: Matrix, back: bool) -> Any:
                     if result is None:  # a row of zeros
                         result = ir.Constant(pointer.type.pointee, None)
                     total = result if bias is None else builder.fadd(result, bias)
-                    builder.store(total, pointer, align=align)
+                    if past:
+                        store_past(builder, total, pointer)
+                    else:
+                        builder.store(total, pointer, align=align)
             first += len(group)
         return context.get_dummy_value()
 

@@ -384,6 +384,17 @@ def prefetch_to_write(typing: Any, array: Any, i: Any) -> Any:
     return _asking(array, to_write=1)
 
 
+@intrinsic
+def fence(typing: Any) -> Any:
+    """Let other threads see what is stored before whatever comes after: for what is written past the caches."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), code
+
+
 def _asking(array: Any, to_write: int) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = pointer_to(context, builder, signature.args[0], *arguments)

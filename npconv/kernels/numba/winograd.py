@@ -54,6 +54,7 @@ from npconv.kernels.numba.points import (
     tiles_to_points,
 )
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
+from npconv.kernels.numba.vector import fence
 from npconv.problem import ConvProblem
 
 LOAD = 0.7
@@ -112,6 +113,7 @@ def _pack(task, memory, weight, packed, sizes, numbers, parts):  # type: ignore[
         channel, count = product.load_filters(panel, piece, memory, weight, sizes)
         at = panel * numbers[0] * pitch + channel
         filters_to_points(parts[FILTERS], (packed, at, channels, pitch, memory, count, planes))
+    fence()
 
 
 @jit.inline
@@ -263,9 +265,11 @@ class Winograd:
         elements = apart.py_func(elements_of(problem, filterings))
         points, folds = (math.prod(pair) for pair in ((a.points for a in filterings), (a.fold for a in filterings)))
         packed = product.packed_like(problem, points * elements)
+        work = len(packed) // product.WORTH
+        past = jit.past_caches(work)
         _pack.run(
-            cut.tasks, len(packed) // product.WORTH, cut.weight, packed, cut.sizes, np.array([points, folds]),
-            parts_of(filterings, problem.compute_dtype), scratch=cut.scratch,
+            cut.tasks, work, cut.weight, packed, cut.sizes, np.array([points, folds]),
+            parts_of(filterings, problem.compute_dtype, (FILTERS,), past=past), scratch=cut.scratch,
         )  # fmt: skip
         return packed
 
@@ -311,7 +315,7 @@ class Winograd:
     ) -> Callable[..., None]:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[3, 2], plan.sizes[2, 0])
-        parts = parts_of(plan.axes, epilogue.dtype, load, slab.unloads(out_layout, plan.sizes[3, 2]))
+        parts = parts_of(plan.axes, epilogue.dtype, (TILES, SUMS), load, slab.unloads(out_layout, plan.sizes[3, 2]))
         x_layout = met(x_layout, out_layout, plan.axes, plan.sizes[0])
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
         return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)

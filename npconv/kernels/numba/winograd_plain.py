@@ -31,8 +31,13 @@ from npconv.kernels.numba.points import (
     tiles_to_points,
 )
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
+from npconv.kernels.numba.vector import fence
 from npconv.kernels.numba.winograd import apart, chains_of, met, unload
 from npconv.problem import ConvProblem
+
+REUSED = 2
+"""Panels that each thread meets with the points of all, at least, for these to be written past the caches: with one,
+the input gradient of 5 × 5, 64 → 192 channels at 27², took 2.1 ms instead of 1.4."""
 
 
 class Weights(NamedTuple):
@@ -60,6 +65,8 @@ class Plan(NamedTuple):
     dtype: np.dtype[Any]
     sizes: np.ndarray
     filterings: np.ndarray
+    past: bool
+    """Whether points are written past the caches."""
 
 
 _TO_POINTS = "nNn"
@@ -106,6 +113,7 @@ def _to_points(task, piece, x, points, constants):  # type: ignore[no-untyped-de
             (points, to, step, room, piece, 0, shape[2], between, plane, some, tile_columns, planes, folded),
         )
         line += some
+    fence()
 
 
 @jit.scratch_kernel(_PRODUCTS)
@@ -213,13 +221,16 @@ class Plain:
                     ),
                 )
             )
+        work = problem.flops // 80 // len(all_bands)
+        in_lines = channels % line == width % line == 0
+        past = in_lines and panels >= REUSED * threads and jit.past_caches(work, threads)
         scratch = bands.scratch(problem, filterings, found.share * tile_columns, tile_columns, wide)
         return Plan(
             filterings, all_bands, parts * n * step + LEAST_ROWS * width,
-            problem.flops // 80 // len(all_bands), (found.loaded, scratch), problem.compute_dtype,
+            work, (found.loaded, scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (problem.out_channels, *problem.dilation[1:])]),
-            np.array(numbers_of(filterings)),
+            np.array(numbers_of(filterings)), past,
         )  # fmt: skip
 
     def fixed(
@@ -227,12 +238,14 @@ class Plain:
     ) -> Callable[..., None]:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[2, 2], plan.sizes[1, 1])
-        parts = parts_of(plan.axes, plan.dtype, load, slab.unloads(out_layout, plan.sizes[2, 2]))
+        unload = slab.unloads(out_layout, plan.sizes[2, 2])
+        parts_of_tiles = parts_of(plan.axes, plan.dtype, (TILES,), load, past=plan.past)
+        parts = parts_of(plan.axes, plan.dtype, (SUMS, FILTERS), "", unload)
         loading, working = ((numbers, plan.dtype) for numbers in plan.scratch)
         steps = []
         for (loads, numbers), (products, others) in plan.bands:
             layout = met(x_layout, out_layout, plan.axes, numbers)
-            given = np.concatenate([layout, numbers]), plan.filterings, parts
+            given = np.concatenate([layout, numbers]), plan.filterings, parts_of_tiles
             constants = others, epilogue, out_layout, plan.sizes, plan.filterings, parts
             steps.append((
                 _to_points.fixed(loads, plan.work, threads, given, loading),
