@@ -159,6 +159,8 @@ GROUPED = (
 """Problems for the engine of this name."""
 
 SHAPES = (
+    # Points that two threads share: whole lines of the cache, for so many panels that they go past the caches.
+    "ic32oc144ih20iw21kh3ph1",
     # Channels and filters, which end within a vector, with one, or one behind it.
     *(f"ic{n}oc{m}ih5iw7kh3ph1+bias" for n, m in zip(COUNTS, COUNTS[5:] + COUNTS[:5], strict=True)),
     *(f"ic{n}oc{n}ih4iw9" for n in COUNTS),
