@@ -59,10 +59,10 @@ def test_no_two_compiled_functions_share_a_name():
             if isinstance(value, (Kernel, Dispatcher)):
                 found[id(function)] = function
     axes = [Filtering(*numbers) for numbers in ((4, 3, 1), (2, 3, 1), (4, 3, 2), (1, 1, 21), (1, 12, 1), (3, 7, 2))]
-    for part in (points._of_tiles, points._of_sums, points._of_filters):
-        for pair in itertools.product(axes, axes):
-            function = part(pair).code.function
-            found[id(function)] = function
+    for pair in itertools.product(axes, axes):
+        of_both = [part(pair, past) for part in (points._of_tiles, points._of_filters) for past in (False, True)]
+        for part in (points._of_sums(pair), *of_both):
+            found[id(part.code.function)] = part.code.function
     names = Counter((function.__module__, function.__qualname__) for function in found.values())
     assert len(names) >= 10
     assert [name for name, times in names.items() if times > 1] == []

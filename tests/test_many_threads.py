@@ -8,7 +8,7 @@ from processes import python
 
 from npconv import adjoint
 from npconv.arguments import conv_problem
-from npconv.kernels.numba import blocking, direct, outer, product
+from npconv.kernels.numba import blocking, buffers, direct, outer, product
 from npconv.kernels.numba.tile import VECTOR_BYTES
 
 RUN = """
@@ -208,3 +208,31 @@ for threads in (1, 2, 3, 5, 16):
 def test_each_task_is_taken_once():
     """By whichever thread: where tasks are many, each has a share of its own, and takes of those of others then."""
     python(TAKEN, NUMBA_NUM_THREADS="16")
+
+
+def test_rows_of_scratch_stay_where_they_are(monkeypatch):
+    """Whichever kernel's they are; and one that there was no memory for leaves no trace."""
+    room, new = buffers.Room(), buffers._new
+    numbers = np.dtype("float32")
+
+    def places(workers, count):
+        rows = room.rows((workers, (count, numbers)))
+        assert len(rows) == workers
+        assert rows.shape[1] >= count
+        assert rows.flags.c_contiguous
+        return [row.ctypes.data for row in rows]
+
+    longest = places(3, 1000)
+    assert places(3, 10) == places(3, 999) == longest
+    assert all(place % buffers.LINE == 0 for place in longest + places(2, 7))
+
+    def too_much(size):
+        if size > 2**20:
+            raise MemoryError
+        return new(size)
+
+    monkeypatch.setattr(buffers, "_new", too_much)
+    with pytest.raises(MemoryError):
+        room.rows((3, (2**20, numbers)))
+    assert places(3, 10) == longest
+    assert places(3, 2000) == places(3, 10) != longest

@@ -83,10 +83,11 @@ class Room:
             size, longest = -(-numbers * dtype.itemsize // LINE) * LINE, self._longest.get(workers, 0)
             if size > longest or len(self._views) >= self.VIEWS:
                 self._views.clear()
-            size = self._longest[workers] = max(size, longest)
+            size = max(size, longest)
             if len(self._buffer) < workers * size:
                 self._buffer = _new(workers * size)
                 self.size = len(self._buffer)
+            self._longest[workers] = size  # when there was memory for it
             found = np.ndarray((workers, size // dtype.itemsize), dtype, self._buffer)
             self._views[place] = found
         return found
