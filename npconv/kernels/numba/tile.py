@@ -83,7 +83,9 @@ def vector_at(builder: Any, pointer: Any, tile: Tile) -> Any:
 
 
 def store_past(builder: Any, vector: Any, pointer: Any) -> None:
-    """Store a vector that fills a line of the cache past the caches: other threads see it after a `vector.fence`.
+    """Store a vector that fills a line of the cache past the caches, which is called a non-temporal store.
+
+    Other threads see it after a `vector.fence`.
 
     What several threads read, and then write again, so does not come from their caches first: between cores that share
     none, as on different dies of a processor, 14,000 lines took two threads 160 to 210 µs, and take 24, and 42 instead
