@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peers import ours, race, report, with_ncnn
+from peers.drawn import CLASSES, LEAST, MOST, drawn
 from peers.race import Contestant, LeftOut
 from peers.work import Work
 
@@ -42,6 +43,7 @@ def test_runs_only_where_it_is_named():
     here = sorted(ROOT.glob("tests/*.py"))  # their tests would take a while to be collected, and are not asked for
     assert not collected("tests", *(f"--ignore={path}" for path in here))
     assert collected("tests/peers", "-k", "test_layers and 2threads-ic64oc64ih56kh3ph1", "--peers-threads=2,1")
+    assert len(collected("tests/peers", "-k", "test_drawn", "--peers-drawn=3", "--peers-threads=1")) == 4 * 3
     both = collected("tests/peers/test_times.py", "-k", "test_textbook", "--peers-threads=2,1")
     assert len(both) == 4
 
@@ -97,6 +99,18 @@ def test_contestants_take_turns_with_their_threads(monkeypatch):
     assert [len(one.times) for one in both] == [3, 3]
     turns = [call for call, before in zip(calls, [None, *calls], strict=False) if call != before]
     assert turns == [("a", 1), ("b", npconv.get_num_threads())] * 3
+
+
+def test_drawn_layers_are_of_their_classes():
+    layers = drawn(4 * len(CLASSES), seed=3)
+    assert layers == drawn(4 * len(CLASSES), seed=3) != drawn(4 * len(CLASSES), seed=4)
+    assert len(set(layers.values())) == 4 * len(CLASSES)
+    for number, (name, text) in enumerate(layers.items()):
+        kind, work = CLASSES[number % len(CLASSES)], Work(name, text)
+        assert name.startswith(kind)
+        assert LEAST / 2 <= work.flops <= 2 * MOST
+        assert (kind in ("1×1", "1×1, tall", "1×1 s2")) <= (set(work.case.kernel) == {1})
+        assert (work.case.groups > 1) == (kind in ("depthwise", "groups"))
 
 
 def test_net_in_ncnns_words():

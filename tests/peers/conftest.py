@@ -15,6 +15,7 @@ import npconv
 from bench import conftest as bench
 from npconv.kernels.numba import peak
 from npconv.threads import max_threads
+from peers.drawn import drawn
 from peers.race import Contestant, LeftOut, check, keep_memory, others_seconds, pause, race
 from peers.work import Work
 
@@ -34,6 +35,10 @@ def pytest_addoption(parser):
         "--peers-threads", default=str(min(2, MOST_THREADS)), metavar="N[,N]",
         help="threads of every contestant; of several numbers, one after the other (default: %(default)s)",
     )  # fmt: skip
+    group.addoption(
+        "--peers-drawn", type=int, default=0, metavar="N", help="drawn layers, to be raced in each way (default: 0)"
+    )
+    group.addoption("--peers-seed", type=int, default=0, metavar="N", help="what they are drawn by (default: 0)")
     group.addoption(
         "--peers-keep-memory",
         action="store_true",
@@ -62,6 +67,10 @@ def pytest_generate_tests(metafunc):
     if "threads" in metafunc.fixturenames:
         numbers = [int(text) for text in metafunc.config.getoption("--peers-threads").split(",")]
         metafunc.parametrize("threads", numbers, ids=[f"{number}threads" for number in numbers])
+    if "drawn" in metafunc.fixturenames:
+        count, seed = (metafunc.config.getoption(f"--peers-{name}") for name in ("drawn", "seed"))
+        layers = drawn(count, seed)
+        metafunc.parametrize("drawn", layers.items(), ids=layers.values())
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

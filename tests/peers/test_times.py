@@ -32,6 +32,8 @@ MILLISECOND = 1e-3
 FRAMEWORKS = ("torch", "torch, channels last", "onnxruntime")
 ALL = (*FRAMEWORKS, "ncnn")
 TORCH = FRAMEWORKS[:2]
+BESIDE_ALL = [("× fastest of all", "npconv", ALL), ("× faster of torch and onnxruntime", "npconv", FRAMEWORKS)]
+BESIDE_TORCH = [("× faster of torch's", "npconv", TORCH)]
 
 
 def problems(some: dict[str, str]) -> pytest.MarkDecorator:
@@ -49,6 +51,13 @@ def all_peers(work: Work, threads: int) -> dict[str, Callable[[], Contestant]]:
     }
 
 
+def gradients(work: Work, threads: int, of: str) -> dict[str, Callable[[], Contestant]]:
+    return {
+        "npconv": partial(ours.gradient, work, threads, of),
+        **torch_formats(with_torch.gradient, work, threads, of),
+    }
+
+
 @problems(LAYERS)
 def test_layers(name, text, threads, compete):
     work = Work(name, text)
@@ -59,11 +68,7 @@ def test_layers(name, text, threads, compete):
         # Shown, and counted in no ratio: nobody else could take such data.
         "ncnn, packed data": partial(with_ncnn.layer, work, threads, packed=True),
     }
-    ratios = [
-        ("× fastest of all", "npconv", ALL),
-        ("× faster of torch and onnxruntime", "npconv", FRAMEWORKS),
-        ("strict × fastest of all", "npconv, strict", ALL),
-    ]
+    ratios = [*BESIDE_ALL, ("strict × fastest of all", "npconv, strict", ALL)]
     compete("Layers, their weights packed once", work, entrants, ratios, with_torch.reference(work))
 
 
@@ -73,8 +78,26 @@ def test_other_layers(name, text, threads, compete):
     """With ``--long``: a minute and more for each round."""
     work = Work(name, text)
     entrants = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}
-    ratios = [("× fastest of all", "npconv", ALL), ("× faster of torch and onnxruntime", "npconv", FRAMEWORKS)]
-    compete("Layers of other networks", work, entrants, ratios, with_torch.reference(work))
+    compete("Layers of other networks", work, entrants, BESIDE_ALL, with_torch.reference(work))
+
+
+@pytest.mark.parametrize("what", ["layers", "functions", "gradients of the input", "gradients of the weight"])
+def test_drawn(drawn, what, threads, compete):
+    """With ``--peers-drawn N``: the layers of a seed, which nobody has chosen."""
+    name, text = drawn
+    work, of = Work(name, text), what.rpartition(" ")[2]
+    if what == "layers":
+        entrants, ratios = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}, BESIDE_ALL
+    elif what == "functions":
+        entrants = {
+            "npconv": partial(ours.function, work, threads),
+            **torch_formats(with_torch.function, work, threads),
+        }
+        ratios = BESIDE_TORCH
+    else:
+        entrants, ratios = gradients(work, threads, of), BESIDE_TORCH
+    reference = with_torch.reference(work, of if what.startswith("gradients") else "result")
+    compete(f"Drawn {what}", work, entrants, ratios, reference)
 
 
 @problems(LAYERS)
@@ -85,10 +108,7 @@ def test_functions(name, text, threads, compete):
         "npconv, strict": partial(ours.function, work, threads, precision="strict"),
         **torch_formats(with_torch.function, work, threads),
     }
-    ratios = [
-        ("× faster of torch's", "npconv", TORCH),
-        ("strict × faster of torch's", "npconv, strict", TORCH),
-    ]
+    ratios = [*BESIDE_TORCH, ("strict × faster of torch's", "npconv, strict", TORCH)]
     compete("Functions, their weights packed on each call", work, entrants, ratios, with_torch.reference(work))
 
 
@@ -96,12 +116,8 @@ def test_functions(name, text, threads, compete):
 @problems(LAYERS)
 def test_gradients(name, text, of, threads, compete):
     work = Work(name, text)
-    entrants = {
-        "npconv": partial(ours.gradient, work, threads, of),
-        **torch_formats(with_torch.gradient, work, threads, of),
-    }
-    ratios = [("× faster of torch's", "npconv", TORCH)]
-    compete(f"Gradients of the {of}", work, entrants, ratios, with_torch.reference(work, of))
+    reference = with_torch.reference(work, of)
+    compete(f"Gradients of the {of}", work, gradients(work, threads, of), BESIDE_TORCH, reference)
 
 
 @problems(LAYERS)
@@ -112,10 +128,7 @@ def test_float64(name, text, threads, compete):
         "npconv, strict": partial(ours.layer, work, threads, precision="strict"),
         **torch_formats(with_torch.function, work, threads),
     }
-    ratios = [
-        ("× faster of torch's", "npconv", TORCH),
-        ("strict × faster of torch's", "npconv, strict", TORCH),
-    ]
+    ratios = [*BESIDE_TORCH, ("strict × faster of torch's", "npconv, strict", TORCH)]
     compete("Layers in float64", work, entrants, ratios, with_torch.reference(work))
 
 
@@ -136,8 +149,7 @@ def test_channels_last(name, text, threads, compete):
 def test_transposed(name, text, threads, compete):
     work = Work(name, text, transposed=True)
     entrants = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}
-    ratios = [("× fastest of all", "npconv", ALL), ("× faster of torch and onnxruntime", "npconv", FRAMEWORKS)]
-    compete("Transposed layers", work, entrants, ratios, with_torch.reference(work))
+    compete("Transposed layers", work, entrants, BESIDE_ALL, with_torch.reference(work))
 
 
 @problems(OTHER_RANKS)
@@ -156,7 +168,7 @@ def test_other_ranks(name, text, threads, compete):
 def test_textbook(kind, threads, compete):
     work = Work(f"{kind}, 3×3, 4 × 3→2@5", TEXTBOOK)
     entrants = {"npconv": partial(getattr(ours, kind), work, threads), **all_peers(work, threads)}
-    ratios = [("× onnxruntime", "npconv", ["onnxruntime"]), ("× faster of torch's", "npconv", TORCH)]
+    ratios = [("× onnxruntime", "npconv", ["onnxruntime"]), *BESIDE_TORCH]
     compete("The textbook's example", work, entrants, ratios, with_torch.reference(work))
 
 
