@@ -13,7 +13,15 @@ from functools import cache, lru_cache
 from npconv import loading
 from npconv.kernels import filtering
 from npconv.kernels.numba import bands
-from npconv.kernels.numba.blocking import GATHERED, QUARTERED, engine_limit, in_pairs, tiles_at_once
+from npconv.kernels.numba.blocking import (
+    GATHERED,
+    QUARTERED,
+    SECOND_LEVEL,
+    engine_limit,
+    in_pairs,
+    meetings,
+    tiles_at_once,
+)
 from npconv.problem import ConvProblem
 
 
@@ -136,6 +144,10 @@ class Effort:
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
+    ONE_TAP, OFTEN = 0.4, 2
+    """How long it takes to pack filters of one tap within the tasks, in comparison with others; the tasks that meet a
+    panel of the direct sum, at most, for each to pack it."""
+
     turned: float = 0
     """The same as ``pack`` where filters of one tap lie side by side."""
 
@@ -242,7 +254,7 @@ class Effort:
             return self._pairs_seconds(problem, threads)
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
-        plain = self._cut(problem, threads) if not packed and self.takes_plain(problem, threads) else None
+        plain = not packed and self.takes_plain(problem, threads)
         speed = machine()
         of_vectors = (
             speed.pieces if self.pieces else speed.transformed if self.tile != (1, 1) or self.quarters else speed.direct
@@ -348,12 +360,13 @@ class Effort:
             planes = problem.batch * problem.groups  # tasks
             threads = max(planes // -(-planes // threads), 1)
         if not packed:
-            times = 1 if plain is None else -(-plain.lines // plain.share)  # that filters are packed
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
-            if problem.turned and problem.taps > 1 and self.slivers:  # which takes filters as they lie, if in order
+            if plain:
+                packing = self._packings(problem, threads) * self.plain * (self.ONE_TAP if problem.taps == 1 else 1)
+            elif problem.turned and problem.taps > 1 and self.slivers:  # which takes filters as they lie, if in order
                 packing = self.SWAPPED
             taken = weights + filters * problem.products * points / 4  # panels are filled up
-            packing = taken * (self.plain * times if plain else packing) * 1e-9
+            packing = taken * packing * 1e-9
             if self.dots and problem.in_channels > problem.groups:  # some images, one behind the other for a filter
                 work += self.BEHIND * weights * self.COPY
             if self.several:
@@ -491,7 +504,9 @@ class Effort:
         if packed:
             return scratch
         if self.takes_plain(problem, threads):
-            return self._cut(problem, threads).bytes
+            if self.tile != (1, 1):
+                return self._cut(problem, threads).bytes
+            return scratch + threads * self._panel(problem)
         return scratch + self.packed_bytes(problem)
 
     def _cut(self, problem: ConvProblem, threads: int) -> bands.Cut:
@@ -499,20 +514,41 @@ class Effort:
         return bands.cut(problem, self.tile, threads, self._wide(problem))
 
     def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs filters within its tasks, because all packed ones would take too much memory.
+        """Whether a call packs filters within its tasks.
 
-        Else it is as fast to pack them beforehand, or up to a fifth faster where there are many tiles.
+        So it does Winograd's where all packed ones would take too much memory: else it is as fast to pack them
+        beforehand, or up to a fifth faster where there are many tiles. And those of the direct sum where a panel, which
+        has to stay in the second-level cache, is met by few tasks.
         """
         if not self.may_take_plain(problem):
             return False
+        if self.tile == (1, 1):
+            return self._packings(problem, threads) <= self.OFTEN
         packed = self.packed_bytes(problem)
         return threads * self._scratch(problem, threads) + packed > engine_limit(problem)
 
     def may_take_plain(self, problem: ConvProblem) -> bool:
-        """Whether filters can be packed within the tasks: the points that these share are whole vectors of channels."""
-        if self.plain == 0 or problem.groups > 1:
+        """Whether filters can be packed within the tasks.
+
+        The points that Winograd's share must be whole vectors of channels, the direct sum's panels fit the cache.
+        """
+        if self.plain == 0:
             return False
-        return problem.in_channels * math.prod(axis.fold for axis in self._axes(problem)) >= self._wide(problem)
+        if self.tile == (1, 1):
+            return self._panel(problem) <= SECOND_LEVEL // 2
+        elements = problem.in_channels * math.prod(axis.fold for axis in self._axes(problem))
+        return problem.groups == 1 and elements >= self._wide(problem)
+
+    def _panel(self, problem: ConvProblem) -> int:
+        """Return the bytes of a packed panel."""
+        return problem.products * self._wide(problem) * problem.compute_dtype.itemsize
+
+    def _packings(self, problem: ConvProblem, threads: int) -> int:
+        """Return how many tasks meet a panel of filters, each of which packs it."""
+        if self.tile == (1, 1):
+            return meetings(problem)
+        cut = self._cut(problem, threads)
+        return -(-cut.lines // cut.share)
 
     def _most(self, problem: ConvProblem, threads: int) -> int:
         """Return how many Winograd tiles a task may have."""

@@ -150,10 +150,11 @@ _TABLE = (
         "direct",
         "numba",
         _DIRECT,
-        Effort(9e-6, 52e9, 0.48, panel=2, turned=0.3),
+        Effort(9e-6, 52e9, 0.48, panel=2, plain=0.24, turned=0.3),
         refuse=refusals.direct,
         dtypes="float",
         engine="direct",
+        plain_engine="direct.plain",
     ),
     Algorithm(
         "depthwise",

@@ -1,10 +1,12 @@
 """From a caller's arrays to a fast kernel's and back.
 
 An *engine* is a module or object with four functions. ``pack(problem, weight)`` and ``pack_bias(problem, bias)`` bring
-the filters (K, C/groups, kd, kh, kw) and the bias into its order, once for many calls. ``plan(problem, threads)`` cuts
-a canonical problem into ``tasks``, each of which works in a ``scratch`` of so many numbers of a dtype, and
-``fixed(plan, x_layout, epilogue, out_layout, threads)`` returns what fills arrays of these memory orders, ``fill(x,
-weights, bias, out)``: what can be looked up once is not looked up by each call (`npconv.kernels.numba.jit.Kernel`).
+the filters (K, C/groups, kd, kh, kw) and the bias into its order, once for many calls. Instead of the former, one may
+have ``packer(problem, weight)``, which returns what does so with weights of the same strides. ``plan(problem,
+threads)`` cuts a canonical problem into ``tasks``, each of which works in a ``scratch`` of so many numbers of a dtype,
+and ``fixed(plan, x_layout, epilogue, out_layout, threads)`` returns what fills arrays of these memory orders,
+``fill(x, weights, bias, out)``: what can be looked up once is not looked up by each call
+(`npconv.kernels.numba.jit.Kernel`).
 Unlike the textbook kernels, engines take input and result of any memory order, and see to the zeros of the padding
 themselves; other paddings are made here. Arrays that they get can be written to.
 """
@@ -22,6 +24,7 @@ from npconv import loading
 from npconv.kernels import activation, host
 from npconv.loading import once
 from npconv.problem import ConvProblem
+from npconv.threads import get_num_threads
 
 _ALL = (-np.inf, np.inf)
 _SIMPLE: dict[str, Callable[..., tuple[float, float, float]]] = {
@@ -51,8 +54,12 @@ class Packed:
 class Packing:
     """How filters and bias of a problem are packed on one engine: made once, for many arrays."""
 
+    KEPT = 16
+    """Strides of weights that a packer is kept for."""
+
     def __init__(self, engine: Any, problem: ConvProblem) -> None:
         self._engine, self._problem, self._dtype = engine, problem, problem.compute_dtype
+        self._packers: dict[Any, Callable[[np.ndarray], Any]] = {}
         self._shape = problem.canonical_form().weight_shape
         self._no_bias = engine.pack_bias(problem, None)
 
@@ -69,7 +76,17 @@ class Packing:
         return self._pack(weight.reshape(self._shape), bias)
 
     def _pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
-        packed = self._engine.pack(self._problem, host.writeable(weight))
+        weight = host.writeable(weight)
+        if hasattr(self._engine, "packer"):
+            key = (weight.strides, get_num_threads())
+            pack = self._packers.get(key)
+            if pack is None:
+                if len(self._packers) >= self.KEPT:
+                    self._packers.clear()
+                pack = self._packers[key] = self._engine.packer(self._problem, weight)
+            packed = pack(weight)
+        else:
+            packed = self._engine.pack(self._problem, weight)
         return Packed(packed, self._no_bias if bias is None else self._engine.pack_bias(self._problem, bias))
 
 

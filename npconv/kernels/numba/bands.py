@@ -15,8 +15,8 @@ ROOM = 2**18
 ELEMENTS_AT_ONCE, TILES = 64, 128
 """Elements of a panel that are packed at once, and tiles that it meets, at most."""
 
-PACK = 5
-"""Tiles whose products with a panel take as long as its packing."""
+PACK = 0.55
+"""Tiles whose products with a panel take as long as its packing, for each tap of a filter."""
 
 LEAST = 16
 """Tiles of a band or a section, if there are so many: to pack a panel takes as long as its products with a third."""
@@ -70,8 +70,8 @@ def cut(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int)
     least = -(-band // max(most // tile_columns, 1))
     shares = {-(-band // sections) for sections in range(least, least + threads + 1)}
 
-    def time(share: int) -> int:
-        return -(-panels * -(-band // share) // threads) * (share * tile_columns + PACK)
+    def time(share: int) -> float:
+        return -(-panels * -(-band // share) // threads) * (share * tile_columns + PACK * problem.taps)
 
     share = min(sorted(shares, reverse=True), key=time)
     reach = (tile_columns - 1) * across.pace + across.reach

@@ -27,7 +27,7 @@ from npconv.kernels.numba import blocking, buffers, jit, product, rows, slab
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import multiply_rows, width_of
+from npconv.kernels.numba.product import multiply_whole, width_of
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
 from npconv.kernels.numba.vector import activated, lanes_of, load, store
@@ -186,7 +186,7 @@ def _kernel(m: int) -> jit.Kernel:
                                               kernel_shape[2], wide)  # fmt: skip
                                 pieces += 1
                     for point in range(n * n):
-                        multiply_rows(
+                        multiply_whole(
                             sums, point * channels, points, point * room * channels, 1, channels, channels,
                             kernel_points_, point * room * wide, pieces, fresh,
                         )  # fmt: skip

@@ -44,7 +44,7 @@ def _part(function: Any, name: str, axes: Axes, form: str, past: bool = False) -
     return jit.Part(function, form)
 
 
-_TILES, _SUMS, _FILTERS = "aiiiaiiiiiiii", "aiiaiiiiaia", "aiiiaii"
+_TILES, _SUMS, _FILTERS = "aiiiaiiiiiiii", "aiiaiiiiaiai", "aiiiaiii"
 
 
 @cache
@@ -81,14 +81,17 @@ def _of_sums(axes: Axes) -> jit.Part:
     to_results, columns = transform_and_add(inverse, inverse_across), axes[1].points
     down, right = (axis.results for axis in axes)
 
-    def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue):  # type: ignore[no-untyped-def]
-        """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results."""
+    def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue, count):  # type: ignore[no-untyped-def]
+        """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results.
+
+        There are so many filters, and no vectors of others are looked at.
+        """
         wide, lanes = width_of(result), lanes_of(result)
         step, active = room * wide, epilogue[0] != 0
         for i in range(rows):
             for j in range(across):
                 at = (first + i * down * pitch + j * right) * wide
-                for part in range(0, wide, lanes):
+                for part in range(0, count, lanes):
                     to_results(
                         result, at + part, pitch * wide, wide, points, tile * wide + part, columns * step, step, bias,
                         b + part,
@@ -109,17 +112,18 @@ def _of_filters(axes: Axes, past: bool) -> jit.Part:
     to_points = filter_to_points(axes, past)
     lines, columns, points, folds = down.taps, across.taps, across.points, down.fold * across.fold
 
-    def filters(packed, at, channels, pitch, taps, count, planes):  # type: ignore[no-untyped-def]
+    def filters(packed, at, channels, pitch, taps, count, planes, wanted):  # type: ignore[no-untyped-def]
         """Write the points, ``pitch`` elements each, of some channels of a panel, whose taps `load_filters` left.
 
-        Elements are so many channels, for each residue that is folded, and for each of the planes.
+        Elements are so many channels, for each residue that is folded, and for each of the planes. A second vector of
+        filters is left out if there are none ``wanted`` in it.
         """
         wide, lanes = width_of(packed), lanes_of(packed)
         first = 0
         for c in range(count):
             for plane in range(planes):
                 element = (at + plane * folds * channels + c) * wide
-                for part in range(0, wide, lanes):
+                for part in range(0, wanted, lanes):
                     to_points(
                         packed, element + part, channels * wide, points * pitch * wide, pitch * wide, taps,
                         first + part, wide,

@@ -56,6 +56,7 @@ from npconv.kernels.numba.points import (
 from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
 from npconv.kernels.numba.vector import fence
 from npconv.problem import ConvProblem
+from npconv.threads import get_num_threads
 
 LOAD = 0.7
 """How long it takes to load the input and transform it, in products with a panel: 256 channels at 14² take 0.93 ms in
@@ -110,9 +111,9 @@ def _pack(task, memory, weight, packed, sizes, numbers, parts):  # type: ignore[
     pitch = apart(channels * planes * numbers[1])
     panel, first, last = product.pieces_of(task, sizes)
     for piece in range(first, last):
-        channel, count = product.load_filters(panel, piece, memory, weight, sizes)
+        channel, count, wanted = product.load_filters(panel, piece, memory, weight, sizes)
         at = panel * numbers[0] * pitch + channel
-        filters_to_points(parts[FILTERS], (packed, at, channels, pitch, memory, count, planes))
+        filters_to_points(parts[FILTERS], (packed, at, channels, pitch, memory, count, planes, wanted))
     fence()
 
 
@@ -216,7 +217,7 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
                 # What a tile spills over, the next point's products are written to.
                 multiply_rows(
                     products, point * tiles, points, point * step + first, elements, 1, tiles, weights, w,
-                    last - first, chain == 0,
+                    last - first, chain == 0, filters - panel * wide,
                 )  # fmt: skip
                 w += (last - first) * wide
                 first = last
@@ -228,7 +229,7 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
             sums_to_results(
                 parts[SUMS],
                 (result, 0, line, products, tiles, tile, tile_rows, tile_columns, bias, packed * wide,
-                 epilogue),
+                 epilogue, min(filters - panel * wide, wide)),
             )  # fmt: skip
             tile += tile_rows * tile_columns
             unload(
@@ -260,18 +261,25 @@ class Winograd:
 
     def pack(self, problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
         """Return filters (K, C/groups, kd, kh, kw) as panels of their points, flat, group after group."""
-        cut = product.packing(problem, weight)
+        return self.packer(problem, weight)(weight)
+
+    def packer(self, problem: ConvProblem, weight: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what does so with weights of this one's strides (`npconv.kernels.numba.product.packer`)."""
+        cut, threads = product.packing(problem, weight), get_num_threads()
         filterings = axes(problem, self._results)
         elements = apart.py_func(elements_of(problem, filterings))
         points, folds = (math.prod(pair) for pair in ((a.points for a in filterings), (a.fold for a in filterings)))
-        packed = product.packed_like(problem, points * elements)
-        work = len(packed) // product.WORTH
-        past = jit.past_caches(work)
-        _pack.run(
-            cut.tasks, work, cut.weight, packed, cut.sizes, np.array([points, folds]),
-            parts_of(filterings, problem.compute_dtype, (FILTERS,), past=past), scratch=cut.scratch,
-        )  # fmt: skip
-        return packed
+        make = product.packed_like(problem, points * elements)
+        work = make().size // product.WORTH
+        parts = parts_of(filterings, problem.compute_dtype, (FILTERS,), past=jit.past_caches(work, threads))
+        numbers, in_pieces = np.array([points, folds]), _pack.fixed(cut.tasks, work, threads, scratch=cut.scratch)
+
+        def pack(weight: np.ndarray) -> np.ndarray:
+            packed = make()
+            in_pieces(cut.flat(weight), packed, cut.sizes, numbers, parts)
+            return packed
+
+        return pack
 
     pack_bias = staticmethod(product.panel_bias)
 

@@ -40,13 +40,6 @@ REUSED = 2
 the input gradient of 5 × 5, 64 → 192 channels at 27², took 2.1 ms instead of 1.4."""
 
 
-class Weights(NamedTuple):
-    """Plain filters, and the numbers of their packing."""
-
-    numbers: np.ndarray
-    packing: np.ndarray
-
-
 class Band(NamedTuple):
     """Some lines, as the kernels take them."""
 
@@ -140,8 +133,8 @@ def _products(task, memory, points, weights, packing, bias, out, constants):  # 
     for part in range(portions):
         begin, count = part * width, min(width, channels - part * width)
         for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
-            channel, some = product.load_filters(panel, piece, taps, weights, packing)
-            filters_to_points(parts[FILTERS], (packed, channel - begin, count, pitch, taps, some, planes))
+            channel, some, wanted = product.load_filters(panel, piece, taps, weights, packing)
+            filters_to_points(parts[FILTERS], (packed, channel - begin, count, pitch, taps, some, planes, wanted))
         count *= planes * folds
         chains = chains_of(count)
         for point in range(n):
@@ -150,7 +143,7 @@ def _products(task, memory, points, weights, packing, bias, out, constants):  # 
                 begin, end = count * chain // chains, count * (chain + 1) // chains
                 multiply_rows(
                     products, point * room, points, start + begin, elements, 1, tiles, packed,
-                    (w + begin) * wide, end - begin, part + chain == 0,
+                    (w + begin) * wide, end - begin, part + chain == 0, filters - panel * wide,
                 )  # fmt: skip
     k = panel * wide
     for at_line in range(first, last):
@@ -161,17 +154,17 @@ def _products(task, memory, points, weights, packing, bias, out, constants):  # 
         image, z = divmod(other, depth)
         row, column = row * down, segment * tile_columns * across
         rows = min(-(-(out_layout[6] - lower) // y_step) - row, down)
-        wanted = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
-        if rows <= 0 or wanted <= 0:
+        columns = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
+        if rows <= 0 or columns <= 0:
             continue
         sums_to_results(
             parts[SUMS],
             (result, 0, tile_columns * across, products, room, (at_line - first) * tile_columns, 1,
-             -(-wanted // across), bias, k, epilogue),
+             -(-columns // across), bias, k, epilogue, min(filters - k, wide)),
         )  # fmt: skip
         unload(
             parts, out, out_layout, (image, 0, k, z), (lower, right), (y_step, x_step), (row, column),
-            filters, rows, wanted, result, tile_columns * across,
+            filters, rows, columns, result, tile_columns * across,
         )  # fmt: skip
 
 
@@ -181,12 +174,7 @@ class Plain:
     def __init__(self, *results: int) -> None:
         self._results = results[0], results[-1]
 
-    def pack(self, problem: ConvProblem, weight: np.ndarray) -> Weights:
-        """Return how to pack filters (K, C, kd, kh, kw), and they themselves."""
-        found = product.packing(problem, weight)
-        return Weights(found.weight, found.sizes)
-
-    pack_bias = staticmethod(product.panel_bias)
+    packer, pack_bias = staticmethod(product.plain_packer), staticmethod(product.panel_bias)
 
     def plan(self, problem: ConvProblem, threads: int) -> Plan:
         """Cut a canonical problem into tasks."""
@@ -252,7 +240,7 @@ class Plain:
                 _products.fixed(products, plan.work, threads, constants, working),
             ))  # fmt: skip
 
-        def fill(x: np.ndarray, weights: Weights, bias: np.ndarray, out: np.ndarray) -> None:
+        def fill(x: np.ndarray, weights: product.Weights, bias: np.ndarray, out: np.ndarray) -> None:
             points = buffers.aligned(plan.points * plan.dtype.itemsize).view(plan.dtype)
             for to_points, multiply in steps:
                 to_points(x, points)
