@@ -19,6 +19,7 @@ from npconv.kernels.numba.blocking import (
     SECOND_LEVEL,
     engine_limit,
     in_pairs,
+    in_rows,
     meetings,
     tiles_at_once,
 )
@@ -265,7 +266,8 @@ class Effort:
             if filters <= wide and problem.groups > 1:  # one panel shares nothing of what is loaded, and is soon done
                 products = problem.products
                 rate *= 0.7 * products / (products + 1.5 * self.SLIVER) if self.tile == (1, 1) else 0.8
-            filters = -(-filters // wide) * wide
+            computed = wide if self.quarters or self.pieces else wide // 2  # the last panel may be half of one
+            filters = -(-filters // computed) * computed
         else:
             # Of few filters, loads take longer than products.
             rate *= min(self.alone + 0.15 * (filters - 1), self.FEW if filters < self.slivers else 1)
@@ -417,6 +419,8 @@ class Effort:
 
     def _loaded(self, problem: ConvProblem) -> int:
         """Return how many numbers of the input are loaded: with one tap, those that the stride meets, and as many."""
+        if self.panel and self.tile == (1, 1) and not (self.pieces or self.quarters) and in_rows(problem):
+            return 0
         if problem.taps > 1 or any(map(any, problem.padding)):
             return problem.padded_elements
         return min(2 * problem.batch * problem.in_channels * problem.positions, problem.padded_elements)

@@ -7,7 +7,8 @@ overlap without being copied. So the slab itself is the matrix that meets the pa
 A task is a rectangle of one plane of the result, of several images where they are tiny, and some panels of filters. It
 loads its slab, padding and all, which stays in the second-level cache unless channels are many, and streams the weights
 past it. Where the kernel has one element along an axis, only the input that the stride meets is loaded; 1 × 1 kernels
-meet an input with the channels last as it is.
+meet an input with the channels last as it is. So do patches that do not overlap, of images of few channels, meet these
+with the channels first: their runs are rows of a channel, and filters are packed as they are ordered then.
 
 Calls that bring plain weights, for so few pixels that few tasks meet a panel, have it packed by each of these: nothing
 is written for other threads to read, nobody waits for a pass to end, and the panel is in the second-level cache when it
@@ -21,6 +22,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +31,7 @@ import numpy as np
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import PIXELS, SMALL, SPARE
 from npconv.kernels.numba.calls import taking
-from npconv.kernels.numba.lean import after, max, min, part_of, table, triples
+from npconv.kernels.numba.lean import after, max, min, table, triples
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import FEWEST, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
@@ -45,6 +48,13 @@ class Plan(NamedTuple):
     order: np.ndarray
     sizes: np.ndarray
     runs: np.ndarray
+    """Of the slab."""
+
+    pointwise: bool
+    """Whether pixels are met alone, and so where they are if their channels lie side by side."""
+
+    rows: tuple[int, ...]
+    """Channels, depth, rows and columns of patches whose rows are met where they are; none if they are not."""
 
 
 WAY = 2**12
@@ -52,7 +62,18 @@ WAY = 2**12
 which took 5 % longer: where each is met alone, its channels are loaded in several parts."""
 
 
-packer, pack_bias = product.packer, product.panel_bias
+pack_bias = product.panel_bias
+
+
+def packer(problem: ConvProblem, weight: np.ndarray, plain: bool = False) -> Callable[[np.ndarray], Any]:
+    """Return what packs filters (K, C/groups, kd, kh, kw) of this weight's strides, or prepares plain ones."""
+    make = product.plain_packer if plain else product.packer
+    if not blocking.in_rows(problem):
+        return make(problem, weight)
+    shape = (problem.out_channels, problem.products, 1, 1, 1)
+    whole = replace(problem, in_channels=problem.products * problem.groups, kernel_size=(1,) * problem.rank)
+    pack = make(whole, weight.reshape(shape))
+    return lambda weight: pack(weight.reshape(shape))
 
 
 def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
@@ -80,13 +101,17 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
 
     # A number of the input takes as long to load as half a product with a panel, three times as long where channels
     # are too few to transpose blocks of them.
+    rows_of_patches = blocking.in_rows(problem)
     load = (0.5 if channels >= BLOCK else 1.5) * math.prod(problem.padded_size) / (problem.positions * problem.taps)
+    if rows_of_patches:
+        load = 0
     pixels, work = PIXELS, problem.flops // 40
     sharing = jit.sharing(work, threads)
     while True:
         block = blocking.blocks(height, width, pixels, others, panels, sharing, load, 1)
         rows, columns = window(block.rows, block.columns)
-        if pixels <= 24 or images * kernel[0] * rows * columns * channels * itemsize <= room:
+        loaded = 0 if rows_of_patches else images * kernel[0] * rows * columns * channels
+        if pixels <= 24 or loaded * itemsize <= room:
             break
         pixels = pixels * 3 // 4
     down, across = -(-height // block.rows), -(-width // block.columns)
@@ -100,10 +125,10 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     sizes = np.array(
         [stride, pace, (dilation[0], step[1], step[2]), before, (kernel[0], rows, columns), (block.panels, *block[:2]),
          (channels, filters, problem.taps),
-         (problem.batch, images, chain), (pointwise, parts, 0)]
+         (problem.batch, images, chain), (0, parts, 0), (loaded, 0, 0)]
     )  # fmt: skip
     pixels = images * block.rows * block.columns
-    scratch = images * kernel[0] * rows * columns * channels + (pixels + SPARE) * wide
+    scratch = loaded + (pixels + SPARE) * wide
     if plain:
         line = buffers.LINE // itemsize
         panel_at = -(-scratch // line) * line
@@ -111,10 +136,12 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     runs = _runs(problem, channels, rows, columns)
     if pointwise:
         share = channels // parts
-        each = [(part * kernel[0] * rows * columns * share, share) for part in range(parts)]
-        runs = np.concatenate([np.array(each), runs])  # of the slab, and of pixels that are read where they are
+        runs = np.array([(part * kernel[0] * rows * columns * share, share) for part in range(parts)])
     tasks = int(np.prod(grid[:5]))
-    return Plan(tasks, work, (scratch, problem.compute_dtype), np.array(grid), order, sizes, runs)
+    return Plan(
+        tasks, work, (scratch, problem.compute_dtype), np.array(grid), order, sizes, runs, pointwise,
+        (channels, *kernel) if rows_of_patches else (),
+    )  # fmt: skip
 
 
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:
@@ -141,18 +168,54 @@ def fixed(
 def _fixed(
     kernel: jit.Kernel, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
-    load = slab.loads(x_layout, plan.sizes[2, 2], plan.sizes[6, 0])
+    if plan.rows and x_layout[4] != 1:
+        return _of_copy(kernel, plan, x_layout, epilogue, out_layout, threads)
+    runs, sizes = plan.runs, plan.sizes
+    if plan.rows or (plan.pointwise and x_layout[1] == 1):
+        sizes = sizes.copy()
+        sizes[8, 0] = True
+        runs = _runs_in_place(plan, x_layout)
+    load = slab.loads(x_layout, sizes[2, 2], sizes[6, 0])
     parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     return kernel.fixed(
         plan.tasks, plan.work, threads,
-        (x_layout, epilogue, out_layout, plan.grid, plan.order, plan.sizes, plan.runs, parts), plan.scratch,
+        (x_layout, epilogue, out_layout, plan.grid, plan.order, sizes, runs, parts), plan.scratch,
     )  # fmt: skip
+
+
+def _runs_in_place(plan: Plan, x_layout: np.ndarray) -> np.ndarray:
+    """Return the runs of pixels, or of patches, that are met where they are."""
+    if plan.pointwise:
+        return np.array([(0, plan.sizes[6, 0])])
+    channels, depth, rows, columns = plan.rows
+    _, to_channel, to_plane, to_row = x_layout[:4].tolist()
+    starts = (
+        c * to_channel + z * to_plane + y * to_row for c in range(channels) for z in range(depth) for y in range(rows)
+    )
+    return np.array([(start, columns) for start in starts])
+
+
+def _of_copy(
+    kernel: jit.Kernel, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return what fills of a copy whose rows' pixels lie side by side."""
+    images, channels = int(plan.sizes[7, 0]), int(plan.grid[1] * plan.sizes[6, 0])
+    shape = (images, channels, *x_layout[5:].tolist())
+    steps = [math.prod(shape[axis + 1 :]) for axis in range(5)]
+    fill = _fixed(kernel, plan, np.array([*steps, *shape[2:]]), epilogue, out_layout, threads)
+
+    def fill_of_copy(x: np.ndarray, *arrays: np.ndarray) -> None:
+        strides = [step * x.itemsize for step in x_layout[:5].tolist()]
+        ordered = np.ascontiguousarray(np.lib.stride_tricks.as_strided(x, shape, strides))
+        fill(ordered.reshape(-1), *arrays)
+
+    return fill_of_copy
 
 
 class Plain:
     """The engine for plain weights: `npconv.kernels.packed` tells what its methods do."""
 
-    packer, pack_bias = staticmethod(product.plain_packer), staticmethod(product.panel_bias)
+    packer, pack_bias = staticmethod(partial(packer, plain=True)), staticmethod(product.panel_bias)
 
     def plan(self, problem: ConvProblem, threads: int) -> Plan:
         """Cut a canonical problem into tasks."""
@@ -185,21 +248,18 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
         stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, chain) = triples(
             sizes, 0, 8
         )
-        ((pointwise, parts, panel_at),) = triples(sizes, 8, 1)
+        (in_place, parts, panel_at), (room, _, _) = triples(sizes, 8, 2)
         row, column = vertical * block[1], horizontal * block[2]
         rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
         images = min(together, batch - n * together)
         origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
         size = window[0] * window[1] * window[2] * channels
-        loaded, result = scratch, after(scratch, together * size)
-        # Pixels that are met alone, their channels side by side, are read where they are.
-        in_place = pointwise > 0 and x_layout[1] == 1
+        loaded, result = scratch, after(scratch, room)
         begin = n * together * x_layout[0] + g * channels * x_layout[1]
-        if in_place:
+        if in_place > 0:
             size = x_layout[0]
             begin += origin[0] * x_layout[2] + origin[1] * x_layout[3] + origin[2] * x_layout[4]
             to_row, to_column, numbers = stride[1] * x_layout[3], stride[2] * x_layout[4], x
-            runs = after(runs, parts)
         else:
             share = channels // parts
             for image in range(images):
@@ -208,7 +268,6 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
                     to = image * size + some * (size // parts)
                     slab.load(slabs, loaded, to, share, x, x_layout, start, share, origin, step, window)
             begin, to_row, to_column, numbers = 0, pace[1] * window[2] * share, pace[2] * share, loaded
-            runs = part_of(runs, 0, len(runs) - pointwise)
         pixels = rows * columns
         for pixel in range(images * pixels + SPARE):
             image, position = divmod(min(pixel, images * pixels - 1), pixels)
