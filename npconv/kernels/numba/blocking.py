@@ -105,7 +105,7 @@ def in_rows(problem: ConvProblem) -> bool:
 
     That is, patches that do not overlap, of channels that are too few to be transposed well: 4 → 16 channels at 241²,
     4 × 4 at stride 4, so take 55 µs instead of 138. With many filters it pays for long rows alone, as to begin with one
-    takes as long as some products: 3 → 96 at 224² took 177 µs instead of 167, 3 → 768 by 16 × 16 take 1030 and not 1065.
+    takes as long as some products: 3 → 96 at 224² took 177 µs instead of 167, 3 → 768 by 16 × 16 take 1030, once 1065.
     """
     rows, filters = problem.kernel_size[-1], problem.out_channels // problem.groups
     few = problem.in_channels // problem.groups < 8 and rows > 1 and (rows >= 8 or filters <= 64)
