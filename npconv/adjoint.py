@@ -299,7 +299,7 @@ def merging(steps: list[Step], choice: Choice, in_line: bool, all_rows: int = 0)
     return None if run is None else Merging(steps, run)
 
 
-_MERGED = {False: ("planes",), True: ("planes", "direct")}
+_MERGED = {False: ("planes",), True: ("planes", "direct", "grouped")}
 """The algorithms in whose place phases may be merged: the one that does it, and if any may be taken, its like."""
 
 

@@ -145,7 +145,7 @@ class Effort:
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
-    ONE_TAP, OFTEN = 0.4, 2
+    ONE_TAP, OFTEN = 0.6, 2
     """How long it takes to pack filters of one tap within the tasks, in comparison with others; the tasks that meet a
     panel of the direct sum, at most, for each to pack it."""
 
@@ -161,7 +161,7 @@ class Effort:
     SHORT, MANY = 2e-5, 1.5e-5
     """Seconds of work that are not shared out; those that many threads take longer to begin and to end than two."""
 
-    PACK = 25e-6
+    PACK = 16e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
 
     NUMPY = 6e-6
@@ -178,14 +178,14 @@ class Effort:
     alone: float = 1
     """The share of its rate that an engine without panels reaches with one filter a group."""
 
-    FEW = 0.65
+    FEW = 0.9
     """And at most, with fewer filters than it cuts slivers for."""
 
     SUMS, LONG = 7 / 4, 4096
     """Numbers that are made of each of input and result where quarters are summed up; bytes of a pixel's channels from
     which on these come from beyond the second-level cache."""
 
-    COPY = 0.15e-9
+    COPY = 0.12e-9
     """Seconds to load or store a number."""
 
     FROM_POINTS, BEHIND = 45, 5
@@ -210,19 +210,19 @@ class Effort:
     BEGIN = 3
     """Products of points, or of quarters, that take as long as to begin with a tile of them, and to store it."""
 
-    SLIVER, ROW = 16, 250
+    SLIVER, ROW = 16, 300
     """Products that take as long as to begin with a tile of slivers, and to store it; copies that take as long as to
     find a row of a channel of which each stride's pixel is wanted. (1 × 1 layers by pixels in slivers took up to 3
     times as long as without these, in comparison with `direct`: the fewer the channels, the longer.)"""
 
-    TURNED = 3
+    TURNED = 2.4
     """Copies that take as long as to transpose a number, of input and result, besides the copying."""
 
     APART = 16
     """Tiles that a task has at least, where it is not panels that are shared out: of those each task makes all points.
     (384 to 24 channels at 11², 5 × 5 at stride 2, took 280 µs by `winograd2` in two threads, and 160 by `direct`.)"""
 
-    POINT = 4 / 3
+    POINT = 1.2
     """Copies that take as long as to make a point of the input. (400 layers of one thread, measured by `winograd4`,
     `winograd2` and `direct`: with one half, and 52e9 products a second, the slower of these was chosen for 35, which
     took up to 2.3 times as long; with these numbers for 8, 1.2 times.)"""
@@ -239,7 +239,7 @@ class Effort:
     SWAPPED = 0.6
     """The same as ``pack`` where an engine takes filters in rows, and those of a gradient are not."""
 
-    SPACED = 2
+    SPACED = 2.4
     """How many times as long it takes to copy what lies more than two apart, and is met by one tap alone."""
 
     AT_ONCE, NEAR, FAR = 8, 0.75, 1.35
@@ -300,6 +300,7 @@ class Effort:
             lanes = vector_bytes() // itemsize
             wide = self.ABREAST if filters >= lanes * problem.groups else self.ABREAST // 2
             rate *= (0.77 if max(problem.stride) > 1 else 1) * products / (products + 2 * self.BEGIN)
+            rate *= 0.7 if filters == 2 * problem.groups else 1
             if max(problem.stride) > 1 and last and (problem.kernel_size[-1] == 1 or problem.dilation[-1] > 1):
                 rate *= 0.4  # little of what a line of the cache brings is met
             if filters < lanes * problem.groups and problem.kernel_size[-1] > 3:
@@ -351,7 +352,7 @@ class Effort:
             # What was computed over the rows' ends is left behind.
             copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
         elif self.slivers and problem.channels_last:
-            copied += problem.padded_elements
+            copied += 2 * problem.padded_elements
         if filters // problem.groups < self.slivers and self._patched(problem):
             copied += self.SPACED * self.TURNED * loaded
         call = self.call
