@@ -188,7 +188,7 @@ class Effort:
     COPY = 0.12e-9
     """Seconds to load or store a number."""
 
-    FROM_POINTS, BEHIND = 45, 5
+    FROM_POINTS, BEHIND = 56, 5
     """Copies that take as long as to transform the sums of pieces to the results of an image and a filter in vectors of
     32 bytes, and as to put a number of a filter behind those of the image before."""
 
@@ -196,7 +196,7 @@ class Effort:
     """Filters of a group from which on so many are computed together by `dots`, and twice as fast; seconds to
     add up the lanes of a result."""
 
-    PAIRS, ADDED, BESIDE = 1.38, 8, 4
+    PAIRS, ADDED, BESIDE = 1.38, 5, 2.6
     """How many times as many products a second there are where a number of a filter meets some images; steps that take
     as long as to add up the lanes of a result; copies that take as long as to put a pixel beside others, from which it
     lay apart."""
@@ -273,6 +273,8 @@ class Effort:
             rate *= min(self.alone + 0.15 * (filters - 1), self.FEW if filters < self.slivers else 1)
             if self.slivers and problem.taps > problem.positions:
                 rate *= 0.3  # for a few results at a time, elements that fill no cache
+        if self.panel and self.tile == (1, 1) and not (self.pieces or self.quarters):
+            rate *= problem.products / (problem.products + self.BEGIN)
         if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
             # For a few results at a time, filters that fill no cache; and if they are dilated, they meet short runs.
             rate *= 0.8 if problem.dilation[-1] == 1 else 0.6
