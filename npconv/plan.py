@@ -165,38 +165,38 @@ class Plan:
     @once
     def _of_call(self) -> tuple[Packing, Run]:
         """How a call that brings plain weights packs them and runs."""
-        if not self._takes_plain:
-            return self._packing, self._run
-        engine = self._named(self.algorithm.plain_engine)
-        return Packing(engine, self.computed), self._run_in(self.chosen.threads, engine)
+        packing = Packing(self._plain_engine, self.computed) if self._takes_plain else self._packing
+        return packing, self._fitted[1]
 
     @once
     def _packing(self) -> Packing:
         return Packing(self._engine, self.computed)
 
-    @property
+    @once
     def _run(self) -> Run:
-        run: Run = self._fitted[1]
+        """Make the run of packed weights."""
+        run: Run = self._in_room(self._engine, 0) if self._takes_plain else self._fitted[1]
         return run
 
     @once
     def _fitted(self) -> tuple[Candidate, Any]:
-        """Fit the run of packed weights in as many threads as its tasks, which the engine knows, have room for."""
-        chosen = self.chosen
+        """Fit the run of a call in as many threads as its tasks, which the engine knows, have room for."""
+        chosen, plain = self.chosen, self._takes_plain
         if self.algorithm.engine is None:
             return chosen, None
-        run = self._run_in(chosen.threads, self._engine)
-        if self._takes_plain or not self.modest:  # of the one the bytes are known, for the other there is no room
+        packed = 0 if plain or self.choice.packed else self.algorithm.packed_bytes(self.problem)
+        run = self._in_room(self._plain_engine if plain else self._engine, packed)
+        if not self.modest:
             return chosen, run
-        packed = 0 if self.choice.packed else self.algorithm.packed_bytes(self.problem)
-        threads = chosen.threads
-        while threads > 1 and not self.algorithm.within_limit(self.problem, run.bytes + packed):
-            threads -= 1
-            run = self._run_in(threads, self._engine)
-        return replace(chosen, threads=threads, workspace=run.bytes + packed), run
+        return replace(chosen, threads=run.threads, workspace=run.bytes + packed), run
 
-    def _run_in(self, threads: int, engine: Any) -> Run:
-        return Run(engine, self.computed, threads)
+    def _in_room(self, engine: Any, packed: int) -> Run:
+        """Return a run in as many threads as leave room for so many bytes, or in all if there is none anyway."""
+
+        def within(size: int) -> bool:
+            return self.algorithm.within_limit(self.problem, size + packed)
+
+        return Run(engine, self.computed, self.chosen.threads, within if self.modest else None)
 
     @property
     def _takes_plain(self) -> bool:
@@ -206,6 +206,10 @@ class Plan:
     @once
     def _engine(self) -> Any:
         return self._named(self.algorithm.engine)
+
+    @once
+    def _plain_engine(self) -> Any:
+        return self._named(self.algorithm.plain_engine)
 
     def _named(self, path: str | None) -> Any:
         name, _, attribute = str(path).partition(".")

@@ -102,6 +102,8 @@ def _flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _bytes(plan: Any, threads: int) -> int:
     """Return how many bytes so many threads work in, and share."""
+    if hasattr(plan, "bytes"):
+        return int(plan.bytes)
     numbers, dtype = plan.scratch
     return int(min(threads, plan.tasks) * numbers * dtype.itemsize + getattr(plan, "shared", 0))
 
@@ -116,26 +118,43 @@ def _filling(engine: Any, plan: Any, epilogue: np.ndarray, threads: int, x: np.n
 
 
 class Run:
-    """A problem and its plans on one engine: made once, run for many arrays, in so many threads."""
+    """A problem and its plans on one engine: made once, run for many arrays.
 
-    def __init__(self, engine: Any, problem: ConvProblem, threads: int) -> None:
+    Each of its plans has as many of the threads as work ``within`` a limit of bytes, if there is one, and one at least.
+    """
+
+    def __init__(
+        self, engine: Any, problem: ConvProblem, threads: int, within: Callable[[int], bool] | None = None
+    ) -> None:
         self._engine, self._problem = engine, problem
         form = problem.canonical_form()
         self._padding = form.padding if problem.padding_mode != "zeros" and any(map(any, form.padding)) else None
         if self._padding is not None:
             form = replace(form, input_size=form.padded_size, padding=((0, 0),) * 3, padding_mode="zeros")
-        self._threads, self._plan = threads, engine.plan(form, threads)
-        self._line = None
+
+        def planned(form: ConvProblem) -> tuple[Any, int]:
+            for number in range(threads, 0, -1):
+                plan = engine.plan(form, number)
+                if within is None or within(_bytes(plan, number)):
+                    break
+            return plan, number
+
+        self._plan, self._line = planned(form), None
         if form.taps == 1 and not any(map(any, form.padding)) and set(form.stride) == {1} and form.positions > 0:
             line = (1, 1, form.positions)
-            self._line = engine.plan(replace(form, input_size=line), threads)
+            self._line = planned(replace(form, input_size=line))
         self._epilogue = epilogue_of(problem.activation, problem.compute_dtype)
         self._left = problem.activation if problem.activation and self._epilogue[0] == 0 else ()
 
     @property
     def bytes(self) -> int:
         """How many bytes its threads work in at most; what the kernels of some engines share counts among them."""
-        return max(_bytes(plan, self._threads) for plan in (self._plan, self._line) if plan is not None)
+        return max(_bytes(*planned) for planned in (self._plan, self._line) if planned is not None)
+
+    @property
+    def threads(self) -> int:
+        """How many threads run for arrays that lie in C order."""
+        return (self._line or self._plan)[1]
 
     def __call__(self, input: np.ndarray, packed: Packed, out: np.ndarray) -> None:
         """Fill ``out``."""
@@ -145,9 +164,9 @@ class Run:
         if self._padding is not None:
             with np.errstate(all="ignore"):
                 x = host.padded(x, self._padding, problem.padding_mode, dtype)
-        plan = self._plan
+        planned = self._plan
         if self._line is not None and in_line(x) and in_line(target):
-            plan = self._line
+            planned = self._line
             x, target = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, target))
         numbers = _flat(x) if x.dtype == dtype else None
         if numbers is None:
@@ -155,20 +174,20 @@ class Run:
                 numbers = _flat(x.astype(dtype)) or _flat(host.contiguous(x, dtype))  # in the memory order it has
         result = _flat(target) if target.dtype == dtype else None
         if result is not None:
-            self._fill(plan, numbers, packed, result)
+            self._fill(planned, numbers, packed, result)
             if self._left:
                 with np.errstate(all="ignore"):
                     activation.apply(target, self._left)
         else:
             made = np.empty_like(target, dtype, subok=False)
-            self._fill(plan, numbers, packed, _flat(made))
+            self._fill(planned, numbers, packed, _flat(made))
             with np.errstate(all="ignore"):
                 activation.apply(made, self._left)
                 target[...] = made
 
-    def _fill(self, plan: Any, numbers: Any, packed: Packed, result: Any) -> None:
-        (x, x_layout), (out, out_layout) = numbers, result
-        fill = self._engine.fixed(plan, x_layout, self._epilogue, out_layout, self._threads)
+    def _fill(self, planned: tuple[Any, int], numbers: Any, packed: Packed, result: Any) -> None:
+        (x, x_layout), (out, out_layout), (plan, threads) = numbers, result, planned
+        fill = self._engine.fixed(plan, x_layout, self._epilogue, out_layout, threads)
         fill(x, packed.weight, packed.bias, out)
 
     def fixed(self, x: np.ndarray, out: np.ndarray) -> Fill | None:
@@ -180,11 +199,12 @@ class Run:
         dtype = self._problem.compute_dtype
         if self._padding is not None or self._left or not x.dtype == out.dtype == dtype:
             return None
-        plan = self._plan
+        planned = self._plan
         if self._line is not None and in_line(x) and in_line(out):
-            plan = self._line
+            planned = self._line
             x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
-        return _filling(self._engine, plan, self._epilogue, self._threads, x, out)
+        plan, threads = planned
+        return _filling(self._engine, plan, self._epilogue, threads, x, out)
 
     @once
     def quick(self) -> Callable[[Packed, np.ndarray, np.ndarray | None], np.ndarray] | None:

@@ -252,7 +252,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         block = blocking.blocks(height, width, pixels, others, panels, sharing, load, wide)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
-        results = min(2 * block.panels * unit, filters) * len(problems) * block.rows * columns
+        results = min((block.panels + 1) * unit, filters) * len(problems) * block.rows * columns
         whole = columns == width or _fills.py_func(block.columns, COLUMNS * lanes)
         in_place = len(problems) == 1 and not all_rows and whole
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
@@ -270,7 +270,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         fitting = _fitting(height, block.rows, columns, block.columns, COLUMNS * lanes)
         block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
     rows = block.rows + beyond[0]
-    parts = max(filters // (block.panels * unit), 1) if together == 1 else 1
+    parts = -(-panels // block.panels)  # of one more panel than half of them, threads take turns
     share = -(-filters // parts)
     plane = _apart(rows * columns, itemsize)
     grid = (problem.batch, -(-problem.groups // together), parts, depth,

@@ -61,6 +61,9 @@ class Plan(NamedTuple):
     past: bool
     """Whether points are written past the caches."""
 
+    bytes: int
+    """Of workspace, as so many threads share it."""
+
 
 _TO_POINTS = "nNn"
 _taken_by_to_points = taking(_TO_POINTS)
@@ -218,7 +221,7 @@ class Plain:
             work, (found.loaded, scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (problem.out_channels, *problem.dilation[1:])]),
-            np.array(numbers_of(filterings)), past,
+            np.array(numbers_of(filterings)), past, found.bytes,
         )  # fmt: skip
 
     def fixed(
