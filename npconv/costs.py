@@ -181,6 +181,10 @@ class Effort:
     FEW = 0.9
     """And at most, with fewer filters than it cuts slivers for."""
 
+    PLANES = 2**24
+    """Bytes of an input whose planes take twice as long to be met by so few filters where there are strides: 689
+    channels at 98² for 10 filters of 3 × 3 took 8.4 ms, and take 4.8 by `winograd2`."""
+
     SUMS, LONG = 7 / 4, 4096
     """Numbers that are made of each of input and result where quarters are summed up; bytes of a pixel's channels from
     which on these come from beyond the second-level cache."""
@@ -271,6 +275,8 @@ class Effort:
         else:
             # Of few filters, loads take longer than products.
             rate *= min(self.alone + 0.15 * (filters - 1), self.FEW if filters < self.slivers else 1)
+            if filters < self.slivers and problem.groups == 1 and max(problem.stride) > 1:
+                rate *= 0.75 / (1 + problem.input_bytes / self.PLANES)
             if self.slivers and problem.taps > problem.positions:
                 rate *= 0.3  # for a few results at a time, elements that fill no cache
         if self.panel and self.tile == (1, 1) and not (self.pieces or self.quarters):
