@@ -179,6 +179,10 @@ SHAPES = (
     "g2ic6oc14ih7iw8kh3ph1+bias",
     "g3ic27oc48ih6iw5kh2kw3ph1:0pw0:2",
     "g4ic32oc4ih9iw17kh3sh2ph1",
+    # Patches that do not overlap, of few channels: their rows are met where they are.
+    "mb2ic3oc20ih13iw17kh4kw3sh4sw5+bias",
+    "g2ic6oc10ih9iw11kh2sh3",
+    "ic7oc70ih17iw25kh8sh8+bias",
     # One axis, and images of one row or column.
     *(f"ic3oc5iw{n}kw3pw1+bias" for n in (1, 2, 15, 16, 17, 33)),
     *(f"ic17oc9iw{n}kw4sw2pw3:0" for n in (1, 9, 40, 41)),
@@ -436,7 +440,7 @@ def forget() -> None:
 
 @contextmanager
 def packing_within(limit: int | None = None) -> Iterator[None]:
-    """Let Winograd's engines pack all filters within their tasks, in so many bytes of workspace."""
+    """Let engines that can pack filters within their tasks, Winograd's in so many bytes of workspace."""
     kept = costs.Effort.takes_plain, blocking.engine_limit
     try:
         costs.Effort.takes_plain = lambda self, problem, threads: self.may_take_plain(problem)

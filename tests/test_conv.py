@@ -322,3 +322,27 @@ def test_the_same_call_gives_the_same_bits(text, dtype, backend, algorithm):
     for _ in range(5):
         again = call(case, tuple(array.copy() for array in arrays), backend=backend, algorithm=algorithm)
         assert again.tobytes() == first.tobytes(), f"{text} {dtype} seed 7"
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "winograd4", "planes", "auto"])
+@pytest.mark.parametrize("shape", [(20, 7, 3, 3), (65, 40, 3, 3), (33, 48, 1, 1), (20, 3, 4, 4)])
+def test_one_weight_after_another_whose_strides_differ(shape, algorithm):
+    """What is known of a packing is kept for the strides of the weight it was found for, and for the threads."""
+    rng, step = np.random.default_rng(len(algorithm)), shape[-1] if shape[-1] == 4 else 1
+    if algorithm == "winograd4" and shape[-1] != 3:
+        pytest.skip("it takes no such kernel")
+    x = rng.integers(-4, 5, (1, shape[1], 12, 13)).astype("f4")
+    views = {
+        "plain": lambda w: w,
+        "filters last": lambda w: np.ascontiguousarray(w.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2),
+        "turned": lambda w: np.ascontiguousarray(w[..., ::-1, ::-1])[..., ::-1, ::-1],
+        "apart": lambda w: np.repeat(w, 2, axis=1)[:, ::2],
+        "unaligned": lambda w: np.frombuffer(b"." + w.tobytes(), np.uint8)[1:].view("f4").reshape(w.shape),
+    }
+    for threads in (1, npconv.get_num_threads()):
+        for view in (*views.values(), *views.values()):
+            weight = rng.integers(-4, 5, shape).astype("f4")
+            with npconv.threads(threads):
+                got = npconv.conv2d(x, view(weight), stride=step, algorithm=algorithm)
+            want = npconv.conv2d(x, weight, stride=step, backend="numpy", algorithm="im2col")
+            np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())

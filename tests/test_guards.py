@@ -33,10 +33,10 @@ RUNS = (("end", "nan"), ("begin", "large"), ("end", "small"))
 
 
 WITHIN = [
-    pytest.param(f"{name} within", marks=() if name == "winograd4" else pytest.mark.long)
-    for name in ("winograd2", "winograd2x4", "winograd4")
+    pytest.param(f"{name} within", marks=() if name in ("direct", "winograd4") else pytest.mark.long)
+    for name in ("direct", "winograd2", "winograd2x4", "winograd4")
 ]
-"""Filters packed within tasks, by a function that all of Winograd's engines share."""
+"""Filters packed within tasks: by the direct sum, and by a function that all of Winograd's engines share."""
 
 
 @pytest.mark.parametrize("algorithm", [*FAST, *WITHIN])

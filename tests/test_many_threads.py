@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from processes import python
 
 from npconv import adjoint
 from npconv.arguments import conv_problem
-from npconv.kernels.numba import blocking, buffers, direct, outer, product
+from npconv.kernels import packed
+from npconv.kernels.numba import blocking, buffers, direct, outer, planes, product
 from npconv.kernels.numba.tile import VECTOR_BYTES
+from npconv.plan import Choice, choose
 
 RUN = """
 import numpy as np, npconv
@@ -184,6 +188,23 @@ def test_tasks_keep_to_the_share_of_a_thread(engine, input_shape, weight_shape, 
     numbers, kind = engine.plan(problem.canonical_form(), threads).scratch
     share = (blocking.engine_limit(problem) - packed) // threads
     assert numbers * kind.itemsize <= max(share, blocking.CACHE + results * kind.itemsize)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4, 64])
+def test_each_plan_has_the_threads_that_it_has_room_for(threads):
+    """Those of images and of planes as one row, apart: of 744 channels at 23² one had too much for two, and both ran in
+    one thread."""
+    problem = conv_problem(2, (1, 744, 23, 23), (200, 744, 1, 1), None, np.dtype("f4"))
+    choice = Choice("planes", "numba", "default", threads, False)
+    ((step,), _) = adjoint.steps(problem.canonical_form(), choice)
+    found, limit = choose(step.forward, choice), blocking.engine_limit(step.forward)
+    run = found._fitted[1]
+    line = replace(step.forward, input_size=(1, 1, 23 * 23))
+    for (plan, number), form in ((run._plan, step.forward), (run._line, line)):
+        assert number == 1 or packed._bytes(plan, number) <= limit
+        for more in range(number + 1, found.chosen.threads + 1):
+            assert packed._bytes(planes.plan(form, more), more) > limit
+    assert found.threads == run.threads == run._line[1]
 
 
 TAKEN = """
