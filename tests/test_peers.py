@@ -169,6 +169,44 @@ def test_report_in_paragraphs():
     assert disturbed == "Not to be trusted, for other programs ran at the same time: first (0.91 of a core)."
 
 
+def test_drawn_layers_are_summed_up_by_class(tmp_path):
+    def drawn(title, layer, mine, other):
+        made = entry(layer, {"npconv": [mine], "strict": [mine], "torch": [other], "ncnn": []})
+        made["extra_info"]["title"] = title
+        return made
+
+    run = RUN | {
+        "benchmarks": [
+            RUN["benchmarks"][0],
+            drawn("Drawn layers", "1×1: ic3oc4ih5", 1.0, 2.0),
+            drawn("Drawn layers", "1×1: ic4oc4ih5", 2.0, 1.0),
+            drawn("Drawn layers", "5×5: ic5oc4ih5kh5", 1.0, 4.0),
+            drawn("Drawn functions", "1×1: ic3oc4ih5", 1.0, 0.25),
+        ]
+    }
+    machine, table, worst = report.summary(run)
+    assert machine.startswith("A CPU")
+    assert table.splitlines() == [
+        "| | layers | functions |",
+        "| --- | ---: | ---: |",
+        "| 1×1 | 1.00×, 1 of 2 lost | **0.25×**, 1 of 1 lost |",
+        "| 5×5 | 4.00×, 0 of 1 lost | – |",
+        "| all | 1.58×, 1 of 3 lost | **0.25×**, 1 of 1 lost |",
+    ]
+    assert worst == "The worst of each: layers **0.50×** (ic4oc4ih5); functions **0.25×** (ic3oc4ih5)."
+    path, readme = tmp_path / "peers.json", tmp_path / "README.md"
+    path.write_text(json.dumps(run), encoding="utf-8")
+    readme.write_text(MARKED + "<!-- drawn -->\n<!-- /drawn -->\n", encoding="utf-8")
+    assert report.main([str(path), str(readme)]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.count("**Layers**") == 1
+    assert "Drawn" not in text
+    assert text.count("| 5×5 | 4.00×") == 1
+    readme.write_text(MARKED, encoding="utf-8")
+    assert report.main([str(path), str(readme)]) == 2
+    assert report.summary(RUN) == []
+
+
 def test_ratios_are_told_without_flattery():
     assert report.ratio(0.999) == "**0.99×**"
     assert report.ratio(1.0) == "1.00×"

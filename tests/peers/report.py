@@ -3,7 +3,8 @@
 ``pytest tests/peers --benchmark-json PEERS.json && python tests/peers/report.py PEERS.json README.md``
 
 Without a README the tables are printed; with one they are put between its markers, ``<!-- peers -->`` and
-``<!-- /peers -->``. Every figure comes from the one run, and is the least time of each contestant.
+``<!-- /peers -->``; of drawn layers (``--peers-drawn``) it is a summary, between ``<!-- drawn -->`` and
+``<!-- /drawn -->``. Every figure comes from the one run, and is the least time of each contestant.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from bench.report import complain, machine, put
 from npconv.table import seconds
 
 BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
+BEGIN_DRAWN, END_DRAWN = "<!-- drawn -->", "<!-- /drawn -->"
+DRAWN = "Drawn "
+"""How titles of drawn layers begin, whose names begin with that of a class and a colon."""
+
 NOT_THERE = "–"
 
 DISTURBED = 0.1
@@ -143,10 +148,36 @@ def about(run: dict[str, Any]) -> str:
     return f"{told}; not installed, and so left out: {missing}." if missing else f"{told}."
 
 
-def paragraphs(run: dict[str, Any]) -> list[str]:
+def summary(run: dict[str, Any]) -> list[str]:
+    """Return a table of drawn layers: of each class, how many times faster npconv was than the fastest, in each way."""
+    drawn = {title: rows for (title, _, _), rows in groups(run).items() if title.startswith(DRAWN)}
+    if not drawn:
+        return []
+    found: dict[str, dict[str, list[float]]] = {}
+    for title, rows in drawn.items():
+        for row in rows:
+            ways = found.setdefault(row.layer.partition(":")[0], {})
+            ways.setdefault(title, []).append(next(iter(row.ratios.values())))
+    names = [title.removeprefix(DRAWN) for title in drawn]
+    lines = [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for kind, ways in found.items():
+        lines.append(f"| {kind} | {' | '.join(mean(ways.get(title, [])) for title in drawn)} |")
+    every = [[next(iter(row.ratios.values())) for row in rows] for rows in drawn.values()]
+    lines.append(f"| all | {' | '.join(map(mean, every))} |")
+    worst = [min(rows, key=lambda row: next(iter(row.ratios.values()))) for rows in drawn.values()]
+    least = "; ".join(
+        f"{name} {ratio(next(iter(row.ratios.values())))} ({row.layer.partition(': ')[2]})"
+        for name, row in zip(names, worst, strict=True)
+    )
+    return [about(run), "\n".join(lines), f"The worst of each: {least}."]
+
+
+def paragraphs(run: dict[str, Any], drawn: bool = True) -> list[str]:
     """Return the run as Markdown: the machine, and for each group a title, its table, and who was left out."""
     parts = [about(run)]
     for (title, dtype, threads), rows in groups(run).items():
+        if title.startswith(DRAWN) and not drawn:
+            continue
         many = "1 thread" if threads == 1 else f"{threads} threads"
         parts += [f"**{title}** ({many}, {dtype})", table(rows), left_out(rows), disturbed(rows)]
     return [part for part in parts if part]
@@ -163,9 +194,14 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(f"{parsed.run} has no times of peers; run pytest tests/peers with --benchmark-json")
     if parsed.readme is None:
         sys.stdout.reconfigure(encoding="utf-8")
-        print("\n\n".join(paragraphs(run)))
-    elif not put(parsed.readme, BEGIN, END, paragraphs(run)):
-        return complain(f"{parsed.readme} has no place for the tables: {BEGIN} and behind it {END}")
+        print("\n\n".join(paragraphs(run) + summary(run)[1:]))
+        return 0
+    for begin, end, parts in (
+        (BEGIN, END, paragraphs(run, drawn=False)),
+        (BEGIN_DRAWN, END_DRAWN, summary(run)),
+    ):
+        if len(parts) > 1 and not put(parsed.readme, begin, end, parts):
+            return complain(f"{parsed.readme} has no place for the tables: {begin} and behind it {end}")
     return 0
 
 
