@@ -33,8 +33,8 @@ from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
 FEW = 49
-"""Elements of the largest kernel, for each of which there are instructions. Those of 7 × 7 find no room for their weights
-in registers, and still take half as long as phases: 368 channels at 65 × 92 413 µs instead of 830."""
+"""Elements of the largest kernel, for each of which there are instructions. The weights of 7 × 7 find no room in
+registers, and it still takes half as long as phases: 368 channels at 65 × 92 413 µs instead of 830."""
 
 NUMBERS = 2**13
 """Numbers of the result that make a task, if there are so many tasks that they are shared out well."""
