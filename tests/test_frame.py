@@ -399,7 +399,8 @@ def test_results_over_more_threads_than_cpus():
         ((1, 512, 1, 1), (512, 512, 1, 1), {"dense"}),
         ((4, 512, 1, 1), (1000, 512, 1, 1), {"dense"}),
         ((5, 512, 1, 1), (1000, 512, 1, 1), {"dense"}),
-        ((45, 512, 1, 1), (1000, 512, 1, 1), {"dense", "outer"}),  # which is for panels of images that are full
+        # Images that the direct sum puts together, too; `outer` is for panels of them that are full.
+        ((45, 512, 1, 1), (1000, 512, 1, 1), {"dense", "direct", "outer"}),
         ((1, 256, 33, 33), (256, 256, 3, 3), {"winograd4"}),  # of images of one tile, many of which are taken together
     ],
 )
