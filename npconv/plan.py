@@ -300,9 +300,10 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     found = candidates(problem, choice, named)
     able = [c for c in found if c.refusal is None]
     if not able:
-        able = [c for c in candidates(problem, choice, every) if c.refusal is None]
+        all_of_them = candidates(problem, choice, every)
+        able = [c for c in all_of_them if c.refusal is None]
         if not able or found[0].refusal != NOTHING:  # of which any other has as little to do
-            others = ", ".join(dict.fromkeys(c.algorithm.name for c in able))
+            others = ", ".join(dict.fromkeys(c.algorithm.name for c in all_of_them if c.refusal in (None, NOTHING)))
             raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {found[0].refusal}; {others} can")
     small = modest(problem, able)
     best = min(small, key=lambda c: c.seconds)

@@ -74,6 +74,9 @@ OUTER = (
     "mb33ic3oc31ih25iw27kh9kw9dh3dw3ph0pw0:2",
     "mb9ic2oc5iw1500kw1500",
     "mb3ic1oc40iw1100kw1100pw0+bias",
+    # And such as are smaller than the image, of which the stride leaves the rest.
+    "mb48ic2oc40ih8iw10kh8kw8sw3+bias",
+    "mb3ic2oc33id3ih5iw9kd3kh5kw6sw4",
     # Several positions: padding, blocks of rows and of columns, strides in both, three axes.
     "mb5ic3oc33ih30iw31kh28kw29dh1ph1pw1+bias",
     "mb9ic2oc17ih41iw43kh20kw21dh2dw2ph1pw0:1",

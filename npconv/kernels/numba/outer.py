@@ -108,7 +108,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     costs = {swapped: _best(problem, threads, swapped) for swapped in (False, True)[: 1 + (problem.positions == 1)]}
     swapped = min(costs, key=lambda swapped: costs[swapped][0])
     line = None
-    if problem.positions == 1 and not any(map(any, problem.padding)) and set(problem.dilation) == {1}:
+    if problem.kernel_size == problem.input_size and not any(map(any, problem.padding)):
         size = (1, 1, problem.taps)
         if size != problem.kernel_size:
             line = plan(replace(problem, input_size=size, kernel_size=size), threads)
