@@ -259,12 +259,11 @@ class Winograd:
     def __init__(self, *results: int) -> None:
         self._results = results[0], results[-1]
 
-    def pack(self, problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
-        """Return filters (K, C/groups, kd, kh, kw) as panels of their points, flat, group after group."""
-        return self.packer(problem, weight)(weight)
-
     def packer(self, problem: ConvProblem, weight: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Return what does so with weights of this one's strides (`npconv.kernels.numba.product.packer`)."""
+        """Return what makes panels of points, flat, group after group, of filters (K, C/groups, kd, kh, kw).
+
+        These have this weight's strides (`npconv.kernels.numba.product.packer`).
+        """
         cut, threads = product.packing(problem, weight), get_num_threads()
         filterings = axes(problem, self._results)
         elements = apart.py_func(elements_of(problem, filterings))
