@@ -84,7 +84,7 @@ def _of_sums(axes: Axes) -> jit.Part:
     def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue, count):  # type: ignore[no-untyped-def]
         """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results.
 
-        There are so many filters, and no vectors of others are looked at.
+        A second vector that has none of ``count`` filters is not computed.
         """
         wide, lanes = width_of(result), lanes_of(result)
         step, active = room * wide, epilogue[0] != 0

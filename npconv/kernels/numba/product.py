@@ -87,7 +87,7 @@ class Packing(NamedTuple):
     """Returns a weight as flat memory, which ends with its last element."""
 
 
-def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing:
+def packing(problem: ConvProblem, weight: np.ndarray) -> Packing:
     """Cut the packing of filters (K, C/groups, kd, kh, kw), of this weight's strides, into tasks.
 
     These have some channels of a panel. What is packed at once is a *piece*, and a task some of them. Filters of
@@ -121,7 +121,7 @@ def packing(problem: ConvProblem, weight: np.ndarray, extra: int = 0) -> Packing
     sizes = [number, pieces, channels, filters, problem.taps, kind, first, *steps, depth, height, columns, share]
     fill = "rows" if kind == 0 else "lines" if kind == LINE and problem.taps >= BLOCK else "any"
     sizes += [panels, together, _FILLS[fill].address(problem.compute_dtype)]
-    scratch = (problem.taps * share + extra) * wide, problem.compute_dtype
+    scratch = problem.taps * share * wide, problem.compute_dtype
     return Packing(panels * -(-pieces // together), np.array(sizes), scratch, flat)
 
 
@@ -151,7 +151,8 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
 def packer(problem: ConvProblem, weight: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return what does so with weights of this one's strides.
 
-    What is known without their numbers is found once: calls of a function so took 8 to 20 µs less, of 60 to 100.
+    What is known without their numbers is found once: small calls of a function, of 60 to 140 µs,
+    so took 8 to 15 less.
     """
     make, threads = packed_like(problem, problem.products), get_num_threads()
     work = make().size // WORTH
