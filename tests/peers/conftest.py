@@ -13,14 +13,14 @@ import pytest
 
 import npconv
 from bench import conftest as bench
-from npconv.kernels.numba import peak
 from npconv.threads import max_threads
+from peers.cores import Cores
 from peers.drawn import drawn
-from peers.race import Contestant, LeftOut, check, keep_memory, others_seconds, pause, race
+from peers.race import Contestant, LeftOut, check, keep_memory, others_seconds, race
 from peers.work import Work
 
 PEERS = ("torch", "onnxruntime", "ncnn")
-PEAKS = pytest.StashKey[dict[tuple[int, str], float]]()
+CORES = pytest.StashKey[Cores]()
 MOST_THREADS = max_threads()
 
 report = bench.report  # a fixture: it hands recorded times to pytest-benchmark
@@ -47,7 +47,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.stash[PEAKS] = {}
+    config.stash[CORES] = Cores()
     if config.getoption("--peers-keep-memory"):
         keep_memory()
 
@@ -80,7 +80,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 def pytest_benchmark_update_json(config, output_json):
     """Put in the peaks, as the whole run has found them."""
-    peaks = config.stash[PEAKS]
+    peaks = config.stash[CORES].peaks
     for entry in output_json["benchmarks"]:
         extra = entry["extra_info"]
         extra["peak_gflops"] = peaks.get((extra["threads"], extra["dtype"]))
@@ -126,9 +126,9 @@ def compete(request, report, threads):
     ) -> None:
         with ExitStack() as stack:
             running, left_out = admitted(entrants, reference, stack)
-            note_peak(request.config, threads, work.dtype)
-            others, start = others_seconds(), time.perf_counter()
-            race(list(running.values()), request.config.getoption("--peers-rounds"))
+            cores, rounds = request.config.stash[CORES], request.config.getoption("--peers-rounds")
+            others, start, waited = others_seconds(), time.perf_counter(), cores.waited
+            race(list(running.values()), rounds, lambda: cores.wait(threads, work.dtype))
             taken = None if others is None else (others_seconds() - others) / (time.perf_counter() - start)
         report(
             f"{group}, {threads} threads",
@@ -142,6 +142,7 @@ def compete(request, report, threads):
             contestants={name: running[name].times if name in running else [] for name in entrants},
             left_out=left_out,
             cores_taken_by_others=taken,
+            seconds_waited=cores.waited - waited,
             ratios=[list(ratio) for ratio in ratios],
         )
 
@@ -164,12 +165,3 @@ def admitted(
                 pytest.fail(f"{name}: {reason}")
             left_out[name] = str(reason)
     return running, left_out
-
-
-def note_peak(config, threads: int, dtype: str) -> None:
-    """Measure the machine's peak once more, and keep the most that was seen."""
-    pause()
-    with npconv.threads(threads):
-        now = peak.flops_per_second(dtype, seconds=0.1) / 1e9
-    peaks = config.stash[PEAKS]
-    peaks[threads, dtype] = max(now, peaks.get((threads, dtype), 0.0))

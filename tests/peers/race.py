@@ -58,10 +58,11 @@ def check(contestant: Contestant, reference: np.ndarray) -> None:
         raise LeftOut(f"its result is off by {error:.2g} of the largest element")
 
 
-def race(contestants: Sequence[Contestant], rounds: int) -> None:
-    """Time the contestants in turns, and note the least time of each turn."""
+def race(contestants: Sequence[Contestant], rounds: int, wait: Callable[[], object] = lambda: None) -> None:
+    """Time the contestants in turns, and note the least time of each turn; wait before each round."""
     spent = dict.fromkeys(range(len(contestants)), 0.0)
     for _ in range(rounds):
+        wait()
         for number, contestant in enumerate(contestants):
             if spent[number] < ENOUGH:
                 with npconv.threads(contestant.threads):
