@@ -123,8 +123,8 @@ def _table(columns: int) -> Any:
     return table
 
 
-table, pair_table = _table(1), _table(2)
-"""``table(count)`` and ``pair_table(count)``: arrays of so many integers, and of so many pairs of them."""
+table, pair_table, triple_table = _table(1), _table(2), _table(3)
+"""``table(count)``, ``pair_table(count)``, ``triple_table(count)``: arrays of so many integers, pairs or triples."""
 
 
 @intrinsic(prefer_literal=True)

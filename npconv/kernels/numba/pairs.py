@@ -201,7 +201,7 @@ def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no
     for sliver in range(0, many, some):
         those, these = part_of(places, sliver, min(some, many - sliver)), after(pixels, sliver)
         if not cutting:
-            cut_planes(fill, those, these, channels, fill, 0, these, x, start, x_layout, end - begin)
+            cut_planes(fill, those, these, channels, fill, 0, these, x, start, x_layout, end - begin, ())
         pair, at = 0, first
         for tile in range(tiles):
             pairs = least + 1 if tile < higher else least

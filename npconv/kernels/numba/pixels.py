@@ -306,24 +306,40 @@ def turn_filters(turned, filters, first, to_element, count, elements, unit):  # 
 
 
 @jit.inline
-def cut_slab(slivers, places, pixels, elements, piece, begin, offsets, x, start, layout, count):  # type: ignore[no-untyped-def]
-    """Cut slivers from a slab: ``piece[begin + offsets[e] + pixel:]`` for each element e, two vectors of pixels.
+def cut_slab(slivers, places, pixels, elements, piece, begin, offsets, x, start, layout, count, rows):  # type: ignore[no-untyped-def]
+    """Cut slivers, two vectors of pixels for each element e, from a slab: ``piece[begin + offsets[e] + pixel:]``.
 
-    ``places`` tell where each sliver begins, ``pixels`` with which pixel. Element by element, so that what lies side by
-    side is copied at once.
+    ``places`` tell where each sliver begins, ``pixels`` with which of the ``count`` results. ``rows`` are room for what
+    slivers have of each row, how many results there are in a row, and how far apart rows are in the slab. Each part of
+    a row is copied in whole vectors, over what follows, which is copied after it: slivers lie a row apart.
+
+    Element by element, so that what lies side by side is copied at once.
     """
-    wide = width_of(slivers)
+    wide, lanes, (parts, columns, line) = width_of(slivers), lanes_of(slivers), rows
+    number = 0
+    for n in range(len(places)):
+        first, end = pixels[n], min(pixels[n] + wide, count)
+        while first < end:
+            row, column = divmod(first, columns)
+            parts[number, 0], parts[number, 1] = places[n, 0] + first - pixels[n], begin + row * line + column
+            parts[number, 2] = columns - column
+            first += columns - column
+            number += 1
+    whole = number == len(places)
     for element in range(elements):
-        source = begin + tuple_of(offsets, element, 1)[0]
-        for n in range(len(places)):
-            copy(slivers, places[n, 0] + element * wide, piece, source + pixels[n])
+        to, source = element * wide, tuple_of(offsets, element, 1)[0]
+        for part in range(number):
+            if whole or parts[part, 2] > lanes:
+                copy(slivers, to + parts[part, 0], piece, source + parts[part, 1])
+            else:
+                copy_part(slivers, to + parts[part, 0], piece, source + parts[part, 1], 1, 1)
 
 
 @jit.inline
-def cut_planes(slivers, places, pixels, elements, piece, begin, offsets, x, start, layout, count):  # type: ignore[no-untyped-def]
+def cut_planes(slivers, places, pixels, elements, piece, begin, offsets, x, start, layout, count, rows):  # type: ignore[no-untyped-def]
     """Cut slivers from an image whose first pixel is ``x[start]``, for each channel.
 
-    If there is less than a sliver, ``count`` pixels, the last one is repeated.
+    If there is less than a sliver, ``count`` pixels, the last one is repeated. Rows, which a slab has, do not matter.
     """
     to_channel, to_pixel = layout[1], layout[4]
     wide = width_of(slivers)

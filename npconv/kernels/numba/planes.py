@@ -6,9 +6,10 @@ a constant: a tile runs over the rows' ends as if there were none, and what it c
 is left behind. With a stride, rows and columns of one residue lie together and the same holds again. So each product
 takes one vector from the slab, wherever it begins, and one number of the weights, broadcast; nothing is gathered.
 
-Where a group has many filters, what they all meet is first copied together: a *sliver* is two vectors of neighbouring
-pixels for each element of a filter, one behind the other, and stays in cache while the weights pass by. Those of 1 × 1
-kernels are cut from the planes as they are, without a slab.
+Where a group has many filters, what they all meet is first copied together: a *sliver* is two vectors of pixels for
+each element of a filter, one behind the other, and stays in cache while the weights pass by. Its pixels are those of
+results that lie side by side, where one row ends and goes on with the next: so nothing is computed between two rows,
+and results are written where they belong. Those of 1 × 1 kernels are cut from the planes as they are, without a slab.
 
 Few filters of a 1 × 1 kernel meet pixels where they are, some channels at a time, whose sums are added to those of the
 channels before: so memory is read in long runs of a few channels. From a slab of all channels it took two to three
@@ -44,7 +45,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product
 from npconv.kernels.numba.calls import taking
-from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
+from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triple_table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
     FEWEST,
@@ -76,6 +77,9 @@ LOAD = 0.3
 CUT, SLAB = 2, 8
 """How many cycles it takes to cut two vectors of pixels into a sliver, and to load them; a product with a filter takes
 one."""
+
+PART, UNLOAD = 4, 4
+"""How many cycles it takes to cut what a sliver has of another row, and to move two vectors of results."""
 
 FILTERS = 16
 """Filters of a task, if they belong to several groups."""
@@ -252,9 +256,12 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         block = blocking.blocks(height, width, pixels, others, panels, sharing, load, wide)
         rows, columns = block.rows + beyond[0], block.columns + beyond[1]
         inputs = planes * rows * columns
-        results = min((block.panels + 1) * unit, filters) * len(problems) * block.rows * columns
-        whole = columns == width or _fills.py_func(block.columns, COLUMNS * lanes)
-        in_place = len(problems) == 1 and not all_rows and whole
+        share = -(-filters // -(-panels // block.panels))
+        shared = others * panels, sharing
+        closed = many and _are_closed(height, block, columns, share, problem.products, COLUMNS * lanes, shared)
+        line = block.columns if closed else columns  # from one row of results to the next
+        results = min((block.panels + 1) * unit, filters) * len(problems) * block.rows * line
+        in_place = len(problems) == 1 and not all_rows and (line == width or block.rows == 1)
         used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
         room = (0 if as_they_are else inputs) + results
         if used * itemsize <= blocking.CACHE // (8 if together > 1 else 1) and (not many or room * itemsize <= ROOM):
@@ -267,7 +274,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             break
         some, together = max(some // 2, least), 1  # large kernels of many channels
     if many:
-        fitting = _fitting(height, block.rows, columns, block.columns, COLUMNS * lanes)
+        _, fitting = _fitting(height, block, line, COLUMNS * lanes, shared)
         block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
     rows = block.rows + beyond[0]
     parts = -(-panels // block.panels)
@@ -278,7 +285,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     sizes = np.array(
         [stride, (dilation[0], len(phases[0]), len(phases[1])), [-pad for pad in before], (kernel[0], rows, columns),
          (share, *block[:2]), (channels, filters, plane), (problem.groups, together, all_rows),
-         (slivers, as_they_are, 0), (some, pointwise and not many and len(problems) == 1 and not all_rows, 0)]
+         (slivers, as_they_are, 0), (some, pointwise and not many and len(problems) == 1 and not all_rows, closed)]
     )  # fmt: skip
     offsets: list[np.ndarray] = []
     sums = []
@@ -295,9 +302,9 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         offsets.append(each)
     offsets.append(np.array(phases[0] + phases[1]))
     spare = WIDEST * lanes
-    pitch = -(-block.rows * columns // lanes) * lanes + spare
+    pitch = -(-block.rows * line // lanes) * lanes + spare
     at_once = min(together, BLOCK)
-    scratch = at_once * share * len(problems) * pitch + spare + slivers * sliver
+    scratch = at_once * share * len(problems) * pitch + spare + slivers * (sliver + COLUMNS * lanes)
     if not as_they_are:
         scratch += at_once * planes * plane
     if all_rows:
@@ -325,33 +332,44 @@ def _apart(pixels: int, itemsize: int) -> int:
 
 
 @jit.inline
-def _fills(columns, wide):  # type: ignore[no-untyped-def]
-    """Whether slivers that end with a row of the result leave few lanes unused, the last one overlapping."""
-    return columns >= wide and -(-columns // wide) * wide * 20 <= columns * 21
+def _straight(rows, columns, line, lined, layout, least):  # type: ignore[no-untyped-def]
+    """Whether results are written where they belong, as one row; else they are moved there.
 
-
-@jit.inline
-def _written(rows, columns, pitch, lined, fills, layout, least):  # type: ignore[no-untyped-def]
-    """Whether results are written where they belong, as one row, or by rows; else they are moved there.
-
-    Those of one row make at least the ``least`` pixels, and the last tile goes over the end of the one before. Rows
-    are such that slivers fill them. ``lined`` are results that lie side by side and are computed at once.
+    These make at least the ``least`` pixels, and the last tile goes over the end of the one before. Rows of results are
+    computed a ``line`` apart; ``lined`` are those that lie side by side and are computed at once.
     """
-    in_row = rows == 1 or (pitch == columns and layout[3] == columns * layout[4])
-    straight = lined and in_row and (rows - 1) * pitch + columns >= least
-    return straight, lined and fills and not straight
+    in_row = rows == 1 or (line == columns and layout[3] == columns * layout[4])
+    return lined and in_row and (rows - 1) * line + columns >= least
 
 
-def _fitting(height: int, rows: int, pitch: int, columns: int, wide: int) -> int:
-    """Return how many rows of a result, of at most ``rows`` and at least half as many, leave slivers least unfilled."""
+def _are_closed(
+    height: int, block: blocking.Blocks, line: int, filters: int, products: int, wide: int, shared: tuple[int, int]
+) -> bool:
+    """Whether slivers have the pixels of one row behind those of another, and not what lies between them in the slab.
 
-    def slivers(number: int) -> int:
-        return -(-((number - 1) * pitch + columns) // wide) if number else 0
+    That is, rows of a ``line`` there. To cut them takes longer, the more the shorter rows are, and what is computed
+    between rows is saved, and need not be moved. In two threads 3 → 96 channels at 217², 3 × 3 at stride 2, so take 338
+    µs instead of 399, and 48 → 96 at 13² 82 instead of 104; but 32 → 32 at 14² took 31.7 instead of 29.7.
+    """
+    others = wide / block.columns if block.columns % wide else 0  # rows that a sliver has a part of, too
+    closed, apart = (_fitting(height, block, pitch, wide, shared)[0] for pitch in (block.columns, line))
+    return closed * (filters + CUT + PART * others) < apart * (filters + CUT + UNLOAD * filters / products)
 
-    def all_slivers(number: int) -> int:
-        return height // number * slivers(number) + slivers(height % number)
 
-    return min(range(rows, rows // 2, -1), key=all_slivers)
+def _fitting(height: int, block: blocking.Blocks, pitch: int, wide: int, shared: tuple[int, int]) -> tuple[int, int]:
+    """Return how many slivers a thread has of a result, and by how many rows, that leave these least unfilled.
+
+    Of at most as many rows as a block has, and at least half as many. ``shared`` are how many times each is computed,
+    for other images, groups and panels, and by how many threads all are shared.
+    """
+    times, threads = shared
+
+    def slivers(most: int) -> int:
+        rows = blocking.even(height, most)  # as they are cut
+        tasks = -(-times * -(-height // rows) // threads)
+        return tasks * -(-((rows - 1) * pitch + block.columns) // wide)
+
+    return min(((slivers(rows), rows) for rows in range(block.rows, block.rows // 2, -1)), key=lambda cut: cut[0])
 
 
 def _least(problem: ConvProblem) -> int:
@@ -415,9 +433,8 @@ def _unloads(plan: Plan, layout: np.ndarray) -> bool:
     many, lined = plan.sizes[7, 0] > 0, layout[4] == 1 and plan.sizes[8, 0] == channels
     sizes = ((min(size, most), size % most or most) for size, most in zip(layout[6:].tolist(), block[1:], strict=True))
     for rows, columns in itertools.product(*sizes):
-        fills = many and _fills.py_func(columns, COLUMNS * lanes)
-        least = (COLUMNS if many else WIDEST) * lanes
-        if not any(_written.py_func(rows, columns, window[2], lined, fills, layout, least)):
+        line, least = columns if plan.sizes[8, 2] else window[2], (COLUMNS if many else WIDEST) * lanes
+        if not _straight.py_func(rows, columns, line, lined, layout, least):
             return True
     return False
 
@@ -447,7 +464,7 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
 @jit.specialised
 def _in_planes(  # type: ignore[no-untyped-def]
     parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
-    pixels, places, positions, straight, bias, epilogue, channels,
+    pixels, places, positions, straight, bias, epilogue, channels, rows,
 ):  # fmt: skip
     """Compute some filters of a group, or sums of some channels, that meet planes in the slab or where they are."""
     weight = first_offset = 0  # where the filters of a convolution begin, and its offsets
@@ -469,7 +486,7 @@ def _slivers(whole: bool) -> Any:
 
     def in_slivers(  # type: ignore[no-untyped-def]
         parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers,
-        fill, pixels, places, positions, straight, bias, epilogue, channels,
+        fill, pixels, places, positions, straight, bias, epilogue, channels, rows,
     ):  # fmt: skip
         wide = width_of(x)
         for first in range(0, len(pixels), slivers):
@@ -481,14 +498,14 @@ def _slivers(whole: bool) -> Any:
                 to_channel = 0
                 if not cut_before:
                     for sliver in range(len(some)):
-                        some[sliver, 0] = sliver * elements * wide
+                        some[sliver, 0] = sliver * (elements + 1) * wide
                     # Channels that are all the same plane, as of an array that is broadcast, are 0 apart.
                     if whole and x_layout[4] == 1 and x_layout[1] > 0 and positions >= wide and can_cut(count):
                         to_channel = x_layout[1]
                     else:
                         cut(
                             fill, some, their_pixels, elements, piece, begin,
-                            after(offsets, first_offset), x, start, x_layout, positions,
+                            after(offsets, first_offset), x, start, x_layout, positions, rows,
                         )  # fmt: skip
                 begin_with = 0 if turned else weight + k * elements
                 multiply_slivers(
@@ -526,7 +543,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
             sizes, 0, 8
         )
         groups, together, all_rows = others
-        ((some, pointwise, _),) = triples(sizes, 8, 1)
+        ((some, pointwise, closed),) = triples(sizes, 8, 1)
         at_once = _at_once(together, filters, out_layout[1], x_layout[1])
         first_group *= together
         together = min(together, groups - first_group)
@@ -541,11 +558,12 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         size = some * window[0] * down * across * plane
         wide = width_of(x)
         spare = WIDEST * lanes_of(x)
-        positions = (rows - 1) * window[2] + columns
+        line = columns if closed > 0 else window[2]
+        positions = (rows - 1) * line + columns
         pitch = -(-positions // lanes_of(x)) * lanes_of(x) + spare
-        straight, by_rows = _written(
-            rows, columns, window[2], merged == 1 and out_layout[4] == 1 and some == channels,
-            slivers > 0 and _fills(columns, wide), out_layout, wide if slivers else spare,
+        straight = _straight(
+            rows, columns, line, merged == 1 and out_layout[4] == 1 and some == channels, out_layout,
+            wide if slivers else spare,
         )  # fmt: skip
         as_they_are = cut[1] > 0
         # Pixels that are met alone, side by side, are read where they are.
@@ -559,18 +577,16 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
             turn(filters_of, weights, first_filter, to_element, count, longest, 1)
         else:
             filters_of = weights
-        fill, scratch = scratch, after(scratch, slivers * longest * wide)
+        fill, scratch = scratch, after(scratch, slivers * (longest + 1) * wide)
         piece, result = scratch, after(scratch, at_once * size + spare)
         # Of each sliver, the first pixel and the place of its results.
-        each = -(-columns // wide) if by_rows else 1
-        many = rows * each if by_rows else -(-positions // wide)
-        pixels, places = table(many), pair_table(many * COLUMNS)
+        many = -(-positions // wide)
+        pixels, places, rows_of = table(many), pair_table(many * COLUMNS), triple_table(2 * many + rows)
         for sliver in range(many):
-            line, across_line = divmod(sliver, each) if by_rows else (0, sliver)
-            pixel = across_line * wide
-            if straight or by_rows or as_they_are:
-                pixel = max(min(pixel, (columns if by_rows else positions) - wide), 0)
-            pixels[sliver], places[sliver, 1] = line * window[2] + pixel, line * out_layout[3] + pixel
+            pixel = sliver * wide
+            if straight or as_they_are:
+                pixel = max(min(pixel, positions - wide), 0)
+            pixels[sliver], places[sliver, 1] = pixel, pixel
         if in_place:
             offsets = table(some)
             for channel in range(some):
@@ -593,7 +609,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                 first_pixel = start + origin[0] * x_layout[2] + row * x_layout[3] + column * x_layout[4]
                 for g in range(number):
                     k = (begin + g) * filters + first_filter
-                    if straight or by_rows:
+                    if straight:
                         target, to, step = out, at + g * filters * out_layout[1], out_layout[1]
                     else:
                         target, to, step = result, 0 if merged > 1 else g * count * pitch, pitch
@@ -604,16 +620,16 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                     products(
                         parts, target, to, step, filters_of, to_element > 0, k, count, x, first_pixel, x_layout, source,
                         source_at, offsets, sums, slivers, fill, pixels, places, positions, straight, bias, epilogue,
-                        (channel, now, channels, in_place),
+                        (channel, now, channels, in_place), (rows_of, columns if closed > 0 else 2**40, window[2]),
                     )  # fmt: skip
                     if merged > 1:
                         merge_planes(
                             parts, out, out_layout, at + g * filters * out_layout[1], count, rows,
-                            min(rows, all_rows // 2 - row), columns, column, result, pitch, window[2], bias, k,
+                            min(rows, all_rows // 2 - row), columns, column, result, pitch, line, bias, k,
                             all_rows,
                         )  # fmt: skip
-            if merged == 1 and not straight and not by_rows:
-                unload_planes(parts, out, out_layout, at, number * count, rows, columns, result, 0, pitch, window[2])
+            if merged == 1 and not straight:
+                unload_planes(parts, out, out_layout, at, number * count, rows, columns, result, 0, pitch, line)
 
     block.__name__ = block.__qualname__ = f"_block_{name}"
     return jit.scratch_kernel(_FORM)(jit.makes_arrays(block))
