@@ -470,7 +470,8 @@ def _expected_of_phases(problem: ConvProblem, steps: list[Step], choice: Choice)
         alone = replace(choice, threads=1)  # threads share out what is too little for them phase by phase
         seconds = sum(choose(step.forward, alone).seconds for step in steps) / choice.threads
         return seconds * (MERGED if problem.in_channels // problem.groups <= FEW else 1)
-    return APART * sum(choose(step.forward, choice).seconds for step in steps)
+    ordering = 0 if choice.packed or problem.taps == 1 else ORDER * problem.out_channels * problem.products
+    return APART * sum(choose(step.forward, choice).seconds for step in steps) + ordering / choice.threads
 
 
 def may_be_in_place(problem: ConvProblem) -> bool:

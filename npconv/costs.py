@@ -334,15 +334,15 @@ class Effort:
         copied = loaded * problem.kernel_size[0] ** (problem.rank == 3)
         again = 0.0  # what more than one task copies
         if self.tile != (1, 1):
-            images, tiles_of_image = self._images(problem)
-            pixels = images * tiles_of_image * math.prod(outputs)
+            all_tiles, (_, tiles_of_image) = self._all_tiles(problem), self._images(problem)
+            pixels = all_tiles * math.prod(outputs)
             rate *= min(tiles_of_image * self._together(problem, threads) / self.LOWEST, 1)
             tiles = pixels * self._points(problem) / math.prod(axis.results for axis in self._axes(problem))
             elements = filtering.elements_of(problem, self._axes(problem))
             lanes = vector_bytes() // itemsize
             made = self.POINT * tiles * -(-elements // lanes) * lanes * problem.groups
             copied += made + tiles * filters / 2
-            again = made * (threads / min(max(images * tiles_of_image // self.APART, 1), threads) - 1)
+            again = made * (threads / min(max(all_tiles // self.APART, 1), threads) - 1)
             rate *= elements / (elements + self.BEGIN)
         if self.quarters:
             numbers = problem.batch * problem.positions * (problem.in_channels + problem.out_channels)
@@ -404,14 +404,13 @@ class Effort:
     def _in_slivers(self, problem: ConvProblem) -> tuple[int, int]:
         """Return the pixels that are computed, some in vain, and the numbers that are copied.
 
-        Planes that meet one tap each are cut as they are, others from a slab; their rows are as long as the input's.
+        Planes that meet one tap each are cut as they are, others from a slab; one row goes on with the next.
         """
         wide = 2 * vector_bytes() // problem.compute_dtype.itemsize
         *depth, height, width = (1, *problem.output_size)
         planes, channels = problem.batch * math.prod(depth), problem.in_channels
         pointwise = self._pointwise(problem)
-        last = (problem.span[-1] - 1) // problem.stride[-1]
-        rows = min(-(-height * (width + last) // wide) * wide, height * -(-width // wide) * wide)
+        rows = -(-height * width // wide) * wide
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.channels_last:
             spread = self.TURNED * (1 if pointwise else 2) if max(problem.stride) > 1 else 1
@@ -419,7 +418,7 @@ class Effort:
             copied += spread * self._loaded(problem) * problem.kernel_size[0] ** (problem.rank == 3)
             if pointwise and max(problem.stride) > 1:
                 copied += self.ROW * planes * channels * height
-        if not pointwise or problem.channels_last:
+        if problem.channels_last:
             copied += planes * rows * problem.out_channels
         return planes * rows, copied
 
@@ -579,6 +578,18 @@ class Effort:
         steps, sizes = problem.three(problem.dilation)[1:], problem.three(problem.output_size)
         tiles = [-(-n // (d * axis.results)) for n, d, axis in zip(sizes[1:], steps, self._axes(problem), strict=True)]
         return problem.batch * sizes[0] * math.prod(steps), math.prod(tiles)
+
+    def _all_tiles(self, problem: ConvProblem) -> int:
+        """Return the Winograd tiles of a problem: images of some residues are a row, or a column, smaller than others.
+
+        Of 32 to 224 channels at 25² with dilation 6 there are 49, and not 144: 200 µs, and not 496, as was thought.
+        """
+        steps, sizes = problem.three(problem.dilation)[1:], problem.three(problem.output_size)
+        along = [
+            sum(-(-(n - residue) // (d * axis.results)) for residue in range(min(d, n)))
+            for n, d, axis in zip(sizes[1:], steps, self._axes(problem), strict=True)
+        ]
+        return problem.batch * sizes[0] * math.prod(along)
 
     def _together(self, problem: ConvProblem, threads: int) -> int:
         """Return of how many such images a task may have the tiles, as `npconv.kernels.numba.blocking.tiled` tells."""
