@@ -9,8 +9,8 @@ for each pixel. All channels of a tile's pixels come before the next tile, since
 Results of any memory order are written, rows at a time; where their pixels lie side by side, in transposed blocks. A
 task is a rectangle of the result for all channels.
 
-Small images of any memory order are computed so, too, where that is faster than with pixels in the vectors: a task then
-puts some channels of an image side by side first, and their results in their places last.
+Images of any memory order are computed so, too, where that is faster than with pixels in the vectors: a task then puts
+some channels of some rows side by side first, and their results in their places last.
 
 For a 3 × 3 kernel this takes 7 to 10 cycles for a vector of results, of which products take 4.5. Rejected: sums that
 scroll along the row, three unfinished results and nine weights in registers, 13 to 40 cycles; 8 results and half a line
@@ -58,6 +58,9 @@ PIXELS = 16384
 AT_ONCE, ROOM = 64, 2**19
 """Channels of a task that puts those of an image side by side, and bytes that it works in, at most: 96 channels at 56²
 with 7 × 7 taps, which takes 800 KB with AVX-512, took twice as long so."""
+
+BAND = 2
+"""How many times as many rows a task has as a kernel, at least, if it has not all of an image."""
 
 BEYOND = 2**40
 """Columns that are far enough to the right for a line to be none of the image."""
@@ -180,27 +183,57 @@ def turns(problem: ConvProblem, threads: int) -> bool:
     """
     if problem.input_size[0] > 1 or problem.kernel_size[0] > 1 or any(problem.padding[0]):
         return False
-    tiles, pixels = len(first_channels(problem)), math.prod(problem.input_size) + math.prod(problem.output_size)
-    wide = form_of(problem).columns * lanes(problem)
-    if pixels * wide * problem.compute_dtype.itemsize > ROOM or 2 * problem.batch * tiles < threads or tiles == 0:
+    tiles, rows = len(first_channels(problem)), _rows(problem, threads)
+    if rows == 0 or 2 * problem.batch * tiles < threads or tiles == 0:
         return False
     width, many = problem.output_size[2], lanes(problem)
     few, filled = problem.taps < 25 or problem.kernel_size[2] > TAPS, -(-width // many) * many
     return filled > 1.6 * width if few else 3 * filled > 4 * width or problem.taps >= 49
 
 
+def _met(problem: ConvProblem, rows: int) -> int:
+    """Return the pixels of an input that so many rows of results meet, and those of these."""
+    met = min((rows - 1) * problem.stride[1] + problem.span[1], problem.input_size[1])
+    return met * problem.input_size[2] + rows * problem.output_size[2]
+
+
+def _rows(problem: ConvProblem, threads: int) -> int:
+    """Return how many rows of results a task has whose channels it puts side by side; 0 if there is room for too few.
+
+    All; or, where rows fill vectors worse than channels do, some that meet little that others meet, too, and are shared
+    out evenly. In two threads 384 channels at 55 × 84 with 7 × 7 taps at stride 2 so take 360 µs instead of 440, 64 at
+    90 × 70 86 instead of 129; where rows of 32 or 64 results fill vectors, it took a twentieth longer.
+    """
+    _, height, width = problem.output_size
+    many, tiles = lanes(problem), problem.batch * len(first_channels(problem))
+    wide = form_of(problem).columns * many
+    pixel = wide * problem.compute_dtype.itemsize
+    if _met(problem, height) * pixel <= ROOM:
+        return height
+
+    def time(rows: int) -> int:
+        tasks = tiles * math.ceil(height / rows)
+        return math.ceil(tasks / threads) * _met(problem, rows)
+
+    parts = next((n for n in range(2, height) if _met(problem, -(-height // n)) * pixel <= ROOM), height)
+    rows = min((-(-height // n) for n in range(parts, parts + threads)), key=time)
+    worse = -(-width // many) * many * problem.batch * problem.in_channels > 1.03 * width * tiles * wide
+    return rows if worse and rows * problem.stride[1] >= BAND * problem.span[1] else 0
+
+
 def way(problem: ConvProblem, threads: int, turned: bool = False) -> Way:
-    """Cut a canonical problem into tasks: rectangles for all channels, or, if ``turned``, images for some of them."""
+    """Cut a canonical problem into tasks: rectangles for all channels, or, if ``turned``, rows for some of them."""
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
     depth, height, width = problem.output_size
     channels, form = problem.in_channels, form_of(problem)
     if turned:
         wide = form.columns * lanes(problem)
         tasks = problem.batch * -(-channels // wide)
-        pixels = height * width + math.prod(problem.input_size)
+        rows = max(_rows(problem, threads), 1)
+        pixels = _met(problem, rows)
         most = min(AT_ONCE, ROOM // (pixels * problem.compute_dtype.itemsize)) // wide
         share = wide * max(min(tasks // (blocking.TASKS_PER_THREAD * threads), most), 1)
-        block, numbers = blocking.Blocks(height, width, 1), pixels * share
+        block, numbers = blocking.Blocks(rows, width, 1), pixels * share
     else:
         pixels = max(PIXELS // channels, 16)
         block = blocking.blocks(height, width, pixels, problem.batch * depth, 1, threads)
@@ -308,7 +341,7 @@ _taken = taking(_FORM)
 @jit.scratch_kernel(_FORM)
 @jit.makes_arrays
 def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
-    """Compute a rectangle of the result for all channels, or an image for some of them."""
+    """Compute a rectangle of the result for all channels, or whole rows for some of them."""
     x_layout, epilogue, out_layout, grid, sizes, _, parts = _taken(constants, x)
     task, horizontal = divmod(task, grid[3])
     task, vertical = divmod(task, grid[2])
@@ -328,14 +361,18 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
     if turned:
         pitch_out = end - low
         numbers = after(scratch, rows * columns * pitch_out)
-        start = origin + low * to_channel
+        upper = max(before[1] + row * stride[1], 0)
+        lower = before[1] + (row + rows - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
+        lower = max(min(lower, height), upper)
+        start = origin + low * to_channel + upper * to_line
         if to_pixel == 1 and to_line == width:
-            load_line(numbers, 0, pitch_out, x, start, pitch_out, height * width, to_channel, to_pixel)
+            load_line(numbers, 0, pitch_out, x, start, pitch_out, (lower - upper) * width, to_channel, to_pixel)
         else:
-            for y in range(height):
+            for y in range(lower - upper):
                 to = y * width * pitch_out
                 load_line(numbers, to, pitch_out, x, start + y * to_line, pitch_out, width, to_channel, to_pixel)
-        origin, to_pixel, to_line = 0, pitch_out, width * pitch_out
+        to_pixel, to_line = pitch_out, width * pitch_out
+        origin = -upper * to_line
     products = kernel[0] * kernel[1] * kernel[2] * taps
     # What neighbours in a row of taps, or without one neighbouring results, are apart.
     between = dilation[2] if taps > 1 else stride[2]
@@ -364,7 +401,7 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
         if straight:
             target, to, next_pixel = out, at, out_layout[4]
         else:
-            target, to, next_pixel = scratch, (y * columns * pitch_out if turned else 0), pitch_out
+            target, to, next_pixel = scratch, ((y - row) * columns * pitch_out if turned else 0), pitch_out
         _compute_row(
             parts[0],
             (target, to, next_pixel, numbers, origin, to_pixel, before[2] + column * stride[2], stride[2], columns,
@@ -374,7 +411,7 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
         if not straight and turned == 0:
             unload_line(out, at, out_layout[1], out_layout[4], channels, columns, scratch, 0, channels)
     if turned:
-        at = n * out_layout[0] + low * out_layout[1]
+        at = n * out_layout[0] + low * out_layout[1] + row * out_layout[3]
         if rows == 1 or out_layout[3] == columns * out_layout[4]:
             unload_line(out, at, out_layout[1], out_layout[4], pitch_out, rows * columns, scratch, 0, pitch_out)
         else:

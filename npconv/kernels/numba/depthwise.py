@@ -13,7 +13,7 @@ Reading a row's ends takes numbers of the rows before and after it, so that the 
 copied to where there is room around them, and so are images whose pixels do not lie side by side.
 
 Where the channels of the input lie side by side, vectors are of channels (`npconv.kernels.numba.channels`); so they are
-for small images of few rows, or of stride 2, whose channels are put side by side first.
+for images of few rows, or of stride 2, whose channels are put side by side first.
 
 A task is a rectangle of the result for some channels.
 
