@@ -336,6 +336,8 @@ SHAPES = (
     "g150ic150oc150ih13iw11kh5sh2ph2+bias",
     "mb3g67ic67oc67ih14iw13kh5ph2",
     "g77ic77oc77ih9iw10kh3dh2dw1ph2pw1+reflect",
+    # Some rows of them, and of what these meet (with AVX-512).
+    "g64ic64oc64ih130iw36kh7sh2ph3",
     # Depthwise with strides: rows that no result needs, between what the last one meets and the image's end.
     "g5ic5oc5ih22iw18kh3sh2",
     "mb2g40ic40oc40ih6iw5kh3sh2+bias",

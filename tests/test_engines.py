@@ -788,6 +788,54 @@ def test_what_no_window_of_a_stride_meets_spoils_nothing(text, packing):
                     assert np.allclose(got, want, rtol=1e-3, atol=1e-2 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g64ic64oc64ih41iw5kh7sh2ph3+bias", "mb2g64ic64oc64ih40iw7kh5sh2ph4:1pw2+bias", "g64ic64oc64ih39iw5kh3sh2",
+        "g128ic128oc128ih47iw9kh5dh2dw1ph9pw2", "g64ic64oc64ih40iw5kh7sh2ph3+reflect",
+    ],
+)  # fmt: skip
+def test_depthwise_rows_put_channels_first_band_by_band(text, dtype, monkeypatch):
+    """A task has some rows, the last one fewer, and what these meet, whatever the machine would choose."""
+    monkeypatch.setattr(depthwise, "turns", lambda problem, threads: True)
+    monkeypatch.setattr(depthwise, "_is_tall", lambda problem: False)
+    case, (arrays, want) = parse(text), exact(text, dtype)
+    for rows, n in itertools.product((1, 6), THREADS):
+        monkeypatch.setattr(depthwise.channels, "_rows", lambda problem, threads, rows=rows: rows)
+        problems.forget()
+        assert depthwise.plan(canonical(case, dtype), n).turned.sizes[4, 0] == rows < oracle.output_shape(case)[2]
+        with npconv.threads(n):
+            assert_same(call(case, arrays, algorithm="depthwise"), want, (text, rows, n))
+    problems.forget()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mb2ic3oc33ih7iw1kh3kw1ph1", "ic5oc40ih11iw5kh3ph1+bias", "mb2g2ic6oc50ih9iw19kh3sh2ph1",
+        "ic4oc37ih13iw33kh3ph1", "ic3oc29ih20iw70kh5sh3sw2ph2:3pw1:0+bias", "ic2oc64ih8iw9kh3sh2ph1",
+        "ic7oc24ih18iw47kh3dh3dw2ph4+bias", "ic60oc90ih5iw3kh3ph1",
+    ],
+)  # fmt: skip
+def test_slivers_go_on_with_the_next_row_or_do_not(text, closed, monkeypatch):
+    """Whatever is faster on this machine: rows shorter and longer than a sliver, parts of one at its ends."""
+    monkeypatch.setattr(planes, "_are_closed", lambda *_: closed)
+    problems.forget()
+    for dtype in ("float32", "float64"):
+        case, (arrays, want) = parse(text), exact(text, dtype)
+        for n in THREADS:
+            assert planes.plan(canonical(case, dtype), n).sizes[8, 2] == closed
+            with npconv.threads(n):
+                assert_same(call(case, arrays, algorithm="planes"), want, (text, dtype, n))
+                spaced = np.full((*want.shape[:-1], want.shape[-1] + 2), 7, dtype)
+                call(case, arrays, algorithm="planes", out=spaced[..., 1:-1])
+                assert_same(spaced[..., 1:-1], want, (text, dtype, n, "rows apart"))
+                assert (spaced[..., [0, -1]] == 7).all()
+    problems.forget()
+
+
 @pytest.mark.parametrize("ratio", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_depthwise_images_about_half_a_vector_wide(kernel, ratio):
