@@ -278,7 +278,7 @@ class Effort:
             if filters < self.slivers and problem.groups == 1 and max(problem.stride) > 1:
                 rate *= 0.75 / (1 + problem.input_bytes / self.PLANES)
             if self.slivers and problem.taps > problem.positions:
-                rate *= 0.3  # for a few results at a time, elements that fill no cache
+                rate *= 0.6 if filters >= self.slivers else 0.3  # a few results at a time, elements that fill no cache
         if self.panel and self.tile == (1, 1) and not (self.pieces or self.quarters):
             rate *= problem.products / (problem.products + self.BEGIN)
         if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
@@ -410,13 +410,16 @@ class Effort:
         *depth, height, width = (1, *problem.output_size)
         planes, channels = problem.batch * math.prod(depth), problem.in_channels
         pointwise = self._pointwise(problem)
+        few = height * width <= wide // 2
+        if few or not pointwise:  # half of the last sliver may be all
+            wide //= 2
         rows = -(-height * width // wide) * wide
         copied = planes * rows * channels * problem.taps  # into slivers
         if not pointwise or max(problem.stride) > 1 or problem.channels_last:
             spread = self.TURNED * (1 if pointwise else 2) if max(problem.stride) > 1 else 1
             spread *= self.SPACED if self._patched(problem) else 1
             copied += spread * self._loaded(problem) * problem.kernel_size[0] ** (problem.rank == 3)
-            if pointwise and max(problem.stride) > 1:
+            if pointwise and max(problem.stride) > 1 and not few:
                 copied += self.ROW * planes * channels * height
         if problem.channels_last:
             copied += planes * rows * problem.out_channels

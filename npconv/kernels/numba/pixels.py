@@ -14,7 +14,7 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.lean import flattened, max, min, tuple_of
+from npconv.kernels.numba.lean import after, flattened, max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
 from npconv.kernels.numba.plane_slab import OTHERS
 from npconv.kernels.numba.product import LINES, ask_for, width_of
@@ -69,7 +69,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
 
     def sums(filters, rows_at, piece, source, offsets, sizes, image, n):  # type: ignore[no-untyped-def]
         chain, elements, _, to_element = sizes
-        wide, i = columns * lanes_of(piece), 0
+        wide, i = width_of(piece), 0  # of a sliver, of which one vector may be all that is met
         pairs = elements // 2 * 2
         if cutting:
             x, start, pixels, to_channel = image
@@ -112,9 +112,9 @@ _SLIVERS = "aiiaianiiiiiaiaaini"
 _multiply_tile = calling(_SLIVERS)
 
 
-def _tile(rows: int, kind: str) -> jit.Part:
-    """Return the product of ``rows`` filters with all slivers: see `summing`."""
-    sums = summing(rows, COLUMNS, kind)
+def _tile(rows: int, kind: str, columns: int = COLUMNS) -> jit.Part:
+    """Return the product of ``rows`` filters with all slivers, or so many vectors of each: see `summing`."""
+    sums = summing(rows, columns, kind)
 
     def multiply(  # type: ignore[no-untyped-def]
         result, at, pitch, filters, first, slivers, places, count, chain, elements, apart, to_element, bias, k,
@@ -124,13 +124,13 @@ def _tile(rows: int, kind: str) -> jit.Part:
         image = x, start, pixels, to_channel
         for n in range(count):
             for row in range(rows):
-                ask_for(result, at + places[2 * n + 1] + row * pitch, width_of(result))
+                ask_for(result, at + places[2 * n + 1] + row * pitch, columns * lanes_of(result))
             total = add_column(sums(filters, rows_at, slivers, places[2 * n], (), sizes, image, n), bias, k)
             if epilogue[0] != 0:
                 total = activated(total, epilogue)
             store(total, result, at + places[2 * n + 1], pitch)
 
-    multiply.__name__ = multiply.__qualname__ = f"_multiply_{kind}-{rows}"
+    multiply.__name__ = multiply.__qualname__ = f"_multiply_{kind}-{rows}-{columns}"
     return jit.Part(multiply, _SLIVERS)
 
 
@@ -162,6 +162,7 @@ def _tile_of_planes(rows: int, columns: int) -> jit.Part:
 _OF_PLANES = {rows: _tile_of_planes(rows, columns) for rows, columns in IN_PLANES.items()}
 _OF_SLIVERS = {rows: _tile(rows, "slivers") for rows in range(LEAST_ROWS, ROWS + 1)}
 _CUTTING = _tile(ROWS, "cutting")
+_OF_HALVES = {rows: _tile(rows, "slivers", 1) for rows in range(LEAST_ROWS, ROWS + 1)}
 
 
 def tiles_of_planes(counts: Iterable[int]) -> tuple[jit.Part | None, ...]:
@@ -173,11 +174,18 @@ def tiles_of_planes(counts: Iterable[int]) -> tuple[jit.Part | None, ...]:
     return tuple(part if rows in heights else None for rows, part in _OF_PLANES.items())
 
 
-def tiles_of_slivers(counts: Iterable[int], whole: bool) -> tuple[jit.Part | None, ...]:
-    """Return the parts that `multiply_slivers` calls for so many filters at once, of ``whole`` planes or of a slab."""
+def tiles_of_slivers(counts: Iterable[int], whole: bool, halves: bool, alone: bool) -> tuple[jit.Part | None, ...]:
+    """Return the parts that `multiply_slivers` calls for so many filters at once, of ``whole`` planes or of a slab.
+
+    There may be ``halves`` of slivers, or these ``alone``.
+    """
     heights = _heights(counts, ROWS)
-    tiles = (part if rows in heights else None for rows, part in _OF_SLIVERS.items())
-    return *tiles, _CUTTING if whole and ROWS in heights else None
+
+    def needed(parts: dict[int, jit.Part], there: bool) -> tuple[jit.Part | None, ...]:
+        return tuple(part if there and rows in heights else None for rows, part in parts.items())
+
+    cutting = _CUTTING if whole and not alone and ROWS in heights else None
+    return *needed(_OF_SLIVERS, not alone), cutting, *needed(_OF_HALVES, halves)
 
 
 def _heights(counts: Iterable[int], highest: int) -> set[int]:
@@ -242,31 +250,38 @@ def can_cut(count):  # type: ignore[no-untyped-def]
 
 
 CUTTING = ROWS - LEAST_ROWS + 1
-"""The place of the tile that cuts slivers, behind the others."""
+"""The place of the tile that cuts slivers, behind the others; those that meet half of one follow."""
 
 
 @jit.inline
 def multiply_slivers(  # type: ignore[no-untyped-def]
-    parts, result, at, pitch, filters, first, count, slivers, places, turned, sizes, bias, k, epilogue, image,
+    parts, result, at, pitch, filters, first, count, slivers, places, half, turned, sizes, bias, k, epilogue, image,
 ):  # fmt: skip
     """Do the same with slivers, for at least `FEWEST` filters, ``sizes`` being the chain and the elements of a filter.
 
-    ``places`` are where each sliver begins and where its results belong, behind ``at``. The filters are as
-    `turn_filters` has copied them if ``turned``, else one behind the other. The ``image`` is an array, where its pixels
-    begin in it, the first one of each sliver, and how far apart channels are: if they are, slivers are cut first.
-    ``parts`` has those of `tiles_of_slivers`, from `OTHERS` on.
+    ``places`` are where each sliver begins and where its results belong, behind ``at``; of the last one ``half`` may be
+    all. The filters are as `turn_filters` has copied them if ``turned``, else one behind the other. The ``image`` is an
+    array, where its pixels begin in it, the first one of each sliver, and how far apart channels are: if they are,
+    slivers are cut first. ``parts`` has those of `tiles_of_slivers`, from `OTHERS` on.
     """
     (chain, elements), (x, start, pixels, to_channel) = sizes, image
     tiles, least, higher = share_out(count, 1)
+    number, flat = np.int64(len(places) - half), flattened(places)
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
         which = CUTTING if tile == 0 and to_channel > 0 else rows - LEAST_ROWS
-        _multiply_tile(
-            parts[OTHERS + which],
-            (result, at, pitch, filters, first, slivers, flattened(places), np.int64(len(places)), chain, elements,
-             1 if turned else elements, rows if turned else 1, bias, k, epilogue, x, start, pixels,
-             to_channel),
-        )  # fmt: skip
+        if number > 0:
+            _multiply_tile(
+                parts[OTHERS + which],
+                (result, at, pitch, filters, first, slivers, flat, number, chain, elements, 1 if turned else elements,
+                 rows if turned else 1, bias, k, epilogue, x, start, pixels, to_channel),
+            )  # fmt: skip
+        if half > 0:
+            _multiply_tile(
+                parts[OTHERS + CUTTING + 1 + rows - LEAST_ROWS],
+                (result, at, pitch, filters, first, slivers, after(flat, 2 * number), half, chain, elements,
+                 1 if turned else elements, rows if turned else 1, bias, k, epilogue, x, start, pixels, to_channel),
+            )  # fmt: skip
         at += rows * pitch
         first += rows * elements
         k += rows

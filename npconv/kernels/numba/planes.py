@@ -198,7 +198,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     met = problem.batch * problem.in_channels * problem.positions * problem.compute_dtype.itemsize
-    if not (pointwise and has_many(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED):
+    few = problem.positions <= VECTOR_BYTES // problem.compute_dtype.itemsize  # a pass takes as long as the products
+    if not (pointwise and has_many(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED and not few):
         return plan_of([problem], threads)
     form = replace(problem, input_size=problem.output_size, stride=(1, 1, 1))
     depth, height, width = form.input_size
@@ -246,7 +247,8 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     slivers = max(SLIVERS // (sliver * itemsize), 1) if many else 0
     pixels = IN_PLACE if some < channels else PIXELS
     load = (CUT + SLAB / problem.taps) / unit if many else LOAD / problem.taps
-    wide = COLUMNS * lanes if many else int(together == 1)  # groups are tasks enough
+    # Pixels that are computed together: of the last sliver of a slab, half may be all. Groups are tasks enough.
+    wide = (COLUMNS if as_they_are else 1) * lanes if many else int(together == 1)
     work = sum(one.flops for one in problems) // 20
     sharing = jit.sharing(work, threads)
     while True:
@@ -258,7 +260,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         inputs = planes * rows * columns
         share = -(-filters // -(-panels // block.panels))
         shared = others * panels, sharing
-        closed = many and _are_closed(height, block, columns, share, problem.products, COLUMNS * lanes, shared)
+        closed = many and _are_closed(height, block, columns, share, problem.products, wide, shared)
         line = block.columns if closed else columns  # from one row of results to the next
         results = min((block.panels + 1) * unit, filters) * len(problems) * block.rows * line
         in_place = len(problems) == 1 and not all_rows and (line == width or block.rows == 1)
@@ -274,7 +276,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             break
         some, together = max(some // 2, least), 1  # large kernels of many channels
     if many:
-        _, fitting = _fitting(height, block, line, COLUMNS * lanes, shared)
+        _, fitting = _fitting(height, block, line, wide, shared)
         block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
     rows = block.rows + beyond[0]
     parts = -(-panels // block.panels)
@@ -342,6 +344,13 @@ def _straight(rows, columns, line, lined, layout, least):  # type: ignore[no-unt
     return lined and in_row and (rows - 1) * line + columns >= least
 
 
+@jit.inline
+def _ends_with_half(positions, wide, as_they_are):  # type: ignore[no-untyped-def]
+    """Whether half of the last sliver has all pixels that are left. Of planes as they are it would begin too late."""
+    left = positions % wide
+    return 0 < left <= wide // 2 and (not as_they_are or left == positions)
+
+
 def _are_closed(
     height: int, block: blocking.Blocks, line: int, filters: int, products: int, wide: int, shared: tuple[int, int]
 ) -> bool:
@@ -351,13 +360,13 @@ def _are_closed(
     between rows is saved, and need not be moved. In two threads 3 → 96 channels at 217², 3 × 3 at stride 2, so take 338
     µs instead of 399, and 48 → 96 at 13² 82 instead of 104; but 32 → 32 at 14² took 31.7 instead of 29.7.
     """
-    others = wide / block.columns if block.columns % wide else 0  # rows that a sliver has a part of, too
+    others = COLUMNS * wide / block.columns if block.columns % wide else 0  # rows that a sliver has a part of, too
     closed, apart = (_fitting(height, block, pitch, wide, shared)[0] for pitch in (block.columns, line))
     return closed * (filters + CUT + PART * others) < apart * (filters + CUT + UNLOAD * filters / products)
 
 
 def _fitting(height: int, block: blocking.Blocks, pitch: int, wide: int, shared: tuple[int, int]) -> tuple[int, int]:
-    """Return how many slivers a thread has of a result, and by how many rows, that leave these least unfilled.
+    """Return how many vectors, or slivers, of a result a thread has, and by how many rows, that leave these least bare.
 
     Of at most as many rows as a block has, and at least half as many. ``shared`` are how many times each is computed,
     for other images, groups and panels, and by how many threads all are shared.
@@ -401,7 +410,7 @@ def fixed(
         put, kept, x_layout = gather.fixed(channels, size, threads), (x_layout, numbers), layout
     load = "" if plan.kernel == "whole" else loads(x_layout, plan.sizes[0, 2])
     unload = not plan.merges and _unloads(plan, out_layout)
-    parts = parts_of(epilogue.dtype, load, _tiles(plan), unload, plan.merges)
+    parts = parts_of(epilogue.dtype, load, _tiles(plan, out_layout), unload, plan.merges)
 
     def cut(sizes: np.ndarray, scratch: tuple[int, np.dtype[Any]]) -> Callable[..., None]:
         constants = x_layout, epilogue, out_layout, plan.grid, sizes, plan.offsets, parts
@@ -419,24 +428,45 @@ def fixed(
     return fill
 
 
-def _tiles(plan: Plan) -> tuple[jit.Part | None, ...]:
+def _rectangles(plan: Plan, layout: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return the rows and columns of tasks' results, and how far apart rows are."""
+    _, block = plan.sizes[3:5].tolist()
+    merged = 2 if plan.merges else 1
+    height, width = layout[6:].tolist()
+    sizes = (
+        {min(size, most), size % most or most}
+        for size, most in zip((height, -(-width // merged)), block[1:], strict=True)
+    )
+    return [
+        (rows, columns, columns if plan.sizes[8, 2] else int(plan.sizes[3, 2]))
+        for rows, columns in itertools.product(*sizes)
+    ]
+
+
+def _positions(plan: Plan, layout: np.ndarray) -> list[int]:
+    """Return how many pixels tasks compute."""
+    return [(rows - 1) * line + columns for rows, columns, line in _rectangles(plan, layout)]
+
+
+def _tiles(plan: Plan, layout: np.ndarray) -> tuple[jit.Part | None, ...]:
     """Return the parts that multiply filters by what they meet."""
     filters, parts = int(plan.sizes[5, 1]), int(plan.grid[2])
     counts = {(part + 1) * filters // parts - part * filters // parts for part in range(parts)}
-    return tiles_of_planes(counts) if plan.kernel == "planes" else tiles_of_slivers(counts, plan.kernel == "whole")
+    if plan.kernel == "planes":
+        return tiles_of_planes(counts)
+    wide, whole = COLUMNS * VECTOR_BYTES // plan.scratch[1].itemsize, plan.kernel == "whole"
+    numbers = _positions(plan, layout)
+    halves = {bool(_ends_with_half.py_func(number, wide, whole)) for number in numbers}
+    return tiles_of_slivers(counts, whole, True in halves, max(numbers) <= wide // 2)
 
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
     """Whether there are results, not to be merged, that tasks do not write where they belong."""
-    lanes = VECTOR_BYTES // plan.scratch[1].itemsize
-    window, block, (channels, _, _) = plan.sizes[3:6].tolist()
-    many, lined = plan.sizes[7, 0] > 0, layout[4] == 1 and plan.sizes[8, 0] == channels
-    sizes = ((min(size, most), size % most or most) for size, most in zip(layout[6:].tolist(), block[1:], strict=True))
-    for rows, columns in itertools.product(*sizes):
-        line, least = columns if plan.sizes[8, 2] else window[2], (COLUMNS if many else WIDEST) * lanes
-        if not _straight.py_func(rows, columns, line, lined, layout, least):
-            return True
-    return False
+    lanes, channels = VECTOR_BYTES // plan.scratch[1].itemsize, plan.sizes[5, 0]
+    lined = layout[4] == 1 and plan.sizes[8, 0] == channels
+    least = (COLUMNS if plan.sizes[7, 0] > 0 else WIDEST) * lanes
+    cuts = _rectangles(plan, layout)
+    return not all(_straight.py_func(rows, columns, line, lined, layout, least) for rows, columns, line in cuts)
 
 
 @jit.Kernel
@@ -489,6 +519,7 @@ def _slivers(whole: bool) -> Any:
         fill, pixels, places, positions, straight, bias, epilogue, channels, rows,
     ):  # fmt: skip
         wide = width_of(x)
+        half, pixels = pixels[0], after(pixels, 1)
         for first in range(0, len(pixels), slivers):
             some = part_of(places, first, min(slivers, len(pixels) - first))
             their_pixels = after(pixels, first)
@@ -509,8 +540,9 @@ def _slivers(whole: bool) -> Any:
                         )  # fmt: skip
                 begin_with = 0 if turned else weight + k * elements
                 multiply_slivers(
-                    parts, result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some, turned,
-                    (chain, elements), bias, k, epilogue, (x, start, their_pixels, to_channel),
+                    parts, result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some,
+                    half if first + slivers >= len(pixels) else 0, turned, (chain, elements), bias, k, epilogue,
+                    (x, start, their_pixels, to_channel),
                 )  # fmt: skip
                 weight += len(bias) * elements
                 first_offset += elements
@@ -581,12 +613,14 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         piece, result = scratch, after(scratch, at_once * size + spare)
         # Of each sliver, the first pixel and the place of its results.
         many = -(-positions // wide)
-        pixels, places, rows_of = table(many), pair_table(many * COLUMNS), triple_table(2 * many + rows)
+        pixels, places, rows_of = table(1 + many), pair_table(many * COLUMNS), triple_table(2 * many + rows)
+        pixels[0] = slivers > 0 and _ends_with_half(positions, wide, as_they_are)
         for sliver in range(many):
             pixel = sliver * wide
             if straight or as_they_are:
-                pixel = max(min(pixel, positions - wide), 0)
-            pixels[sliver], places[sliver, 1] = pixel, pixel
+                last = wide // 2 if pixels[0] > 0 and sliver == many - 1 else wide
+                pixel = max(min(pixel, positions - last), 0)
+            pixels[1 + sliver], places[sliver, 1] = pixel, pixel
         if in_place:
             offsets = table(some)
             for channel in range(some):

@@ -161,6 +161,7 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
     task, vertical = divmod(task, grid[3])
     task, z = divmod(task, grid[2])
     task, those = divmod(task, grid[0])
+    those = grid[6 + those]
     g, part = divmod(task, grid[1])
     before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = triples(
         sizes, 0, 5
@@ -302,6 +303,9 @@ class Winograd:
         )
         grid = (-(-images // together), -(-panels // block.panels), depth, -(-tile_rows // block.rows),
                 -(-tile_columns // block.columns), problem.groups)  # fmt: skip
+        # Residues of a dilation that lie side by side share all lines of the cache: 16 → 24 channels at 43² with
+        # dilation 2 took 140 µs in two threads where both wrote such at a time, and take 67.
+        order = blocking.apart(grid[0], threads)
         before = tuple(-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True))
         between = pitch_of(elements // planes, problem.compute_dtype.itemsize)
         sizes = np.array(
@@ -315,7 +319,8 @@ class Winograd:
         sums = (n * tiles + SPARE + block.rows * block.columns * down.results * across.results) * wide
         scratch += max(pixels * planes * between, sums) + 6 * buffers.LINE
         work = images * others * tile_rows * tile_columns * panels * wide * n * (elements + BEGIN) // PRODUCTS
-        return Plan(int(np.prod(grid)), work, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes)
+        cuts = np.array([*grid, *order])
+        return Plan(int(np.prod(grid)), work, (scratch, problem.compute_dtype), filterings, cuts, sizes)
 
     def fixed(
         self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
