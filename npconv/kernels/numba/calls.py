@@ -168,7 +168,7 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
 
     Each of so many threads takes its own tasks, the same ones in every call, and then those that are left of others'.
     Equal shares without that made all threads wait for one that the system had put aside: on two cores beside a busy
-    program that cost up to a half. With tasks that whoever was free took, threads wrote where others had written before.
+    program that cost up to a half. With tasks that whoever was free took, threads wrote where others had written.
     Cores take lines that another has written from its caches, one by one where they share none, as on
     processors of several dies: results of 32 channels at 112² then took 65 µs instead of 55, of 128 in 32 groups at 56²
     284 instead of 219, and four tasks of dilation 2, 32 channels at 48², 240 instead of 100.

@@ -9,7 +9,8 @@ takes one vector from the slab, wherever it begins, and one number of the weight
 Where a group has many filters, what they all meet is first copied together: a *sliver* is two vectors of pixels for
 each element of a filter, one behind the other, and stays in cache while the weights pass by. Its pixels are those of
 results that lie side by side, where one row ends and goes on with the next: so nothing is computed between two rows,
-and results are written where they belong. Those of 1 × 1 kernels are cut from the planes as they are, without a slab.
+and results are written where they belong. Of the last sliver one vector is computed, if that holds all pixels that are
+left. Those of 1 × 1 kernels are cut from the planes as they are, without a slab.
 
 Few filters of a 1 × 1 kernel meet pixels where they are, some channels at a time, whose sums are added to those of the
 channels before: so memory is read in long runs of a few channels. From a slab of all channels it took two to three
