@@ -816,7 +816,8 @@ def test_depthwise_rows_put_channels_first_band_by_band(text, dtype, monkeypatch
     [
         "mb2ic3oc33ih7iw1kh3kw1ph1", "ic5oc40ih11iw5kh3ph1+bias", "mb2g2ic6oc50ih9iw19kh3sh2ph1",
         "ic4oc37ih13iw33kh3ph1", "ic3oc29ih20iw70kh5sh3sw2ph2:3pw1:0+bias", "ic2oc64ih8iw9kh3sh2ph1",
-        "ic7oc24ih18iw47kh3dh3dw2ph4+bias", "ic60oc90ih5iw3kh3ph1", "ic3oc33ih33iw1kh3kw1ph1", "ic3oc20ih37iw2kh3ph1",
+        "ic7oc24ih18iw47kh3dh3dw2ph4+bias", "ic60oc90ih5iw3kh3ph1", "ic3oc33ih33iw1kh3kw1ph1",
+        "ic3oc20ih37iw2kh3ph1",
     ],
 )  # fmt: skip
 def test_slivers_go_on_with_the_next_row_or_do_not(text, closed, monkeypatch):
