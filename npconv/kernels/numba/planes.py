@@ -614,7 +614,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         piece, result = scratch, after(scratch, at_once * size + spare)
         # Of each sliver, the first pixel and the place of its results.
         many = -(-positions // wide)
-        # Parts of rows: one for each sliver, and for each row that begins in one; the last one goes back over some rows.
+        # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows.
         pixels, places, rows_of = table(1 + many), pair_table(many * COLUMNS), triple_table(many + 2 * rows)
         pixels[0] = slivers > 0 and _ends_with_half(positions, wide, as_they_are)
         for sliver in range(many):
