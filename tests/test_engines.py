@@ -37,6 +37,7 @@ from engine_problems import (
 )  # fmt: skip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from processes import python
 from test_arrays import MAKINGS, as_is, reversed_memory, spread
 
 import npconv
@@ -835,6 +836,28 @@ def test_slivers_go_on_with_the_next_row_or_do_not(text, closed, monkeypatch):
                 assert_same(spaced[..., 1:-1], want, (text, dtype, n, "rows apart"))
                 assert (spaced[..., [0, -1]] == 7).all()
     problems.forget()
+
+
+def test_narrow_results_have_room_for_the_parts_of_their_rows():
+    """The last sliver goes back over many rows. What a table has no room for spoils the heap, which glibc may check."""
+    python(
+        """
+        import numpy as np
+        import npconv
+        from npconv.kernels.numba import planes
+
+        planes._are_closed = lambda *_: True
+        for columns in (1, 2, 3, 5):
+            for rows in (9, 17, 18, 25, 33, 34, 47, 65):
+                x, weight = np.ones((1, 2, rows + 1, columns), "f"), np.ones((20, 2, 2, 1), "f")
+                for dtype in ("float32", "float64"):
+                    for _ in range(3):
+                        got = npconv.conv2d(x.astype(dtype), weight.astype(dtype), algorithm="planes")
+                    assert (got == 4).all(), (rows, columns, dtype)
+        """,
+        MALLOC_CHECK_="3",
+        LD_PRELOAD="libc_malloc_debug.so.0",
+    )
 
 
 @pytest.mark.parametrize("ratio", [1, 2])
