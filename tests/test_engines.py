@@ -838,6 +838,14 @@ def test_slivers_go_on_with_the_next_row_or_do_not(text, closed, monkeypatch):
     problems.forget()
 
 
+def test_images_come_in_the_order_of_rectangles():
+    """Without a table, which would be long for dilations of many residues."""
+    for count, threads in itertools.product(range(1, 40), range(1, 9)):
+        share = -(-count // threads)
+        order = [winograd.far_apart.py_func(number, count, share) for number in range(count)]
+        assert order == blocking.apart(count, threads).tolist(), (count, threads)
+
+
 def test_narrow_results_have_room_for_the_parts_of_their_rows():
     """The last sliver goes back over many rows. What a table has no room for spoils the heap, which glibc may check."""
     python(

@@ -215,7 +215,13 @@ def _rows(problem: ConvProblem, threads: int) -> int:
         tasks = tiles * math.ceil(height / rows)
         return math.ceil(tasks / threads) * _met(problem, rows)
 
-    parts = next((n for n in range(2, height) if _met(problem, -(-height // n)) * pixel <= ROOM), height)
+    # So many rows and what they meet have room, if the image does not end before.
+    _, _, columns = problem.input_size
+    most = ROOM // pixel - (problem.span[1] - problem.stride[1]) * columns
+    most //= problem.stride[1] * columns + width
+    if most < 1:
+        return 0
+    parts = -(-height // most)
     rows = min((-(-height // n) for n in range(parts, parts + threads)), key=time)
     worse = -(-width // many) * many * problem.batch * problem.in_channels > 1.03 * width * tiles * wide
     return rows if worse and rows * problem.stride[1] >= BAND * problem.span[1] else 0

@@ -495,7 +495,7 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
 @jit.specialised
 def _in_planes(  # type: ignore[no-untyped-def]
     parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
-    pixels, places, positions, straight, bias, epilogue, channels, rows,
+    pixels, places, half, positions, straight, bias, epilogue, channels, rows,
 ):  # fmt: skip
     """Compute some filters of a group, or sums of some channels, that meet planes in the slab or where they are."""
     weight = first_offset = 0  # where the filters of a convolution begin, and its offsets
@@ -517,10 +517,9 @@ def _slivers(whole: bool) -> Any:
 
     def in_slivers(  # type: ignore[no-untyped-def]
         parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers,
-        fill, pixels, places, positions, straight, bias, epilogue, channels, rows,
+        fill, pixels, places, half, positions, straight, bias, epilogue, channels, rows,
     ):  # fmt: skip
         wide = width_of(x)
-        half, pixels = pixels[0], after(pixels, 1)
         for first in range(0, len(pixels), slivers):
             some = part_of(places, first, min(slivers, len(pixels) - first))
             their_pixels = after(pixels, first)
@@ -542,8 +541,8 @@ def _slivers(whole: bool) -> Any:
                 begin_with = 0 if turned else weight + k * elements
                 multiply_slivers(
                     parts, result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some,
-                    half if first + slivers >= len(pixels) else 0, turned, (chain, elements), bias, k, epilogue,
-                    (x, start, their_pixels, to_channel),
+                    half if first + slivers >= len(pixels) else np.int64(0), turned, (chain, elements), bias, k,
+                    epilogue, (x, start, their_pixels, to_channel),
                 )  # fmt: skip
                 weight += len(bias) * elements
                 first_offset += elements
@@ -615,14 +614,15 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         # Of each sliver, the first pixel and the place of its results.
         many = -(-positions // wide)
         # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows.
-        pixels, places, rows_of = table(1 + many), pair_table(many * COLUMNS), triple_table(many + 2 * rows)
-        pixels[0] = slivers > 0 and _ends_with_half(positions, wide, as_they_are)
+        pixels, places, rows_of = table(many), pair_table(many * COLUMNS), triple_table(many + 2 * rows)
+        between_ends = columns if closed > 0 else 2**40  # results until one row goes on with the next
+        half = np.int64(slivers > 0 and _ends_with_half(positions, wide, as_they_are))
         for sliver in range(many):
             pixel = sliver * wide
             if straight or as_they_are:
-                last = wide // 2 if pixels[0] > 0 and sliver == many - 1 else wide
+                last = wide // 2 if half > 0 and sliver == many - 1 else wide
                 pixel = max(min(pixel, positions - last), 0)
-            pixels[1 + sliver], places[sliver, 1] = pixel, pixel
+            pixels[sliver], places[sliver, 1] = pixel, pixel
         if in_place:
             offsets = table(some)
             for channel in range(some):
@@ -655,8 +655,8 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                         source, source_at = piece, g * size
                     products(
                         parts, target, to, step, filters_of, to_element > 0, k, count, x, first_pixel, x_layout, source,
-                        source_at, offsets, sums, slivers, fill, pixels, places, positions, straight, bias, epilogue,
-                        (channel, now, channels, in_place), (rows_of, columns if closed > 0 else 2**40, window[2]),
+                        source_at, offsets, sums, slivers, fill, pixels, places, half, positions, straight, bias,
+                        epilogue, (channel, now, channels, in_place), (rows_of, between_ends, window[2]),
                     )  # fmt: skip
                     if merged > 1:
                         merge_planes(
