@@ -20,6 +20,7 @@ from npconv.kernels.numba.blocking import (
     engine_limit,
     in_pairs,
     in_rows,
+    in_slivers,
     meetings,
     tiles_at_once,
 )
@@ -152,8 +153,8 @@ class Effort:
     turned: float = 0
     """The same as ``pack`` where filters of one tap lie side by side."""
 
-    slivers: int = 0
-    """Filters of a group from which on an engine without panels cuts pixels into slivers; 0 if it never does."""
+    slivers: bool = False
+    """Whether an engine without panels cuts pixels into slivers, where filters are many."""
 
     PIXELS = 512
     """Pixels of a result whose part of the input a task with panels loads, with the borders of several images."""
@@ -175,15 +176,16 @@ class Effort:
     group: float = 0
     """Seconds that it takes to begin with a group."""
 
-    alone: float = 1
-    """The share of its rate that an engine without panels reaches with one filter a group."""
+    ABREAST_OF = 4
+    """Filters of a tile that meets planes, at most."""
 
-    FEW = 0.9
-    """And at most, with fewer filters than it cuts slivers for."""
+    TILE, VECTOR, LINE = 1.8, 3.6e-9, 3.3e-9
+    """Filters whose products take as long as what such a tile loads besides; seconds to begin with each of its vectors
+    of results, and with a row that is loaded. (By 700 layers of 1 to 40 filters, in one thread and two; as of their
+    products alone, they were thought to take a quarter longer than they do, within a factor of 1.4, now of 1.2.)"""
 
-    PLANES = 2**24
-    """Bytes of an input whose planes take twice as long to be met by so few filters where there are strides: 689
-    channels at 98² for 10 filters of 3 × 3 took 8.4 ms, and take 4.8 by `winograd2`."""
+    LOADED = (0.36, 0.67, 6.0)
+    """Copies that take as long as to load a number for them, by the stride, and to write a result as the first."""
 
     SUMS, LONG = 7 / 4, 4096
     """Numbers that are made of each of input and result where quarters are summed up; bytes of a pixel's channels from
@@ -231,6 +233,11 @@ class Effort:
     `winograd2` and `direct`: with one half, and 52e9 products a second, the slower of these was chosen for 35, which
     took up to 2.3 times as long; with these numbers for 8, 1.2 times.)"""
 
+    NEARBY = 2**22
+    """Bytes of an input whose tiles all have come before they are wanted. Of more, they are waited for: 668 to 34
+    channels at 45², 3 × 3 at stride 2, were computed by `winograd4` in 2.4 ms, as by `winograd2` in 1.9, and take 1.2
+    by `planes`."""
+
     STREAM, OF_ONE, MEMORY, LAST_LEVEL = 60e9, 30e9, 32e9, 4e7
     """Bytes of packed weights a second that come from beyond the second-level cache, for all threads and for one; those
     that come from memory, as all do if they are more than so many: a large cache of the last level has then lost each
@@ -257,6 +264,8 @@ class Effort:
             return self._outer_seconds(problem, threads)
         if self.dense and in_pairs(problem):
             return self._pairs_seconds(problem, threads)
+        if self.slivers and not in_slivers(problem):
+            return self._planes_seconds(problem, threads, packed)
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
         plain = not packed and self.takes_plain(problem, threads)
@@ -267,21 +276,13 @@ class Effort:
         rate = self.products * of_vectors * 4 / itemsize
         if self.panel:
             wide = self._wide(problem) * (2 if self.quarters else 1)  # panels in pairs
-            if filters <= wide and problem.groups > 1:  # one panel shares nothing of what is loaded, and is soon done
+            if filters <= wide and problem.groups > 1:  # one panel is soon done, and its weights have come
                 products = problem.products
-                rate *= 0.7 * products / (products + 1.5 * self.SLIVER) if self.tile == (1, 1) else 0.8
+                rate *= 0.9 * products / (products + 1.5 * self.SLIVER) if self.tile == (1, 1) else 1.15
             computed = wide if self.quarters or self.pieces else wide // 2  # the last panel may be half of one
             filters = -(-filters // computed) * computed
         else:
-            # Of few filters, loads take longer than products.
-            rate *= min(self.alone + 0.15 * (filters - 1), self.FEW if filters < self.slivers else 1)
-            if filters < self.slivers and problem.groups == 1 and max(problem.stride) > 1:
-                rate *= 0.75 / (1 + problem.input_bytes / self.PLANES)
-            if self.slivers and problem.taps > problem.positions:
-                # A few results at a time, elements that fill no cache: 3 × 3 of 2048 → 512 at 3² and stride 2 took 1.96
-                # ms, 63 × 63 of a gradient of 16 filters 1.13, and 0.10 by `outer`.
-                few = problem.taps <= 25 and problem.positions > 1 and filters >= self.slivers
-                rate *= 0.6 if few else 0.3 if problem.taps <= 100 else 0.05
+            rate *= self._reached(problem) if self.slivers else 1
         if self.panel and self.tile == (1, 1) and not (self.pieces or self.quarters):
             rate *= problem.products / (problem.products + self.BEGIN)
         if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
@@ -321,9 +322,7 @@ class Effort:
                 rate *= 0.8  # there are not registers for so many weights and addresses
             plane = height * -(-width // wide) * wide
         elif not self.panel and not self.dense:
-            if self.slivers:  # tiles run over the rows' ends
-                plane = height * (width + (problem.span[-1] - 1) // problem.stride[-1])
-            elif filters > problem.groups:  # each channel's rows are loaded for each of its filters
+            if filters > problem.groups and not self.slivers:  # each channel's rows are loaded for each of its filters
                 rate *= self.STRIDE[min(max(problem.stride), 3) - 1]
                 if problem.positions <= 64:  # a few results at a time
                     rate *= 0.4 if problem.dilation[-1] == 1 else 0.22
@@ -345,7 +344,7 @@ class Effort:
             elements = filtering.elements_of(problem, self._axes(problem))
             lanes = vector_bytes() // itemsize
             made = self.POINT * tiles * -(-elements // lanes) * lanes * problem.groups
-            copied += made + tiles * filters / 2
+            copied += made + tiles * filters / 2 + loaded * 2 * min(max(problem.input_bytes / self.NEARBY - 1, 0), 4)
             again = made * (threads / min(max(all_tiles // self.APART, 1), threads) - 1)
             rate *= elements / (elements + self.BEGIN)
         if self.quarters:
@@ -359,16 +358,9 @@ class Effort:
             copied += problem.batch * filters * self.FROM_POINTS * 32 // vector_bytes()
         if turned and self.tile == (1, 1) and not (self.pieces or self.quarters):
             copied += self.TURNED * (loaded + pixels * filters)
-        if 0 < self.slivers <= filters // problem.groups:
+        if self.slivers:
             pixels, copied = self._in_slivers(problem)
             rate *= products / (products + self.SLIVER) if self._pointwise(problem) else 1
-        elif self.slivers and problem.taps > 1:
-            # What was computed over the rows' ends is left behind.
-            copied += self.TURNED * problem.batch * problem.out_channels * problem.positions
-        elif self.slivers and problem.channels_last:
-            copied += 2 * problem.padded_elements
-        if filters // problem.groups < self.slivers and self._patched(problem):
-            copied += self.SPACED * self.TURNED * loaded
         call = self.call
         work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * self.COPY
         work += self.group * problem.groups * problem.batch
@@ -491,6 +483,47 @@ class Effort:
         if problem.apart:
             work += self.BESIDE * problem.batch * problem.products * self.COPY + self.PACK
         return self.call + max(self._shared(work, threads), 1.2 * self._streaming(problem.weight_bytes, threads))
+
+    @staticmethod
+    def _reached(problem: ConvProblem) -> float:
+        """Return the share of its rate that an engine without panels reaches of a few results at a time.
+
+        Elements fill no cache: 3 × 3 of 2048 → 512 at 3² and stride 2 took 1.96 ms, 63 × 63 of a gradient of 16 filters
+        1.13, and 0.10 by `outer`.
+        """
+        if problem.taps <= problem.positions:
+            return 1.0
+        several = problem.taps <= 25 and problem.positions > 1 and problem.out_channels // problem.groups >= 12
+        return 0.6 if several else 0.3 if problem.taps <= 100 else 0.05
+
+    def _planes_seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
+        """Return the same for planes that few filters of a group meet where they lie.
+
+        Tiles run over the rows' ends. Where numbers of a row lie apart, they are loaded one by one.
+        """
+        itemsize, lanes = problem.compute_dtype.itemsize, vector_bytes() // problem.compute_dtype.itemsize
+        kernel, stride = problem.three(problem.kernel_size), problem.three(problem.stride)
+        filters, (depth, height, width) = problem.out_channels // problem.groups, problem.three(problem.output_size)
+        line = width + (problem.span[-1] - 1) // stride[2]
+        vectors = -(-((height - 1) * line + width) // (2 * lanes)) * 2
+        vectors *= problem.batch * problem.groups * depth
+        tiles = -(-filters // self.ABREAST_OF)
+        rate = 1.5 * self.products * machine().direct * 4 / itemsize * self._reached(problem)
+        work = vectors * lanes * (filters + self.TILE * tiles) * problem.products / rate + self.VECTOR * vectors * tiles
+        copied = self.LOADED[0] * problem.batch * problem.out_channels * problem.positions
+        if not self._pointwise(problem) or max(stride) > 1:
+            phases = kernel[0] * math.prod(min(k, s) for k, s in zip(kernel[1:], stride[1:], strict=True))
+            work += self.LINE * problem.batch * depth * problem.in_channels * height * phases
+            apart = 3 if kernel[2] == 1 and stride[2] > 1 else min(stride[2], 3)
+            copied += self.LOADED[apart - 1] * self._loaded(problem) * kernel[0]
+        if problem.channels_last:
+            copied += self.TURNED * (self._loaded(problem) + problem.batch * problem.out_channels * problem.positions)
+        work += copied * itemsize / 4 * self.COPY
+        if problem.groups > 1:
+            work += self.group * problem.groups * problem.batch
+        if not packed and problem.turned and problem.taps > 1:  # which takes filters as they lie, if in order
+            work += problem.out_channels * problem.products * self.SWAPPED * 1e-9
+        return self.call + self._shared(work, threads)
 
     def _shared(self, work: float, threads: int) -> float:
         """Return the time that threads take which share out the work of one, if there is enough for that."""
@@ -637,7 +670,7 @@ class Effort:
         if self.panel and problem.positions > self.PIXELS:
             slab = min(slab, self.PIXELS * problem.padded_elements * itemsize // problem.positions)
         slab += 2**15
-        if 0 < self.slivers <= problem.out_channels // problem.groups:
+        if self.slivers and in_slivers(problem):
             results = problem.batch * problem.out_channels * problem.positions
             loaded = 0 if self._pointwise(problem) and set(problem.stride) == {1} else problem.padded_elements
             slab = min(self.RESULTS, 2 * (loaded + results) * itemsize // max(threads, 2))

@@ -205,7 +205,7 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        Effort(9e-6, 47e9, 0, slivers=12, turned=0.2, alone=0.5, group=2e-7),
+        Effort(9e-6, 47e9, 0, slivers=True, turned=0.2, group=2e-7),
         refuse=refusals.direct,
         dtypes="float",
         engine="planes",

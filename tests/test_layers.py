@@ -44,7 +44,8 @@ def image(name, seed=0, n=2, extra=0, dtype="float32"):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_layer_is_its_function(name, dtype, backend):
-    layer, function = made(name, dtype, backend=backend, algorithm="planes" if backend == "numba" else "im2col")
+    choice = {"backend": backend, "algorithm": "planes" if backend == "numba" else "im2col"}
+    layer, function = made(name, dtype, **choice)
     for seed, extra in enumerate((0, 1, 0, 2, 1, 0)):  # shapes in turns
         x = image(name, seed, extra=extra, dtype=dtype)
         want = function(x)
@@ -54,7 +55,7 @@ def test_a_layer_is_its_function(name, dtype, backend):
             out = poison(np.empty(want.shape, dtype, order))
             assert layer(x, out=out) is out
             assert_same(out, want, "out")
-    last, function = made(name, dtype, backend=backend, data_format="channels_last")
+    last, function = made(name, dtype, **choice, data_format="channels_last")
     x = np.moveaxis(image(name, dtype=dtype), 1, -1)
     assert_same(last(x), function(x), "channels last")
 

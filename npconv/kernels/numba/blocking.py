@@ -114,6 +114,17 @@ def in_rows(problem: ConvProblem) -> bool:
     return few and apart and not padded and set(problem.dilation) == {1} and not problem.channels_last
 
 
+def in_slivers(problem: ConvProblem) -> bool:
+    """Whether the filters of a group are so many that slivers of pixels pay (`npconv.kernels.numba.planes`).
+
+    With more than one tap, and some channels, a slab of rows is met in place: what a tap finds there is moved by a
+    pixel from what the tap before finds, and to copy it for each takes as long as products with some filters.
+    """
+    filters = problem.out_channels // problem.groups
+    few = 40 if problem.taps > 1 and problem.in_channels // problem.groups >= 8 else 11
+    return filters > few
+
+
 QUARTERED = 100
 """Pixels of a task of products by quarters, at most: enough for the weights to stream in well, and few enough for
 products of a pair of panels to stay in the first-level cache. 1024 to 256 channels at 14² take 0.55 ms with 98 and 0.58

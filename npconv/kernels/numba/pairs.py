@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import jit, planes
+from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
 from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
@@ -53,7 +54,7 @@ class Plan(NamedTuple):
 
 def takes(made: ConvProblem, patch: tuple[int, ...]) -> bool:
     """Whether patches of this size, which a 1 × 1 convolution makes, are written here."""
-    return patch[-1] == PAIR and made.compute_dtype.kind == "f" and planes.has_many(made)
+    return patch[-1] == PAIR and made.compute_dtype.kind == "f" and in_slivers(made)
 
 
 class Patches(NamedTuple):

@@ -12,9 +12,14 @@ results that lie side by side, where one row ends and goes on with the next: so 
 and results are written where they belong. Of the last sliver one vector is computed, if that holds all pixels that are
 left. Those of 1 × 1 kernels are cut from the planes as they are, without a slab.
 
-Few filters of a 1 × 1 kernel meet pixels where they are, some channels at a time, whose sums are added to those of the
-channels before: so memory is read in long runs of a few channels. From a slab of all channels it took two to three
-times as long for one filter, and a tenth longer for eight.
+Where a group has few filters, these meet the slab, of some channels at a time if those of all do not fit the cache;
+their sums are added to those of the channels before. So tasks have many rows, whose pixels come in long runs: with all
+channels of a few rows, 256 to 8 channels at 117², 3 × 3 at stride 2, took 2.3 ms in two threads, and take 1.0, and 512
+to 4 at 56² 0.97 and 0.65. By slivers 16 to 40 filters took a tenth longer or up to twice as long, and as long with one
+or two channels.
+
+Few filters of a 1 × 1 kernel meet pixels where they are, some channels at a time, too. From a slab of all channels it
+took two to three times as long for one filter, and a tenth longer for eight.
 
 Weights are not packed: a tile reads six filters as six streams, so that functions are as fast as layers. Where the
 filters lie side by side, as the swapped ones of a 1 × 1 kernel's gradient do, a task copies its own; others whose
@@ -45,6 +50,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product
+from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triple_table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
@@ -72,8 +78,9 @@ from npconv.problem import ConvProblem
 PIXELS = 1536
 """Pixels of a task, if the cache has room for what they need."""
 
-LOAD = 0.3
-"""How long it takes to load a number of the input, in products with a few filters."""
+LOAD, WHOLE = 1.0, 1024
+"""How long it takes to load a number of the input, in products with a few filters; pixels of a task, at most, where not
+all channels of them fit the cache at once."""
 
 CUT, SLAB = 2, 8
 """How many cycles it takes to cut two vectors of pixels into a sliver, and to load them; a product with a filter takes
@@ -87,9 +94,6 @@ FILTERS = 16
 
 MOST = 4
 """Filters of a group that have a task of their own."""
-
-MANY = 12
-"""Filters of a group from which on slivers pay."""
 
 CHANNELS, IN_PLACE = 8, 1024
 """Channels whose pixels are read where they are, before those of the next ones, and pixels of such a task, whose sums
@@ -161,7 +165,7 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
 
 def _may_turn(problem: ConvProblem) -> bool:
     """Whether tasks can turn filters that lie side by side."""
-    return problem.taps == 1 and problem.groups == 1 and has_many(problem)
+    return problem.taps == 1 and problem.groups == 1 and in_slivers(problem)
 
 
 def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
@@ -176,11 +180,6 @@ def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
     if bias is None:
         return np.zeros(problem.out_channels, problem.compute_dtype)
     return np.array(bias, problem.compute_dtype)
-
-
-def has_many(problem: ConvProblem) -> bool:
-    """Whether the filters of a group are so many that slivers pay."""
-    return problem.out_channels // problem.groups >= MANY
 
 
 def takes_all(problems: Sequence[ConvProblem]) -> bool:
@@ -200,7 +199,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     met = problem.batch * problem.in_channels * problem.positions * problem.compute_dtype.itemsize
     few = problem.positions <= VECTOR_BYTES // problem.compute_dtype.itemsize  # a pass takes as long as the products
-    if not (pointwise and has_many(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED and not few):
+    if not (pointwise and in_slivers(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED and not few):
         return plan_of([problem], threads)
     form = replace(problem, input_size=problem.output_size, stride=(1, 1, 1))
     depth, height, width = form.input_size
@@ -230,7 +229,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     beyond = [(problem.span[1] - 1) // stride[1]]
     beyond.append(max((one.span[2] - 1) // stride[2] + shift for one, shift in zip(problems, shifts, strict=True)))
     together = max(min(problem.groups, FILTERS // filters), 1)
-    many = has_many(problem)
+    many = in_slivers(problem)
     pointwise = (height == 1 or in_line) and all(
         one.taps == 1 and one.stride == (1, 1, 1) and not any(map(any, one.padding)) for one in problems
     )
@@ -247,7 +246,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     sliver = max(one.products for one in problems) * COLUMNS * lanes  # numbers
     slivers = max(SLIVERS // (sliver * itemsize), 1) if many else 0
     pixels = IN_PLACE if some < channels else PIXELS
-    load = (CUT + SLAB / problem.taps) / unit if many else LOAD / problem.taps
+    load = (CUT + SLAB / problem.taps) / unit if many else LOAD * len(phases[0]) * len(phases[1]) / problem.taps
     # Pixels that are computed together: of the last sliver of a slab, half may be all. Groups are tasks enough.
     wide = (COLUMNS if as_they_are else 1) * lanes if many else int(together == 1)
     work = sum(one.flops for one in problems) // 20
@@ -269,13 +268,14 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         room = (0 if as_they_are else inputs) + results
         if used * itemsize <= blocking.CACHE // (8 if together > 1 else 1) and (not many or room * itemsize <= ROOM):
             break
-        if pixels > 64:
+        in_parts = some > least and together == 1  # of all channels, which costs less than tasks of a few rows
+        if pixels > (WHOLE if in_parts else 64):
             pixels = pixels * 3 // 4
             continue
         taken = planes * _apart(rows * columns, itemsize) + filters * (rows * columns + WIDEST * lanes)
-        if some <= least or min(together, BLOCK) * taken * itemsize <= limit:
+        if some <= least or (together > 1 and min(together, BLOCK) * taken * itemsize <= limit):
             break
-        some, together = max(some // 2, least), 1  # large kernels of many channels
+        some, together = blocking.even(channels, max(some // 2, least)), 1
     if many:
         _, fitting = _fitting(height, block, line, wide, shared)
         block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
