@@ -258,11 +258,12 @@ def main(
 
     The last line printed before a crash says which problem it was.
 
-    Winograd's ``within`` pack filters within their tasks, in little memory.
+    Winograd's ``within`` pack filters within their tasks, in little memory; or of points of their ``own``, where there
+    is enough.
     """
     algorithm, _, within = algorithm.partition(" ")
     if within:
-        with problems.packing_within(2**17):
+        with problems.packing_within(2**17 if within == "within" else 2**26):
             run_all(place, poison, algorithm, texts, numbers)
     else:
         run_all(place, poison, algorithm, texts, numbers)

@@ -44,7 +44,18 @@ import npconv
 from npconv import registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
-from npconv.kernels.numba import blocking, depthwise, direct, jit, outer, planes, product, winograd, winograd_plain
+from npconv.kernels.numba import (
+    bands,
+    blocking,
+    depthwise,
+    direct,
+    jit,
+    outer,
+    planes,
+    product,
+    winograd,
+    winograd_plain,
+)
 from npconv.problem import ConvProblem
 from npconv.threads import max_threads
 
@@ -172,6 +183,24 @@ def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
                 with npconv.threads(threads):
                     got = call(case, arrays_for(text, dtype, algorithm), backend="numba", algorithm=algorithm)
                 said = judge(got, text, dtype, algorithm)
+                assert said is None, said
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 16, 100])
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd2x4", "winograd4"])
+def test_winograds_tasks_with_points_of_their_own(algorithm, tiles, request, monkeypatch):
+    """Where filters are packed within the tasks, of any problem, in sections of so many tiles."""
+    monkeypatch.setattr(bands, "LEAST", 1)
+    monkeypatch.setattr(bands, "TILES", tiles)
+    monkeypatch.setattr(blocking, "SECOND_LEVEL", 2**24)
+    monkeypatch.setattr(bands, "cut", bands._own)
+    texts = problems.texts_for("float32", algorithm, request.config.getoption("--long"))
+    with problems.packing_within():
+        for text, case in taken(texts, "float32", algorithm):
+            for threads in THREADS:
+                with npconv.threads(threads):
+                    got = call(case, arrays_for(text, "float32", algorithm), backend="numba", algorithm=algorithm)
+                said = judge(got, text, "float32", algorithm)
                 assert said is None, said
 
 

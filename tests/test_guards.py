@@ -1,5 +1,6 @@
 """No engine reads or writes beyond its arrays, or reads what was not written; guarded.py tells how that is seen."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -33,10 +34,12 @@ RUNS = (("end", "nan"), ("begin", "large"), ("end", "small"))
 
 
 WITHIN = [
-    pytest.param(f"{name} within", marks=() if name in ("direct", "winograd4") else pytest.mark.long)
-    for name in ("direct", "winograd2", "winograd2x4", "winograd4")
+    pytest.param(f"{name} {how}", marks=() if name in ("direct", "winograd4") else pytest.mark.long)
+    for name, how in itertools.product(("direct", "winograd2", "winograd2x4", "winograd4"), ("within", "own"))
+    if (name, how) != ("direct", "own")
 ]
-"""Filters packed within tasks: by the direct sum, and by a function that all of Winograd's engines share."""
+"""Filters packed within tasks: by the direct sum, and by functions that Winograd's engines share, for points that
+all tasks meet and for their own."""
 
 
 @pytest.mark.parametrize("algorithm", [*FAST, *WITHIN])

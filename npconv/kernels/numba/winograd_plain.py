@@ -6,6 +6,10 @@ filters of a panel, some channels at a time, which stay in cache until they have
 
 Tiles are counted in *lines*, one row of tiles of an image, or of a part of its width, behind the other. Where the
 points of all are too many for the workspace, they come in *bands* of lines, one after the other.
+
+Where filters are few, a task has all of them, and makes the points of its lines itself: of some channels at a time,
+whose products it adds to those of the channels before. So neither points nor filters ever leave its cache, and all
+filters are transformed once for each task, instead of once for each part of a band.
 """
 
 from __future__ import annotations
@@ -61,6 +65,9 @@ class Plan(NamedTuple):
     past: bool
     """Whether points are written past the caches."""
 
+    own: bool
+    """Whether tasks make points of their own."""
+
     bytes: int
     """Of workspace, as so many threads share it."""
 
@@ -71,23 +78,17 @@ _PRODUCTS = "nanNNn"
 _taken_by_products = taking(_PRODUCTS)
 
 
-@jit.scratch_kernel(_TO_POINTS)
-def _to_points(task, piece, x, points, constants):  # type: ignore[no-untyped-def]
-    """Transform some lines of some channels."""
-    numbers, filterings, parts = _taken_by_to_points(constants, x)
+@jit.inline
+def _transform(parts, piece, x, points, to, step, numbers, filterings, line, end, begin, count):  # type: ignore[no-untyped-def]
+    """Transform some lines of ``count`` channels, from ``begin`` on, to points that lie a ``step`` apart."""
     x_layout, before, steps, z_stride = numbers, tuple_of(numbers, 8, 3), tuple_of(numbers, 11, 3), numbers[14]
-    depth, segments, tile_rows, tile_columns, channels, planes = tuple_of(numbers, 15, 6)
-    first_line, end_line, together, width, step, between = tuple_of(numbers, 21, 6)
-    (n, _, _), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(filterings, 0, 6)
-    group, part = divmod(task, -(-channels // width))
-    begin = part * width
-    count = min(width, channels - begin)
+    depth, segments, tile_rows, tile_columns, planes = tuple_of(numbers, 15, 5)
+    together, width, between = tuple_of(numbers, 20, 3)
+    _, (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(filterings, 0, 6)
     folds_of_all, folded = folds[1] * folds[2], count * folds[1] * folds[2]
-    line = first_line + group * together
-    end = min(line + together, end_line)
     while line < end:
         other, row = divmod(line, tile_rows)
-        some = min(end - line, tile_rows - row)
+        some = min(min(end - line, tile_rows - row), together)
         other, segment = divmod(other, segments)
         other, right = divmod(other, steps[2])
         other, lower = divmod(other, steps[1])
@@ -102,73 +103,116 @@ def _to_points(task, piece, x, points, constants):  # type: ignore[no-untyped-de
             parts, piece, 0, between, x, x_layout, start, count, origin, steps, shape, units, folds, parted
         )
         room = planes * width * folds_of_all
-        to = part * n * step + (line - first_line) * tile_columns * room
         plane = shape[1] * shape[2] * between
         tiles_to_points(
             parts[TILES],
             (points, to, step, room, piece, 0, shape[2], between, plane, some, tile_columns, planes, folded),
         )
+        to += some * tile_columns * room
         line += some
+
+
+@jit.scratch_kernel(_TO_POINTS)
+def _to_points(task, piece, x, points, constants):  # type: ignore[no-untyped-def]
+    """Transform some lines of some channels."""
+    numbers, filterings, parts = _taken_by_to_points(constants, x)
+    tile_columns, planes, together, width = numbers[18], numbers[19], numbers[20], numbers[21]
+    channels, first_line, end_line, step = tuple_of(numbers, 23, 4)
+    group, part = divmod(task, -(-channels // width))
+    begin, line = part * width, first_line + group * together
+    to = part * filterings[0, 0] * step
+    to += (line - first_line) * tile_columns * planes * width * filterings[3, 1] * filterings[3, 2]
+    _transform(
+        parts, piece, x, points, to, step, numbers, filterings, line, min(line + together, end_line), begin,
+        min(width, channels - begin),
+    )  # fmt: skip
     fence()
 
 
-@jit.scratch_kernel(_PRODUCTS)
-def _products(task, memory, points, weights, packing, bias, out, constants):  # type: ignore[no-untyped-def]
-    """Compute a panel of filters for some lines."""
-    numbers, epilogue, out_layout, sizes, filterings, parts = _taken_by_products(constants, points)
-    first_line, end_line, share, panels, width, step = tuple_of(numbers, 0, 6)
-    (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = triples(sizes, 0, 3)
-    (n, down, across), folds = filterings[0], filterings[3, 1] * filterings[3, 2]
-    section, panel = divmod(task, panels)
-    first = first_line + section * share
-    last = min(first + share, end_line)
-    tiles = (last - first) * tile_columns
-    elements, wide = width * planes * folds, width_of(out)
-    pitch = apart(elements)
-    room = tiles + SPARE  # what tiles spill over may be added to
-    line = buffers.LINE // points.itemsize
-    # One array behind the other; each begins with a line of the cache.
-    second = ((n * room + SPARE) * wide + line) // line * line
-    third = (second + down * tile_columns * across * wide + line) // line * line
-    fourth = (third + n * pitch * wide + line) // line * line
-    products, result, packed, taps = memory, after(memory, second), after(memory, third), after(memory, fourth)
-    portions, pieces = -(-channels // width), width // packing[15]
-    for part in range(portions):
-        begin, count = part * width, min(width, channels - part * width)
-        for piece in range(part * pieces, min((part + 1) * pieces, packing[1])):
-            channel, some, wanted = product.load_filters(panel, piece, taps, weights, packing)
-            filters_to_points(parts[FILTERS], (packed, channel - begin, count, pitch, taps, some, planes, wanted))
-        count *= planes * folds
-        chains = chains_of(count)
-        for point in range(n):
-            start, w = (part * n + point) * step + (first - first_line) * tile_columns * elements, point * pitch
-            for chain in range(chains):
-                begin, end = count * chain // chains, count * (chain + 1) // chains
-                multiply_rows(
-                    products, point * room, points, start + begin, elements, 1, tiles, packed,
-                    (w + begin) * wide, end - begin, part + chain == 0, filters - panel * wide,
+def _multiplying(own: bool) -> jit.Kernel:
+    """Return the kernel of the products, of points that all share or, for all panels, of its ``own``."""
+
+    def products(task, memory, given, weights, packing, bias, out, constants):  # type: ignore[no-untyped-def]
+        """Compute a panel of filters, or all panels, for some lines."""
+        numbers, epilogue, out_layout, sizes, filterings, parts = _taken_by_products(constants, given)
+        first_line, end_line, share, panels, width, step = tuple_of(numbers, 0, 6)
+        (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = triples(sizes, 0, 3)
+        (n, down, across), folds = filterings[0], filterings[3, 1] * filterings[3, 2]
+        section, panel = (task, 0) if own else divmod(task, panels)
+        end_panel = panels if own else panel + 1
+        first = first_line + section * share
+        last = min(first + share, end_line)
+        tiles = (last - first) * tile_columns
+        elements, wide = width * planes * folds, width_of(out)
+        pitch = apart(elements)
+        room = tiles + SPARE  # what tiles spill over may be added to
+        sums = (n * room + SPARE) * wide  # of a panel
+        line = buffers.LINE // given.itemsize
+        # One array behind the other; each begins with a line of the cache.
+        second = ((end_panel - panel) * sums + line) // line * line
+        third = (second + down * tile_columns * across * wide + line) // line * line
+        fourth = (third + n * pitch * wide + line) // line * line
+        all_sums, result, packed, taps = memory, after(memory, second), after(memory, third), after(memory, fourth)
+        fifth = (fourth + packing[4] * packing[15] * wide + line) // line * line
+        points, piece = given, given
+        if own:
+            points, piece = after(memory, fifth), after(memory, fifth + n * step + LEAST_ROWS * elements)
+        portions, pieces = -(-channels // width), width // packing[15]
+        for part in range(portions):
+            begin, of_all = part * width, min(width, channels - part * width)
+            count = of_all * planes * folds
+            first_point = 0
+            if own:
+                _transform(
+                    parts, piece, given, points, 0, step, after(numbers, 6), filterings, first, last, begin, of_all
+                )
+            else:
+                first_point = part * n * step + (first - first_line) * tile_columns * elements
+            chains = chains_of(count)
+            for of_panel in range(panel, end_panel):
+                for some in range(part * pieces, min((part + 1) * pieces, packing[1])):
+                    channel, number, wanted = product.load_filters(of_panel, some, taps, weights, packing)
+                    filters_to_points(
+                        parts[FILTERS], (packed, channel - begin, of_all, pitch, taps, number, planes, wanted)
+                    )
+                for point in range(n):
+                    start, w = first_point + point * step, point * pitch
+                    for chain in range(chains):
+                        at, end = count * chain // chains, count * (chain + 1) // chains
+                        multiply_rows(
+                            all_sums, (of_panel - panel) * (n * room + SPARE) + point * room, points, start + at,
+                            elements, 1, tiles, packed, (w + at) * wide, end - at, part + chain == 0,
+                            filters - of_panel * wide,
+                        )  # fmt: skip
+        for of_panel in range(panel, end_panel):
+            k = of_panel * wide
+            for at_line in range(first, last):
+                other, row = divmod(at_line, tile_rows)
+                other, segment = divmod(other, segments)
+                other, right = divmod(other, x_step)
+                other, lower = divmod(other, y_step)
+                image, z = divmod(other, depth)
+                row, column = row * down, segment * tile_columns * across
+                rows = min(-(-(out_layout[6] - lower) // y_step) - row, down)
+                columns = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
+                if rows <= 0 or columns <= 0:
+                    continue
+                tile = (of_panel - panel) * (n * room + SPARE) + (at_line - first) * tile_columns
+                sums_to_results(
+                    parts[SUMS],
+                    (result, 0, tile_columns * across, all_sums, room, tile, 1, -(-columns // across), bias, k,
+                     epilogue, min(filters - k, wide)),
                 )  # fmt: skip
-    k = panel * wide
-    for at_line in range(first, last):
-        other, row = divmod(at_line, tile_rows)
-        other, segment = divmod(other, segments)
-        other, right = divmod(other, x_step)
-        other, lower = divmod(other, y_step)
-        image, z = divmod(other, depth)
-        row, column = row * down, segment * tile_columns * across
-        rows = min(-(-(out_layout[6] - lower) // y_step) - row, down)
-        columns = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
-        if rows <= 0 or columns <= 0:
-            continue
-        sums_to_results(
-            parts[SUMS],
-            (result, 0, tile_columns * across, products, room, (at_line - first) * tile_columns, 1,
-             -(-columns // across), bias, k, epilogue, min(filters - k, wide)),
-        )  # fmt: skip
-        unload(
-            parts, out, out_layout, (image, 0, k, z), (lower, right), (y_step, x_step), (row, column),
-            filters, rows, columns, result, tile_columns * across,
-        )  # fmt: skip
+                unload(
+                    parts, out, out_layout, (image, 0, k, z), (lower, right), (y_step, x_step), (row, column),
+                    filters, rows, columns, result, tile_columns * across,
+                )  # fmt: skip
+
+    products.__name__ = products.__qualname__ = "_products_of_own" if own else "_products"
+    return jit.scratch_kernel(_PRODUCTS)(products)
+
+
+_products, _products_of_own = _multiplying(False), _multiplying(True)
 
 
 class Plain:
@@ -197,31 +241,24 @@ class Plain:
         parts = -(-channels // found.width)
         panels = -(-problem.out_channels // wide)
         depth = problem.output_size[0]
-        sizes = [before, problem.dilation, [problem.stride[0]], [depth, found.segments, tile_rows, tile_columns],
-                 [channels, planes]]  # fmt: skip
+        form = [*before, *problem.dilation, problem.stride[0], depth, found.segments, tile_rows, tile_columns, planes,
+                found.together, found.width, between, channels]  # fmt: skip
         all_bands = []
-        for first in range(0, found.lines, found.band):
-            last = min(first + found.band, found.lines)
-            numbers = np.concatenate([*sizes, [first, last, found.together, found.width, step, between]])
-            all_bands.append(
-                Band(
-                    (parts * -(-(last - first) // found.together), numbers),
-                    (
-                        panels * -(-(last - first) // found.share),
-                        np.array([first, last, found.share, panels, found.width, step]),
-                    ),
-                )
-            )
+        for first in range(0, found.lines, found.lines if found.own else found.band):
+            last = found.lines if found.own else min(first + found.band, found.lines)
+            numbers = np.array([*form, first, last, step])
+            sections = np.array([first, last, found.share, panels, found.width, step])
+            tasks = -(-(last - first) // found.share) * (1 if found.own else panels)
+            all_bands.append(Band((parts * -(-(last - first) // found.together), numbers), (tasks, sections)))
         work = problem.flops // 80 // len(all_bands)
         in_lines = channels % line == width % line == 0
-        past = in_lines and panels >= REUSED * threads and jit.past_caches(work, threads)
-        scratch = bands.scratch(problem, filterings, found.share * tile_columns, tile_columns, wide)
+        past = in_lines and panels >= REUSED * threads and jit.past_caches(work, threads) and not found.own
+        points = 0 if found.own else parts * n * step + LEAST_ROWS * width
         return Plan(
-            filterings, all_bands, parts * n * step + LEAST_ROWS * width,
-            work, (found.loaded, scratch), problem.compute_dtype,
+            filterings, all_bands, points, work, (found.loaded, found.scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (problem.out_channels, *problem.dilation[1:])]),
-            np.array(numbers_of(filterings)), past, found.bytes,
+            np.array(numbers_of(filterings)), past, found.own, found.bytes,
         )  # fmt: skip
 
     def fixed(
@@ -230,14 +267,20 @@ class Plain:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[2, 2], plan.sizes[1, 1])
         unload = slab.unloads(out_layout, plan.sizes[2, 2])
+        (loading, working), steps = ((numbers, plan.dtype) for numbers in plan.scratch), []
+        if plan.own:
+            parts = parts_of(plan.axes, plan.dtype, (TILES, SUMS, FILTERS), load, unload)
+            (((_, numbers), (tasks, sections)),) = plan.bands
+            sections = np.concatenate([sections, met(x_layout, out_layout, plan.axes, numbers), numbers])
+            constants = sections, epilogue, out_layout, plan.sizes, plan.filterings, parts
+            multiply_own = _products_of_own.fixed(tasks, plan.work, threads, constants, working)
+            return lambda x, weights, bias, out: multiply_own(x, *weights, bias, out)
         parts_of_tiles = parts_of(plan.axes, plan.dtype, (TILES,), load, past=plan.past)
         parts = parts_of(plan.axes, plan.dtype, (SUMS, FILTERS), "", unload)
-        loading, working = ((numbers, plan.dtype) for numbers in plan.scratch)
-        steps = []
-        for (loads, numbers), (products, others) in plan.bands:
+        for (loads, numbers), (products, sections) in plan.bands:
             layout = met(x_layout, out_layout, plan.axes, numbers)
             given = np.concatenate([layout, numbers]), plan.filterings, parts_of_tiles
-            constants = others, epilogue, out_layout, plan.sizes, plan.filterings, parts
+            constants = sections, epilogue, out_layout, plan.sizes, plan.filterings, parts
             steps.append((
                 _to_points.fixed(loads, plan.work, threads, given, loading),
                 _products.fixed(products, plan.work, threads, constants, working),
