@@ -165,6 +165,9 @@ class Effort:
     PACK = 16e-6
     """Seconds that the packing of a call takes besides, waking threads above all."""
 
+    ELSEWHERE = 0.4e-9
+    """Seconds that it takes a packed number to come from the cache of another core, which has packed it."""
+
     NUMPY = 6e-6
     """The same where NumPy packs, which no threads share."""
 
@@ -573,8 +576,9 @@ class Effort:
     def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether a call packs filters within its tasks.
 
-        So it does Winograd's where all packed ones would take too much memory: else it is as fast to pack them
-        beforehand, or up to a fifth faster where there are many tiles. And those of the direct sum where a panel, which
+        So it does Winograd's where all packed ones would take too much memory, else it is as fast to pack them
+        beforehand, or up to a fifth faster where there are many tiles; or where few filters meet points of a task's
+        own, and none wait for what another has packed. And those of the direct sum where a panel, which
         has to stay in the second-level cache, is met by few tasks.
         """
         if not self.may_take_plain(problem):
@@ -582,19 +586,23 @@ class Effort:
         if self.tile == (1, 1):
             return self._packings(problem, threads) <= self.OFTEN
         packed = self.packed_bytes(problem)
+        if self._cut(problem, threads).pays:
+            weights = problem.out_channels * problem.products
+            again = self._packings(problem, threads) * weights / threads * self.plain * 1e-9
+            if again <= self.PACK + packed // problem.compute_dtype.itemsize * self.ELSEWHERE:
+                return True
         return threads * self._scratch(problem, threads) + packed > engine_limit(problem)
 
     def may_take_plain(self, problem: ConvProblem) -> bool:
         """Whether filters can be packed within the tasks.
 
-        The points that Winograd's share must be whole vectors of channels, the direct sum's panels fit the cache.
+        The direct sum's, if a panel fits the cache; Winograd's of one group.
         """
         if self.plain == 0:
             return False
         if self.tile == (1, 1):
             return self._panel(problem) <= SECOND_LEVEL // 2
-        elements = problem.in_channels * math.prod(axis.fold for axis in self._axes(problem))
-        return problem.groups == 1 and elements >= self._wide(problem)
+        return problem.groups == 1
 
     def _panel(self, problem: ConvProblem) -> int:
         """Return the bytes of a packed panel."""
