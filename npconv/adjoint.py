@@ -289,6 +289,8 @@ def merging(steps: list[Step], choice: Choice, in_line: bool, all_rows: int = 0)
     if any(plan.algorithm.name not in like for plan in plans):
         return None
     forwards = tuple(plan.computed for plan in plans)
+    if any(forward.among for forward in forwards):  # whose filters would have to be cut
+        return None
     if in_patches:
         pairs = loading.module("npconv.kernels.numba.pairs")
         engine = pairs.Patches(steps[0].patch) if in_line and pairs.takes(forwards[0], steps[0].patch) else None

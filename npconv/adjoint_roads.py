@@ -163,7 +163,7 @@ def _packing(
         taps = step.taps_of(weight)
         return quick(taps, bias) if workspace is None else plan.pack(taps, bias, workspace, step.begins)
 
-    return [step], part, pack, fill, plan.algorithm.name == "planes"
+    return [step], part, pack, fill, plan.algorithm.name == "planes" and not plan.met.among
 
 
 def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:

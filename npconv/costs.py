@@ -216,8 +216,10 @@ class Effort:
     LOWEST = 4
     """Tiles that products of points take as long as, even if there are fewer."""
 
-    BEGIN = 3
-    """Products of points, or of quarters, that take as long as to begin with a tile of them, and to store it."""
+    BEGIN, BEGIN_POINT = 3, 2
+    """Products that take as long as to begin with a tile of them, and to store it: direct ones, or of quarters; and of
+    points. (With 3, and results copied twice, 3 and 4 channels were computed by `planes`, 4 to 64
+    at 202² in 1.06 ms, and take 0.73 by `winograd4`.)"""
 
     SLIVER, ROW = 16, 300
     """Products that take as long as to begin with a tile of slivers, and to store it; copies that take as long as to
@@ -347,16 +349,16 @@ class Effort:
             elements = filtering.elements_of(problem, self._axes(problem))
             lanes = vector_bytes() // itemsize
             made = self.POINT * tiles * -(-elements // lanes) * lanes * problem.groups
-            copied += made + tiles * filters / 2 + loaded * 2 * min(max(problem.input_bytes / self.NEARBY - 1, 0), 4)
+            copied += made + tiles * filters / 4 + loaded * 2 * min(max(problem.input_bytes / self.NEARBY - 1, 0), 4)
             again = made * (threads / min(max(all_tiles // self.APART, 1), threads) - 1)
-            rate *= elements / (elements + self.BEGIN)
+            rate *= elements / (elements + self.BEGIN_POINT)
         if self.quarters:
             numbers = problem.batch * problem.positions * (problem.in_channels + problem.out_channels)
             copied = numbers * self.SUMS + (copied if turned else 0)
             rate *= 0.95 if problem.in_channels * itemsize >= self.LONG else 1
             rate *= problem.in_channels / (problem.in_channels + 2 * self.BEGIN)
             rate *= 0.9 if itemsize == 8 else 1  # more bytes of sums: as fast as the direct sum, or slower
-        copied += pixels * filters * (2 if turned else 1)
+        copied += pixels * filters * (2 if turned and self.tile == (1, 1) else 1)
         if self.pieces:
             copied += problem.batch * filters * self.FROM_POINTS * 32 // vector_bytes()
         if turned and self.tile == (1, 1) and not (self.pieces or self.quarters):

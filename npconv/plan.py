@@ -79,6 +79,11 @@ class Plan:
         """How long it should take."""
         return self.chosen.seconds
 
+    @once
+    def met(self) -> ConvProblem:
+        """Return the problem as it is computed: if the algorithm may be any, without taps that meet nothing."""
+        return _met(self.problem, self.choice)
+
     @property
     def modest(self) -> bool:
         """Whether it is within its limit of workspace."""
@@ -126,7 +131,8 @@ class Plan:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
         if workspace is None:
             return self._packing(weight, bias)
-        key = self.algorithm.name, self.problem.compute_dtype, part
+        # Of a dilation that is as long as the image, an image of another size meets other taps.
+        key = self.algorithm.name, self.problem.compute_dtype, self.met.kernel_size, self.met.among, part
         return workspace.packed(key, lambda: self._packing(weight, bias))
 
     @property
@@ -160,7 +166,7 @@ class Plan:
     @once
     def computed(self) -> ConvProblem:
         """Return the problem as engines take it, with the precision of its sums."""
-        return replace(self.problem, loose=self.choice.precision != "strict")
+        return replace(self.met, loose=self.choice.precision != "strict")
 
     @once
     def _of_call(self) -> tuple[Packing, Run]:
@@ -184,7 +190,7 @@ class Plan:
         chosen, plain = self.chosen, self._takes_plain
         if self.algorithm.engine is None:
             return chosen, None
-        packed = 0 if plain or self.choice.packed else self.algorithm.packed_bytes(self.problem)
+        packed = 0 if plain or self.choice.packed else self.algorithm.packed_bytes(self.met)
         run = self._in_room(self._plain_engine if plain else self._engine, packed)
         if not self.modest:
             return chosen, run
@@ -201,7 +207,7 @@ class Plan:
     @property
     def _takes_plain(self) -> bool:
         """Whether a call with plain weights packs them within its tasks."""
-        return not self.choice.packed and self.algorithm.takes_plain(self.problem, self.chosen.threads)
+        return not self.choice.packed and self.algorithm.takes_plain(self.met, self.chosen.threads)
 
     @once
     def _engine(self) -> Any:
@@ -215,6 +221,10 @@ class Plan:
         name, _, attribute = str(path).partition(".")
         engine: Any = loading.module(f"npconv.kernels.{self.algorithm.backend}.{name}")
         return getattr(engine, attribute) if attribute else engine
+
+
+def _met(problem: ConvProblem, choice: Choice) -> ConvProblem:
+    return problem.met if choice.algorithm == "auto" else problem
 
 
 def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:
@@ -238,6 +248,7 @@ def considered(choice: Choice) -> list[Algorithm]:
 def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algorithm] | None = None) -> list[Candidate]:
     """Return how algorithms stand to a problem: all of the backends to choose from, or those that are given."""
     times = winners.times(problem, choice) if choice.algorithm == "auto" else {}
+    problem = _met(problem, choice)
 
     def standing(algorithm: Algorithm) -> Candidate:
         refusal = _refusal(algorithm, problem, choice.precision)

@@ -68,6 +68,9 @@ class ConvProblem:
     apart: bool = False
     """Whether the pixels of a row lie apart in memory, as far as is known."""
 
+    among: tuple[tuple[int, int], ...] = ()
+    """Which taps of a longer kernel `met` has left, along each axis: the first one, and how many there are of all."""
+
     loose: bool = False
     """Whether sums may be as far off as ``precision="default"`` allows; set by `npconv.plan` for the engines."""
 
@@ -116,6 +119,33 @@ class ConvProblem:
     def compute_dtype(self) -> np.dtype[np.generic]:
         """Dtype in which products are summed."""
         return compute_dtype(self.dtype)
+
+    @once
+    def met(self) -> ConvProblem:
+        """Return the same problem without the outer taps that meet nothing but padding, wherever the window is.
+
+        So with dilations that are longer than the image: of 3 × 3 taps with dilation 36, the middle one meets 33 × 33
+        pixels. One is left in any case.
+        """
+        if self.padding_mode != "zeros" or self.up:
+            return self
+        kernel, dilation, padding, among = [], [], [], []
+        for size, taps, d, s, (before, after), results in zip(
+            self.input_size, self.kernel_size, self.dilation, self.stride, self.padding, self.output_size, strict=True
+        ):
+            reach = (results - 1) * s - before  # of the first tap, at the last position
+            first = max(min(-(reach // d), before // d, taps - 1), 0)  # those before it end in front of the image
+            behind = taps - -(-(size + before) // d)  # those that lie behind it
+            last = taps - max(min(behind, after // d, taps - first - 1), 0)
+            kernel.append(last - first)
+            dilation.append(d if last - first > 1 else 1)
+            padding.append((before - first * d, after - (taps - last) * d))
+            among.append((first, taps))
+        if tuple(kernel) == self.kernel_size:
+            return self
+        return replace(
+            self, kernel_size=tuple(kernel), dilation=tuple(dilation), padding=tuple(padding), among=tuple(among)
+        )
 
     @property
     def flops(self) -> int:
@@ -213,6 +243,7 @@ class ConvProblem:
             last=self.channels_last,
             kind="batched",
             up=self.three(self.up) if self.up else (),
+            among=(*((0, 1),) * (3 - self.rank), *self.among) if self.among else (),
         )
 
     def three(self, per_axis: tuple[int, ...], fill: int = 1) -> tuple[int, int, int]:

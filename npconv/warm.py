@@ -120,7 +120,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
 
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
-    filters for such small images, within their tasks, and take many channels only. So does depthwise, for strides,
+    filters for such small images, or with few, within their tasks. Planes are met as they are by few filters, and by
+    others as slivers. So has depthwise, for strides,
     activations and channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked
     to. So does grouped what is not 3 × 3, or has not 4 or 8 channels a group. Dense, dots, outer and pieces are for
     large kernels, and strassen is for those of one element.
@@ -140,7 +141,13 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
             for images, side in ((1, 8), (2, 12))
         ]
     if entry.plain_engine is not None:
-        calls = [_Call((1, 320, 8, 8), (320, 320, taps, taps), options) for taps in (3, 5)]
+        calls = [
+            _Call((1, channels, side, side), (channels, channels, taps, taps), options)
+            for taps in (3, 5)
+            for channels, side in ((320, 8), (32, 30))
+        ]
+    if algorithm == "planes":
+        calls.append(_Call((1, 32, 20, 20), (32, 32, 3, 3), options))
     grouped = {**options, "groups": 64}
     if algorithm == "depthwise":
         weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}

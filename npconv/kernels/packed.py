@@ -60,7 +60,10 @@ class Packing:
     def __init__(self, engine: Any, problem: ConvProblem) -> None:
         self._engine, self._problem, self._dtype = engine, problem, problem.compute_dtype
         self._packers: dict[Any, Callable[[np.ndarray], Any]] = {}
-        self._shape = problem.canonical_form().weight_shape
+        form = problem.canonical_form()
+        filters, channels, *kernel = form.weight_shape
+        self._shape = filters, channels, *(taps for _, taps in form.among or zip(kernel, kernel, strict=True))
+        self._taps = tuple(slice(first, first + n) for (first, _), n in zip(form.among, kernel, strict=False))
         self._no_bias = engine.pack_bias(problem, None)
 
     def __call__(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
@@ -77,6 +80,8 @@ class Packing:
 
     def _pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
         weight = host.writeable(weight)
+        if self._taps:
+            weight = weight[(slice(None), slice(None), *self._taps)]
         if hasattr(self._engine, "packer"):
             key = (weight.strides, get_num_threads())
             pack = self._packers.get(key)
