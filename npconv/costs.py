@@ -293,7 +293,9 @@ class Effort:
         if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
             # For a few results at a time, filters that fill no cache; and if they are dilated, they meet short runs.
             run = problem.in_channels // problem.groups
-            rate *= 0.8 if problem.dilation[-1] == 1 else 0.8 * run / (run + 1)
+            rate *= 0.95 if problem.dilation[-1] == 1 else 0.95 * (run + 0.5) / (run + 1)
+        if self.pieces and max(problem.stride) > 1:
+            rate *= 0.65  # their windows share less
         if self.tile != (1, 1) and problem.taps > problem.positions:
             rate *= 0.65  # few tiles, and as many filters as of a large image's gradient
         last = problem.channels_last
@@ -499,7 +501,7 @@ class Effort:
         if problem.taps <= problem.positions:
             return 1.0
         several = problem.taps <= 25 and problem.positions > 1 and problem.out_channels // problem.groups >= 12
-        return 0.6 if several else 0.3 if problem.taps <= 100 else 0.05
+        return 0.6 if several else 0.5 if problem.taps <= 100 else 0.3
 
     def _planes_seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the same for planes that few filters of a group meet where they lie.
