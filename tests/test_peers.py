@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peers import ours, race, report, with_ncnn
+from peers.before import Before
 from peers.drawn import CLASSES, LEAST, MOST, drawn
 from peers.race import Contestant, LeftOut
 from peers.work import Work
@@ -99,6 +100,23 @@ def test_contestants_take_turns_with_their_threads(monkeypatch):
     assert [len(one.times) for one in both] == [3, 3]
     turns = [call for call, before in zip(calls, [None, *calls], strict=False) if call != before]
     assert turns == [("a", 1), ("b", npconv.get_num_threads())] * 3
+
+
+def test_another_version_takes_turns_in_its_process():
+    work = Work("name", "ic4oc3ih9iw8kh3")
+    before = Before(Path(npconv.__file__).parents[1])
+    try:
+        for what in ("layers", "functions", "gradients of the input", "gradients of the weight"):
+            here, there = ours.drawn(what, work, 1), before.contestant(what, work, 1)
+            race.check(there, here.call())
+            race.race([here, there], rounds=2)
+            assert [len(one.times) for one in (here, there)] == [2, 2]
+            assert all(0 < least < 1 for least in there.times)
+        assert before.seconds > 0
+    finally:
+        before.close()
+    with pytest.raises(ValueError, match=r"--peers-before must name a folder with another npconv in it; got '.*tests'"):
+        Before(ROOT / "tests")
 
 
 def test_drawn_layers_are_of_their_classes():

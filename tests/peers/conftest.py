@@ -14,6 +14,7 @@ import pytest
 import npconv
 from bench import conftest as bench
 from npconv.threads import max_threads
+from peers.before import Before
 from peers.cores import Cores
 from peers.drawn import drawn
 from peers.race import Contestant, LeftOut, check, keep_memory, others_seconds, race
@@ -39,6 +40,9 @@ def pytest_addoption(parser):
         "--peers-drawn", type=int, default=0, metavar="N", help="drawn layers, to be raced in each way (default: 0)"
     )
     group.addoption("--peers-seed", type=int, default=0, metavar="N", help="what they are drawn by (default: 0)")
+    group.addoption(
+        "--peers-before", type=Path, metavar="FOLDER", help="another npconv, which takes part in drawn layers, too"
+    )
     group.addoption(
         "--peers-keep-memory",
         action="store_true",
@@ -109,13 +113,29 @@ def torch_as_for_inference(threads):
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def version_before(request):
+    """Return the other version to take part, None if there is none."""
+    folder = request.config.getoption("--peers-before")
+    if folder is None:
+        yield None
+        return
+    before = Before(folder.resolve())
+    yield before
+    before.close()
+
+
 @pytest.fixture
-def compete(request, report, threads):
+def compete(request, report, threads, version_before):
     """Measure contestants on a work, and hand over what came out.
 
     Each entrant is a function that returns a contestant, or raises LeftOut, which only a peer may. A ratio (title, of,
     to) is for the report: how many times faster the contestant `of` is than the fastest of those in `to`.
     """
+
+    def others_had() -> float | None:
+        spent = others_seconds()
+        return spent if spent is None or version_before is None else spent - version_before.seconds
 
     def run(
         group: str,
@@ -127,9 +147,9 @@ def compete(request, report, threads):
         with ExitStack() as stack:
             running, left_out = admitted(entrants, reference, stack)
             cores, rounds = request.config.stash[CORES], request.config.getoption("--peers-rounds")
-            others, start, waited = others_seconds(), time.perf_counter(), cores.waited
+            others, start, waited = others_had(), time.perf_counter(), cores.waited
             race(list(running.values()), rounds, lambda: cores.wait(threads, work.dtype))
-            taken = None if others is None else (others_seconds() - others) / (time.perf_counter() - start)
+            taken = None if others is None else (others_had() - others) / (time.perf_counter() - start)
         report(
             f"{group}, {threads} threads",
             next(iter(running.values())).times,

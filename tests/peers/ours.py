@@ -37,6 +37,13 @@ def gradient(work: Work, threads: int, of: str, **options: Any) -> Contestant:
     return Contestant(threads, lambda: compute(x, size, slope, **given))
 
 
+def drawn(what: str, work: Work, threads: int) -> Contestant:
+    """One of these, by the name of a group of drawn layers: ``"layers"``, ``"gradients of the input"``, …"""
+    if what.startswith("gradients"):
+        return gradient(work, threads, what.rpartition(" ")[2])
+    return {"layers": layer, "functions": function}[what](work, threads)
+
+
 def _format(last: bool) -> dict[str, str]:
     return {"data_format": "channels_last" if last else "channels_first"}
 

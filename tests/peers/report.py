@@ -26,6 +26,7 @@ from npconv.table import seconds
 
 BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
 BEGIN_DRAWN, END_DRAWN = "<!-- drawn -->", "<!-- /drawn -->"
+BEFORE = "× npconv, before"
 DRAWN = "Drawn "
 """How titles of drawn layers begin, whose names begin with that of a class and a colon."""
 
@@ -164,6 +165,9 @@ def summary(run: dict[str, Any]) -> list[str]:
         lines.append(f"| {kind} | {' | '.join(mean(ways.get(title, [])) for title in drawn)} |")
     every = [[next(iter(row.ratios.values())) for row in rows] for rows in drawn.values()]
     lines.append(f"| all | {' | '.join(map(mean, every))} |")
+    before = [mean([row.ratios.get(BEFORE, math.nan) for row in rows]) for rows in drawn.values()]
+    if set(before) != {NOT_THERE}:
+        lines.append(f"| beside npconv before | {' | '.join(before)} |")
     worst = [min(rows, key=lambda row: next(iter(row.ratios.values()))) for rows in drawn.values()]
     least = "; ".join(
         f"{name} {ratio(next(iter(row.ratios.values())))} ({row.layer.partition(': ')[2]})"

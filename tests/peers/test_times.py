@@ -9,6 +9,7 @@ import pytest
 from corpus import LAYERS
 
 from peers import ours, with_ncnn, with_onnxruntime, with_torch
+from peers.before import NAME
 from peers.others import OTHERS
 from peers.race import Contestant, race
 from peers.work import Work
@@ -33,6 +34,7 @@ FRAMEWORKS = ("torch", "torch, channels last", "onnxruntime")
 ALL = (*FRAMEWORKS, "ncnn")
 TORCH = FRAMEWORKS[:2]
 BESIDE_ALL = [("× fastest of all", "npconv", ALL), ("× faster of torch and onnxruntime", "npconv", FRAMEWORKS)]
+BEFORE = "× npconv, before"
 BESIDE_TORCH = [("× faster of torch's", "npconv", TORCH)]
 
 
@@ -82,20 +84,20 @@ def test_other_layers(name, text, threads, compete):
 
 
 @pytest.mark.parametrize("what", ["layers", "functions", "gradients of the input", "gradients of the weight"])
-def test_drawn(drawn, what, threads, compete):
+def test_drawn(drawn, what, threads, compete, version_before):
     """With ``--peers-drawn N``: the layers of a seed, which nobody has chosen."""
     name, text = drawn
     work, of = Work(name, text), what.rpartition(" ")[2]
     if what == "layers":
-        entrants, ratios = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}, BESIDE_ALL
+        peers, ratios = all_peers(work, threads), BESIDE_ALL
     elif what == "functions":
-        entrants = {
-            "npconv": partial(ours.function, work, threads),
-            **torch_formats(with_torch.function, work, threads),
-        }
-        ratios = BESIDE_TORCH
+        peers, ratios = torch_formats(with_torch.function, work, threads), BESIDE_TORCH
     else:
-        entrants, ratios = gradients(work, threads, of), BESIDE_TORCH
+        peers, ratios = torch_formats(with_torch.gradient, work, threads, of), BESIDE_TORCH
+    entrants = {"npconv": partial(ours.drawn, what, work, threads), **peers}
+    if version_before is not None:
+        entrants[NAME] = partial(version_before.contestant, what, work, threads)
+        ratios = [*ratios, (BEFORE, "npconv", [NAME])]
     reference = with_torch.reference(work, of if what.startswith("gradients") else "result")
     compete(f"Drawn {what}", work, entrants, ratios, reference)
 
