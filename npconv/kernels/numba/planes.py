@@ -280,6 +280,12 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
         _, fitting = _fitting(height, block, line, wide, shared)
         block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
     rows = block.rows + beyond[0]
+    # Numbers of results, and of filters that are turned, for each filter of a task: fewer, lest one thread is left.
+    each = (block.rows * line + WIDEST * lanes) * len(problems) + (2 * block.columns if all_rows else 0)
+    each += problem.products if problem.turned and _may_turn(problem) else 0
+    left = limit // itemsize - slivers * (sliver + COLUMNS * lanes) - (0 if as_they_are else planes * rows * columns)
+    while block.panels > 1 and each * -(-filters // -(-panels // block.panels)) > left:
+        block = block._replace(panels=-(-block.panels // 2))
     parts = -(-panels // block.panels)
     share = -(-filters // parts)
     plane = _apart(rows * columns, itemsize)
