@@ -148,7 +148,9 @@ def conv2d(
     for float16 and bfloat16, whose results are rounded once more. That holds for the algorithms of the textbook and
     for ``precision="strict"``; the default precision lets ``"auto"`` take algorithms that transform their data,
     within max(64, 8 + √n) · eps · max Σ|input · weight|. Integers are exact modulo 2**bits. NaN and infinity go
-    through as IEEE arithmetic takes them; zeros of the padding are multiplied like any others. Algorithms that
+    through as IEEE arithmetic takes them; zeros of the padding are multiplied like any others, but by outer taps that
+    meet nothing else, wherever the kernel is, as with dilations longer than the image: some algorithms leave these out,
+    even if they are infinite. Algorithms that
     transform their data, ``"winograd2"``, ``"winograd2x4"``, ``"winograd4"`` and ``"pieces"``, spoil all results of a
     tile, up to 5 × 5 of them, that meets one NaN, infinity, or number whose multiples overflow; ``"strassen"`` those of
     one more pixel of the image, or of one more filter.

@@ -100,7 +100,7 @@ class _Layer:
         else:
             plan = choose(problem, choice)
             quick = plan.quick
-            if quick is None:
+            if quick is None or plan.met.among:  # each size of images may meet other taps, whose weights roads keep
                 return
             road = partial(quick, plan.pack(weight, bias, self._workspace))
 

@@ -81,8 +81,8 @@ class Plan:
 
     @once
     def met(self) -> ConvProblem:
-        """Return the problem as it is computed: if the algorithm may be any, without taps that meet nothing."""
-        return _met(self.problem, self.choice)
+        """Return the problem as it is computed."""
+        return _computed(self.algorithm, self.problem)
 
     @property
     def modest(self) -> bool:
@@ -131,9 +131,10 @@ class Plan:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
         if workspace is None:
             return self._packing(weight, bias)
+        key = self.algorithm.name, self.problem.compute_dtype, part
+        met = self.met
         # Of a dilation that is as long as the image, an image of another size meets other taps.
-        key = self.algorithm.name, self.problem.compute_dtype, self.met.kernel_size, self.met.among, part
-        return workspace.packed(key, lambda: self._packing(weight, bias))
+        return workspace.packed(key, lambda: self._packing(weight, bias), (met.among, met.kernel_size))
 
     @property
     def quick(self) -> Callable[[Any, np.ndarray, np.ndarray | None], np.ndarray] | None:
@@ -223,8 +224,12 @@ class Plan:
         return getattr(engine, attribute) if attribute else engine
 
 
-def _met(problem: ConvProblem, choice: Choice) -> ConvProblem:
-    return problem.met if choice.algorithm == "auto" else problem
+def _computed(algorithm: Algorithm, problem: ConvProblem) -> ConvProblem:
+    """Return a problem as an algorithm computes it: engines without taps that meet nothing, if they take it so."""
+    met = problem.met
+    if algorithm.engine is None or met is problem or algorithm.refuse(met) is not None:
+        return problem
+    return met
 
 
 def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:
@@ -232,7 +237,7 @@ def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str 
         return "it transforms its data, which precision 'strict' rules out"
     if problem.up and not algorithm.spaced:
         return "it takes no zeros between elements"
-    return algorithm.refuse(problem)
+    return algorithm.refuse(_computed(algorithm, problem))
 
 
 def considered(choice: Choice) -> list[Algorithm]:
@@ -248,14 +253,14 @@ def considered(choice: Choice) -> list[Algorithm]:
 def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algorithm] | None = None) -> list[Candidate]:
     """Return how algorithms stand to a problem: all of the backends to choose from, or those that are given."""
     times = winners.times(problem, choice) if choice.algorithm == "auto" else {}
-    problem = _met(problem, choice)
 
     def standing(algorithm: Algorithm) -> Candidate:
         refusal = _refusal(algorithm, problem, choice.precision)
         if refusal is not None:  # what it would take need not make sense
             return Candidate(algorithm, refusal, math.inf, 0)
-        threads, workspace = _fitting(algorithm, problem, choice)
-        seconds = algorithm.seconds(problem, threads, choice.packed)
+        computed = _computed(algorithm, problem)
+        threads, workspace = _fitting(algorithm, computed, choice)
+        seconds = algorithm.seconds(computed, threads, choice.packed)
         measured = times.get((algorithm.backend, algorithm.name))
         return Candidate(algorithm, None, seconds, workspace, measured, threads)
 

@@ -86,11 +86,49 @@ def test_a_layer_meets_images_of_several_sizes():
         close(layer(x), of_torch(x, w, b, {"padding": 20, "dilation": 10}))
 
 
-def test_a_named_algorithm_computes_all_taps():
+def test_named_algorithms_and_backends():
+    """Winograd's computes all taps, as it is for kernels of several."""
     x, w, b = arrays((6, 6), (3, 3))
     options = {"padding": 7, "dilation": 7}
-    for algorithm in ("winograd4", "direct", "im2col", "loop"):
-        close(npconv.conv2d(x, w, b, **options, algorithm=algorithm), of_torch(x, w, b, options))
+    want = of_torch(x, w, b, options)
+    for algorithm in ("winograd4", "direct", "planes", "im2col", "loop"):
+        close(npconv.conv2d(x, w, b, **options, algorithm=algorithm), want)
+    close(npconv.conv2d(x, w, b, **options, backend="numpy"), want)
+    whole = [np.rint(array * 9).astype(int) for array in (x, w, b)]
+    np.testing.assert_array_equal(npconv.conv2d(*whole, **options), npconv.conv2d(*whole, **options, backend="numpy"))
+
+
+def test_what_is_told_is_what_runs():
+    """The textbook's algorithms compute all taps, and need memory for them; refusals are those of named algorithms."""
+    shapes = (1, 64, 33, 33), (64, 64, 3, 3)
+    far, near = ({"padding": n, "dilation": n} for n in (300, 1))
+    loop = {"algorithm": "im2col", "backend": "numpy"}
+    assert npconv.explain("conv2d", *shapes, **far, **loop).workspace > 1e8
+    found = npconv.explain("conv2d", *shapes, **far, backend="numba")
+    assert found.workspace <= npconv.explain("conv2d", *shapes, **near, backend="numba").workspace + 2**20
+    x, w = (np.ones(shape, np.float32) for shape in shapes)
+    for algorithm in ("direct", "strassen", "winograd4", "dots"):
+        refused = ("numba", algorithm) in found.refusals
+        if refused:
+            with pytest.raises(ValueError, match="cannot do this problem"):
+                npconv.conv2d(x, w, **far, algorithm=algorithm)
+        else:
+            npconv.conv2d(x, w, **far, algorithm=algorithm)
+        assert refused == (algorithm == "dots")
+
+
+def test_tune_measures_what_auto_would_run():
+    for function in ("conv2d", "conv_transpose2d"):
+        report = npconv.tune(function, (1, 64, 12, 12), (64, 64, 3, 3), padding=13, dilation=13, progress=False)
+        assert "strassen" in str(report)
+
+
+def test_a_layer_keeps_the_weights_of_few_sizes():
+    layer = npconv.Conv1d(np.ones((8, 8, 31), np.float32), padding=120, dilation=8)
+    for size in range(2, 118, 8):
+        layer(np.ones((1, 8, size), np.float32))
+    assert all(len(kept) <= 4 for kept in layer._workspace._packed.values())
+    assert not layer._roads
 
 
 @settings(max_examples=200)

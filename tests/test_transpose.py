@@ -390,7 +390,8 @@ def test_workspace_of_filters_that_tasks_turn(threads, algorithm):
         found = choose(step.forward, choice)
         assert found._run.bytes <= engine_limit(step.forward)
         plan, turned = planes.plan(step.forward, threads), planes.plan(replace(step.forward, turned=False), threads)
-        assert plan.scratch == plan.turning == turned.turning > turned.scratch
+        assert plan.scratch == plan.turning <= turned.turning  # of fewer filters, if they are known to lie so
+        assert turned.turning > turned.scratch
 
 
 def test_filters_are_dealt_out_in_one_pass(monkeypatch):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PIXELS = 512
 """Pixels of a result whose part of the input a task with panels loads, with the borders of several images."""
 
+FEW, PIXEL = 400, 24
+"""Products of channels that planes are met in parts of, at least; pixels of a row that the direct sum has, at least."""
+
 RESULTS = 3 * 2**17
 """Bytes of results and of a slab that a thread works in, at most, where there are slivers. (With a mebibyte, which
 few tasks need, it was thought that two threads have no room for 296 of 5,238 layers where they have, and one of
@@ -34,6 +37,7 @@ def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
         slab = min(slab, 2 * problem.padded_elements * itemsize // max(threads, 2))
     if effort.panel and problem.positions > PIXELS:
         slab = min(slab, PIXELS * problem.padded_elements * itemsize // problem.positions)
+    slab = max(slab, _dilated(effort, problem))
     slab += 2**15
     if effort.slivers and in_slivers(problem):
         results = problem.batch * problem.out_channels * problem.positions
@@ -69,3 +73,20 @@ def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
         pixels *= planes * filtering.pitch_of(elements // planes, itemsize)
         slab = (points * elements + max(pixels, 2 * points * wide)) * itemsize
     return slab
+
+
+def _dilated(effort: Effort, problem: ConvProblem) -> int:
+    """Return the bytes of what a few pixels meet, at least, if that is more than they are: between dilated taps, too.
+
+    The direct sum's are of all channels, planes' of some if filters are few.
+    """
+    several = effort.pieces or effort.quarters or effort.outer or effort.several
+    if max(problem.dilation) == 1 or effort.tile != (1, 1) or several or not (effort.panel or effort.slivers):
+        return 0
+    channels = problem.in_channels // problem.groups
+    if effort.slivers and not in_slivers(problem):
+        channels = min(channels, FEW // problem.taps + 1)
+    _, height, width = problem.three(problem.span)
+    stride = problem.three(problem.stride)
+    met = problem.three(problem.kernel_size)[0] * height * (width + min(problem.output_size[-1], PIXEL) * stride[2])
+    return met * channels * problem.compute_dtype.itemsize

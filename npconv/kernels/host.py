@@ -74,17 +74,22 @@ def writeable(array: np.ndarray) -> np.ndarray:
 class Workspace:
     """What a layer keeps between calls: packed weights, and buffers, of which each call, in any thread, has its own."""
 
-    KEPT = 8
-    """Shapes for which buffers are kept."""
+    KEPT, TAPS = 8, 4
+    """Shapes for which buffers are kept; parts of a kernel that its packed weights are kept of."""
 
     def __init__(self) -> None:
         self._free: dict[Any, list[np.ndarray]] = {}
-        self._packed: dict[Any, Any] = {}
+        self._packed: dict[Any, dict[Any, Any]] = {}
 
-    def packed(self, key: Any, pack: Callable[[], Any]) -> Any:
-        """Return what ``pack`` returned for the first call with this key."""
-        found = self._packed.get(key)
-        return self._packed.setdefault(key, pack()) if found is None else found
+    def packed(self, key: Any, pack: Callable[[], Any], taps: Any = None) -> Any:
+        """Return what ``pack`` returned for the first call with this key and these taps, of which a few are kept."""
+        kept = self._packed.setdefault(key, {})
+        found = kept.get(taps)
+        if found is None:
+            for oldest in tuple(kept)[: max(len(kept) + 1 - self.TAPS, 0)]:
+                kept.pop(oldest, None)
+            found = kept.setdefault(taps, pack())
+        return found
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: Any) -> np.ndarray:
         """Return a buffer as the last call with the same shape, dtype and use left it, or a new one of zeros."""
