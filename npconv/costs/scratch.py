@@ -37,7 +37,6 @@ def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
         slab = min(slab, 2 * problem.padded_elements * itemsize // max(threads, 2))
     if effort.panel and problem.positions > PIXELS:
         slab = min(slab, PIXELS * problem.padded_elements * itemsize // problem.positions)
-    slab = max(slab, _dilated(effort, problem))
     slab += 2**15
     if effort.slivers and in_slivers(problem):
         results = problem.batch * problem.out_channels * problem.positions
@@ -50,6 +49,7 @@ def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
         if pointwise(problem) and max(problem.stride) > 1:
             met = problem.batch * problem.in_channels * problem.positions * itemsize
             slab += met // max(threads, 1) if met <= GATHERED else 0
+    slab = max(slab, _dilated(effort, problem))
     if effort.several:  # which puts the channels of what it meets side by side, or its results
         results = problem.batch * problem.out_channels * problem.positions
         slab = min(2**18, (problem.padded_elements + results) * itemsize) + 2**15
