@@ -84,7 +84,7 @@ _GROUPED = "the direct sum, filters of several groups in vectors; for groups of 
 _DOTS = "the direct sum, the kernel's elements in vectors; for kernels larger than their results"
 _OUTER = "the direct sum, as outer products of inputs and filters; for kernels larger than their results"
 _DENSE = "the direct sum, numbers of the weight in vectors, each read once; for kernels as large as the input"
-_PLANES = "the direct sum, pixels in vectors, nothing packed; for pixels in rows, and few channels a group"
+_PLANES = "the direct sum, pixels in vectors, nothing packed; for pixels in rows, few filters, and few channels a group"
 
 FOLDED = {3: {*range(5, 13)}, 4: {*range(6, 17)}}
 """Elements along an axis, of two to four for each residue, by the larger strides at which residues are folded."""

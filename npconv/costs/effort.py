@@ -154,7 +154,7 @@ class Effort:
         if self.pieces and max(problem.stride) > 1:
             rate *= 0.65  # their windows share less
         if self.tile != (1, 1) and problem.taps > problem.positions:
-            rate *= 0.65  # few tiles, and as many filters as of a large image's gradient
+            rate *= 0.5  # few tiles, and as many filters as of a large image's gradient
         last = problem.channels_last
         if last and problem.groups > 1 and not self.several and problem.in_channels // problem.groups <= 64 // itemsize:
             rate *= 0.75  # less than a line of the cache at a time
