@@ -247,7 +247,9 @@ class Effort:
                 call += self.NUMPY + packing
             else:
                 work += packing + (PACK * threads if self.panel and self.pack and not plain else 0)
-        computing, coming = shared(float(work), threads), streaming(weights * points * itemsize, threads)
+        # Filters that are packed within the tasks come as they are.
+        size = weights * (1 if plain else points) * itemsize
+        computing, coming = shared(float(work), threads), streaming(size, threads)
         if self.dense:
             coming *= self.NEAR if weights * itemsize <= LAST_LEVEL else self.FAR
             if self.AT_ONCE * problem.products * itemsize > 2**15:  # more than a first-level cache, for each image anew
