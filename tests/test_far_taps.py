@@ -117,12 +117,6 @@ def test_what_is_told_is_what_runs():
         assert refused == (algorithm == "dots")
 
 
-def test_tune_measures_what_auto_would_run():
-    for function in ("conv2d", "conv_transpose2d"):
-        report = npconv.tune(function, (1, 64, 12, 12), (64, 64, 3, 3), padding=13, dilation=13, progress=False)
-        assert "strassen" in str(report)
-
-
 def test_a_layer_keeps_the_weights_of_few_sizes():
     layer = npconv.Conv1d(np.ones((8, 8, 31), np.float32), padding=120, dilation=8)
     for size in range(2, 118, 8):

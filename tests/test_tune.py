@@ -447,6 +447,13 @@ def test_a_damaged_file_can_be_forgotten(folder):
     assert not path.exists()
 
 
+def test_taps_that_meet_nothing_are_left_out_as_auto_leaves_them():
+    """So that one element of the kernel is left, which is for other algorithms."""
+    for function in ("conv2d", "conv_transpose2d"):
+        report = npconv.tune(function, (1, 64, 12, 12), (64, 64, 3, 3), padding=13, dilation=13, progress=False)
+        assert "strassen" in str(report)
+
+
 @pytest.fixture(params=["a file in its place", "a folder that cannot be written to", "no folder at all"])
 def unwritable(request, folder, monkeypatch):
     if request.param == "a file in its place":
