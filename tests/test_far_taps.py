@@ -38,7 +38,7 @@ def of_torch(x, w, b, options, transposed=False):
     return function(*(None if array is None else torch.from_numpy(array) for array in (x, w, b)), **options).numpy()
 
 
-def close(got, want):
+def assert_close(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-11 * max(np.abs(want).max(initial=0), 1))
 
 
@@ -60,21 +60,18 @@ def test_results_are_those_of_torch(image, kernel, dilation, padding, stride, le
     x, w, b = arrays(image, kernel, groups=groups)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     want, rank = of_torch(x, w, b, options), len(image)
-    close(getattr(npconv, f"conv{rank}d")(x, w, b, **options), want)
-    close(getattr(npconv, f"conv{rank}d")(x, np.asfortranarray(w), b, **options), want)
-    close(getattr(npconv, f"Conv{rank}d")(w, b, **options)(x), want)
+    assert_close(getattr(npconv, f"conv{rank}d")(x, w, b, **options), want)
+    assert_close(getattr(npconv, f"conv{rank}d")(x, np.asfortranarray(w), b, **options), want)
+    assert_close(getattr(npconv, f"Conv{rank}d")(w, b, **options)(x), want)
     slope = np.random.default_rng(2).standard_normal(want.shape)
     tensors = [torch.from_numpy(array).requires_grad_() for array in (x, w)]
     getattr(torch.nn.functional, f"conv{rank}d")(*tensors, None, **options).backward(torch.from_numpy(slope))
-    close(getattr(npconv.grad, f"conv{rank}d_input")(x.shape, w, slope, **options), tensors[0].grad.numpy())
-    close(getattr(npconv.grad, f"conv{rank}d_weight")(x, w.shape, slope, **options), tensors[1].grad.numpy())
+    assert_close(getattr(npconv.grad, f"conv{rank}d_input")(x.shape, w, slope, **options), tensors[0].grad.numpy())
+    assert_close(getattr(npconv.grad, f"conv{rank}d_weight")(x, w.shape, slope, **options), tensors[1].grad.numpy())
     bias = np.zeros(x.shape[1])
-    try:
-        want = of_torch(slope, w, bias, options, transposed=True)
-    except RuntimeError:  # torch takes no padding that leaves nothing
-        return
-    close(getattr(npconv, f"conv_transpose{rank}d")(slope, w, bias, **options), want)
-    close(getattr(npconv, f"ConvTranspose{rank}d")(w, bias, **options)(slope), want)
+    want = of_torch(slope, w, bias, options, transposed=True)
+    assert_close(getattr(npconv, f"conv_transpose{rank}d")(slope, w, bias, **options), want)
+    assert_close(getattr(npconv, f"ConvTranspose{rank}d")(w, bias, **options)(slope), want)
 
 
 def test_a_layer_meets_images_of_several_sizes():
@@ -83,7 +80,7 @@ def test_a_layer_meets_images_of_several_sizes():
     layer = npconv.Conv2d(w, b, padding=20, dilation=10)
     for size in (9, 11, 25, 9, 60, 11, 25):
         x = np.random.default_rng(size).standard_normal((1, 5, size, size))
-        close(layer(x), of_torch(x, w, b, {"padding": 20, "dilation": 10}))
+        assert_close(layer(x), of_torch(x, w, b, {"padding": 20, "dilation": 10}))
 
 
 def test_named_algorithms_and_backends():
@@ -92,8 +89,8 @@ def test_named_algorithms_and_backends():
     options = {"padding": 7, "dilation": 7}
     want = of_torch(x, w, b, options)
     for algorithm in ("winograd4", "direct", "planes", "im2col", "loop"):
-        close(npconv.conv2d(x, w, b, **options, algorithm=algorithm), want)
-    close(npconv.conv2d(x, w, b, **options, backend="numpy"), want)
+        assert_close(npconv.conv2d(x, w, b, **options, algorithm=algorithm), want)
+    assert_close(npconv.conv2d(x, w, b, **options, backend="numpy"), want)
     whole = [np.rint(array * 9).astype(int) for array in (x, w, b)]
     np.testing.assert_array_equal(npconv.conv2d(*whole, **options), npconv.conv2d(*whole, **options, backend="numpy"))
 
@@ -137,8 +134,10 @@ def test_any_axis(data):
     padded = torch.from_numpy(np.pad(x, ((0, 0), (0, 0), (before, after)))).requires_grad_()
     weight = torch.from_numpy(w).requires_grad_()
     want = torch.nn.functional.conv1d(padded, weight, torch.from_numpy(b), stride=stride, dilation=dilation)
-    close(got, want.detach().numpy())
+    assert_close(got, want.detach().numpy())
     slope = np.random.default_rng(2).standard_normal(got.shape)
     want.backward(torch.from_numpy(slope))
-    close(npconv.grad.conv1d_input(x.shape, w, slope, **options), padded.grad.numpy()[..., before : before + size])
-    close(npconv.grad.conv1d_weight(x, w.shape, slope, **options), weight.grad.numpy())
+    assert_close(
+        npconv.grad.conv1d_input(x.shape, w, slope, **options), padded.grad.numpy()[..., before : before + size]
+    )
+    assert_close(npconv.grad.conv1d_weight(x, w.shape, slope, **options), weight.grad.numpy())

@@ -12,7 +12,7 @@ from npconv.problem import ConvProblem
 if TYPE_CHECKING:
     from npconv.costs.effort import Effort
 
-ABREAST_OF = 4
+HIGHEST = 4
 """Filters of a tile that meets planes, at most."""
 
 TILE, VECTOR, LINE = 1.8, 3.6e-9, 3.3e-9
@@ -29,11 +29,11 @@ as long as to add up the lanes of a result; copies that take as long as to put a
 lay apart."""
 
 SWAPPED = 0.6
-"""The same as ``pack`` where an engine takes filters in rows, and those of a gradient are not."""
+"""Nanoseconds to put a number of a gradient's weight in order where an engine takes filters in rows."""
 
 
 def outer_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
-    """Return the same for outer products.
+    """Return the time that a problem should take by outer products.
 
     These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, with short
     rows of taps as 200, with one tap of images that leave a panel unfilled, whose lines of the cache take each
@@ -70,7 +70,7 @@ def outer_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
 
 
 def pairs_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
-    """Return the same for inner products of some filters and images at a time."""
+    """Return the time that inner products of some filters and images at a time should take."""
     itemsize = problem.compute_dtype.itemsize
     lanes, (height, width) = vector_bytes() // itemsize, (6, 4) if vector_bytes() == 64 else (3, 4)
     least, most = sorted((problem.batch, problem.out_channels))
@@ -85,7 +85,7 @@ def pairs_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
 
 
 def planes_seconds(effort: Effort, problem: ConvProblem, threads: int, packed: bool) -> float:
-    """Return the same for planes that few filters of a group meet where they lie.
+    """Return the time that planes should take which few filters of a group meet where they lie.
 
     Tiles run over the rows' ends. Where numbers of a row lie apart, they are loaded one by one.
     """
@@ -95,7 +95,7 @@ def planes_seconds(effort: Effort, problem: ConvProblem, threads: int, packed: b
     line = width + (problem.span[-1] - 1) // stride[2]
     vectors = -(-((height - 1) * line + width) // (2 * lanes)) * 2
     vectors *= problem.batch * problem.groups * depth
-    tiles = -(-filters // ABREAST_OF)
+    tiles = -(-filters // HIGHEST)
     rate = 1.5 * effort.products * machine().direct * 4 / itemsize * reached(problem)
     work = vectors * lanes * (filters + TILE * tiles) * problem.products / rate + VECTOR * vectors * tiles
     copied = LOADED[0] * problem.batch * problem.out_channels * problem.positions

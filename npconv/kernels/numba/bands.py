@@ -63,9 +63,9 @@ class Cut(NamedTuple):
     def pays(self) -> bool:
         """Whether it is as fast to transform filters for each section as for all.
 
-        Tasks that make points of their own have no others to wait for: in two threads 32 channels at 56² so take 122 µs
-        instead of 218, and 64 398 instead of 443. With a few tiles, it takes longer: 256 → 64 at 14² 184 instead of
-        161.
+        Tasks that make points of their own have no others to wait for: in two threads 32 channels at 56² so take 120 µs
+        instead of 135, or of 218 while the cores share no cache; 64 take 404 instead of 385, or of 443. With a few
+        tiles, it takes longer: 256 → 64 at 14² 184 instead of 161.
         """
         return self.own and self.share * self.tile_columns >= ENOUGH
 
