@@ -163,18 +163,27 @@ def dense(problem: ConvProblem) -> str | None:
     return direct(problem)
 
 
+PIECED = {1: {1, 2, 3, 4, 5}, 2: {3, 4}}
+"""Results along an axis that a kernel in pieces has, by the dilation."""
+
+LEAST_PIECED, LEAST_FILTERS = 4, 2
+"""Elements of a kernel along such an axis, at least; filters of a group, and images."""
+
+
 def pieces(problem: ConvProblem) -> str | None:
     """Refuse what is not cut into Winograd's pieces."""
-    if problem.three(problem.output_size) not in ((1, 3, 3), (1, 5, 5)):
-        return "it is for results of 3 × 3 or 5 × 5"
-    *depth, height, width = problem.three(problem.kernel_size)
-    if depth != [1] or min(height, width) < 4:
-        return "it is for kernels of 4 × 4 or more"
-    if set(problem.dilation) != {1}:
-        return "it is for dilation 1"
-    if problem.groups != 1:
-        return "it takes one group only"
-    refused, least = direct(problem), 128 // problem.compute_dtype.itemsize
-    if refused is None and min(problem.batch, problem.out_channels) < least:
-        return f"it needs {least} filters or more, and as many images, which of a weight gradient are the channels"
+    depth, *results = problem.three(problem.output_size)
+    _, *dilation = problem.three(problem.dilation)
+    if depth != 1 or max(results) == 1 or any(
+        n not in PIECED.get(d, ()) for n, d in zip(results, dilation, strict=True)
+    ):  # fmt: skip
+        return "it is for results of 2 to 5 along an axis, or of 3 and 4 with dilation 2"
+    planes, *kernel = problem.three(problem.kernel_size)
+    if planes != 1 or any(r > 1 and n < LEAST_PIECED for n, r in zip(kernel, results, strict=True)):
+        return "it is for kernels of 4 elements or more along an axis"
+    if max(dilation) > 1 and max(problem.stride) > 1:
+        return "it takes no stride where there is a dilation"
+    refused = direct(problem)
+    if refused is None and min(problem.batch, problem.out_channels // problem.groups) < LEAST_FILTERS:
+        return "it needs two filters a group or more, and as many images, which of a weight gradient are the channels"
     return refused

@@ -128,12 +128,11 @@ _TABLE = (
     Algorithm(
         "pieces",
         "numba",
-        "large kernels of 3 × 3 or 5 × 5 results with 4 or 2.8 times fewer products, by transforms of 6 × 6 pieces",
-        Effort(12e-6, 17e9, 0, panel=2, pieces=True),
+        "large kernels of 2 × 2 to 5 × 5 results with 1.8 to 4 times fewer products, by transforms of pieces of them",
+        Effort(12e-6, 44e9, 0, panel=2, pieces=True),
         refuse=refusals.pieces,
         direct=False,
         dtypes="float",
-        ranks="2, 3",
         engine="pieces",
     ),
     Algorithm(

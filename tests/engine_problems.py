@@ -16,7 +16,7 @@ from corpus import Case, parse
 
 import npconv
 from npconv import costs, plan, recall
-from npconv.kernels.numba import blocking
+from npconv.kernels.numba import blocking, piecing
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd2x4", "winograd4", "pieces")
@@ -36,7 +36,7 @@ COUNTS = (1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 64, 65)
 """Channels and filters around whole vectors and panels of every width."""
 
 PIECES = (
-    # Results of 3 × 3 and 5 × 5, kernels of one piece and of many steps, panels and blocks of channels that overlap.
+    # Kernels of one piece and of many steps, panels that overlap; strides, which here are dilations of a gradient.
     "mb33ic2oc40ih6iw9kh4kw7+bias",
     "mb70ic3oc33ih10iw13kh9kw11ph1:0pw0",
     "mb33ic2oc34ih13iw14kh9kw9sh2",
@@ -44,6 +44,25 @@ PIECES = (
     "mb40ic2oc32ih30iw33kh28kw31+bias",
     "mb32oc65ih9iw12kh7kw12ph1pw2+bias",
     "mb34ic2oc37id2ih17iw15kd1kh9kw7sd2sh2+reflect",
+    # Other results than 3 × 3 and 5 × 5, other ones down than across, and along one axis.
+    "mb9ic2oc17ih10iw12kh9kw11+bias",
+    "mb33ic2oc34ih12iw13kh9kw10",
+    "mb12ic2oc20ih6iw20kh5kw16ph1pw0",
+    "mb20ic3oc24iw41kw39+bias",
+    "mb8oc40ih5iw9kh5kw6",
+    # Dilations, which are strides of a gradient: of both axes, of one, of three and four results.
+    "mb17ic2oc40ih13iw15kh6kw7dh2+bias",
+    "mb40oc33ih14iw12kh6kw5dh2",
+    "mb5ic2oc18ih11iw12kh5kw8dh2dw1",
+    "mb70ic2oc36ih33iw27kh16kw14dh2pw1",
+    # Groups, whose filters fill a panel, a part of it, or more; few filters, few images.
+    "mb16g3ic6oc48ih11iw12kh9kw10+bias",
+    "mb20g4ic4oc60ih9iw11kh7kw9ph1:0",
+    "mb8g2ic2oc80ih13iw15kh6kw7dh2+bias",
+    "mb40g2ic4oc10ih9iw8kh7kw6",
+    "mb2ic2oc50ih9iw8kh8kw7",
+    "mb50oc3ih19iw18kh17kw16",
+    "mb7oc7ih9iw8kh7kw6+bias",
 )
 """Problems for the engine of this name."""
 
@@ -439,6 +458,7 @@ def refusal(case: Case, dtype: str, algorithm: str) -> str | None:
 def forget() -> None:
     """Forget what follows from the model of costs and the limits of workspace."""
     plan.choose.cache_clear()
+    piecing.cut.cache_clear()
     recall.forget()
     refusals.cache_clear()
 

@@ -246,20 +246,21 @@ def test_exact_sums_are_exact():
     assert exact_sums(np.array([1 + e, 1.0]), np.array([1 - e, -1.0])) == -(e**2)
 
 
-def sums(x, w, stride, wide):
-    windows = np.lib.stride_tricks.sliding_window_view(x.astype(wide), w.shape[2:], (2, 3))
-    windows = windows[:, :, ::stride, ::stride]
+def sums(x, w, stride, wide, dilation=1):
+    size = [(n - 1) * dilation + 1 for n in w.shape[2:]]
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(wide), size, (2, 3))
+    windows = windows[:, :, ::stride, ::stride, ::dilation, ::dilation]
     return np.einsum("nchwij,kcij->nkhw", windows, w.astype(wide), optimize=wide is np.float64)
 
 
-def exactly(x, w, stride=1):
+def exactly(x, w, stride=1, dilation=1):
     """Sums of products, by windows: those of float64 in extended precision, others in float64."""
-    return sums(x, w, stride, np.longdouble if x.dtype == np.float64 else np.float64)
+    return sums(x, w, stride, np.longdouble if x.dtype == np.float64 else np.float64, dilation)
 
 
-def largest_size(x, w, stride=1):
+def largest_size(x, w, stride=1, dilation=1):
     """The largest Σ|x||w|, for bounds: float64 is near enough."""
-    return float(sums(np.abs(x), np.abs(w), stride, np.float64).max())
+    return float(sums(np.abs(x), np.abs(w), stride, np.float64, dilation).max())
 
 
 FILTERINGS = [
@@ -423,19 +424,20 @@ def test_bound_of_transforms_of_volumes(algorithm, make):
     assert np.abs(got - want).max() <= bound
 
 
-@pytest.mark.parametrize("taps", [3, 5])
+@pytest.mark.parametrize(("taps", "stride"), [(3, 1), (5, 1), (2, 1), (4, 1), (3, 2), (4, 2)])
 @pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_bound_of_transformed_gradients(taps, make, dtype):
+def test_bound_of_transformed_gradients(taps, stride, make, dtype):
     """The same holds for weight gradients, whose sums go over whole images."""
     dtype = np.dtype(dtype)
     rng = np.random.default_rng(seed_of(f"gradient {taps} {make.__name__} {dtype}"))
-    x = make(rng, (2, 32, 43, 37), dtype).astype(dtype)
+    height, width = ((n - 1) * stride + taps for n in (44 - taps, 38 - taps)) if stride == 2 else (43, 37)
+    x = make(rng, (2, 32, height, width), dtype).astype(dtype)
     for other in (constants, positive, normal):
         slope = other(rng, (2, 32, 44 - taps, 38 - taps), dtype).astype(dtype)
-        got = npconv.grad.conv2d_weight(x, (32, 32, taps, taps), slope, algorithm="pieces")
+        got = npconv.grad.conv2d_weight(x, (32, 32, taps, taps), slope, stride=stride, algorithm="pieces")
         swapped = x.swapaxes(0, 1), slope.swapaxes(0, 1)
-        want, largest = exactly(*swapped), largest_size(*swapped)
+        want, largest = exactly(*swapped, dilation=stride), largest_size(*swapped, dilation=stride)
         bound = max(64, 8 + math.sqrt(2 * slope[0, 0].size)) * np.finfo(summed_in(dtype)).eps * largest
         rounding = np.abs(want) * np.finfo(dtype).eps if dtype != summed_in(dtype) else 0
         bound = np.broadcast_to(bound + rounding, want.shape)

@@ -51,6 +51,7 @@ from npconv.kernels.numba import (
     direct,
     jit,
     outer,
+    piecing,
     planes,
     product,
     winograd,
@@ -101,7 +102,7 @@ WINDOWS = {
 @st.composite
 def engine_cases(draw, algorithm, dtype):
     """A problem that an engine may take, of sizes around its vectors, tiles and blocks."""
-    rank = draw(st.sampled_from((2, 2, 3) if algorithm == "pieces" else (1, 2, 3)))
+    rank = draw(st.sampled_from((1, 2, 2, 3) if algorithm == "pieces" else (1, 2, 3)))
 
     def per_axis(strategy):
         return tuple(draw(st.lists(strategy, min_size=rank, max_size=rank)))
@@ -111,13 +112,20 @@ def engine_cases(draw, algorithm, dtype):
     dilation = per_axis(st.integers(1, 3))
     groups, stride, batch = 1, (1,) * rank, draw(st.sampled_from((1, 1, 2, 3, 9)))
     if algorithm == "pieces":
-        padding, dilation, results = ((0, draw(st.integers(0, 2))),) * rank, (1,) * rank, draw(st.sampled_from((3, 5)))
-        stride = (*(1,) * (rank - 2), draw(st.integers(1, 2)), draw(st.integers(1, 3)))
-        kernel = (*(1,) * (rank - 2), draw(st.integers(4, 40)), draw(st.integers(4, 20)))
-        size = tuple(k + (results - 1) * s - pad[1] for k, s, pad in zip(kernel, stride, padding, strict=True))
-        padding = (*((0, 0),) * (rank - 2), *padding[-2:])
-        size = (*(1,) * (rank - 2), *size[-2:])
-        batch, channels, filters = draw(st.integers(32, 70)), draw(st.integers(1, 3)), draw(st.integers(32, 70))
+        inner = min(rank, 2)
+        spread = tuple(draw(st.integers(1, 2)) for _ in range(inner))
+        results = tuple(draw(st.sampled_from((2, 3, 3, 4, 5) if d == 1 else (3, 4))) for d in spread)
+        kernel = tuple(draw(st.integers(4, 40 if n == 0 else 20)) for n in range(inner))
+        pace = tuple(draw(st.integers(1, 3)) if max(spread) == 1 else 1 for _ in range(inner))
+        behind = draw(st.integers(0, 2))
+        size = tuple(
+            (k - 1) * d + 1 + (n - 1) * s - behind for k, d, n, s in zip(kernel, spread, results, pace, strict=True)
+        )
+        one = (1,) * (rank - inner)
+        size, kernel, dilation, stride = ((*one, *numbers) for numbers in (size, kernel, spread, pace))
+        padding = ((0, 0),) * len(one) + ((0, behind),) * inner
+        groups = draw(st.sampled_from((1, 1, 2, 3)))
+        batch, channels, filters = draw(st.integers(2, 70)), draw(st.integers(1, 3)), draw(st.integers(2, 70))
     elif algorithm in WINOGRAD:
         last, pace = draw(st.sampled_from(WINDOWS[min(rank, 2)]))
         kernel, stride = (draw(st.integers(1, 3)), *last)[-rank:], (draw(st.integers(1, 2)), *pace)[-rank:]
@@ -934,6 +942,32 @@ def test_few_filters_of_many_channels_keep_to_their_workspace(text, dtype):
                 f"conv{case.rank}d", x.shape, weight.shape, algorithm="planes", dtype=dtype, **case.arguments
             )
         assert found.workspace <= x.nbytes + weight.nbytes + want.nbytes + 2**20
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_pieces_in_any_cut(swapped, threads, monkeypatch):
+    """Whether it is filters or images that fill the vectors, and with few rows and pieces or many."""
+    cuts = piecing._cuts
+
+    def others(which, *arguments):
+        found = [cut for cut in cuts(*arguments) if cut.swapped == swapped]
+        return [sorted(found, key=lambda cut: cut.numbers)[which]]
+
+    computed = 0
+    for which in (0, -1):
+        monkeypatch.setattr(piecing, "_cuts", partial(others, which))
+        problems.forget()
+        for text in PIECES:
+            plain = text.replace("+bias", "")
+            case = parse(plain)
+            with npconv.threads(threads):
+                got = call(case, arrays_for(plain, "float32", "pieces"), algorithm="pieces")
+            said = judge(got, plain, "float32", "pieces")
+            assert said is None, said
+            computed += 1
+    problems.forget()
+    assert computed == 2 * len(PIECES)
 
 
 def test_pieces_keep_nan_to_its_image():

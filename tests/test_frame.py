@@ -76,7 +76,7 @@ def test_explanation_of_a_layer():
         ("numba", "dots"): "it is for kernels of many elements and few channels",
         ("numba", "grouped"): "it is for groups of 2, 4, 8 or 16 channels, and as many filters",
         ("numba", "outer"): "it is for kernels that are larger than their results",
-        ("numba", "pieces"): "it is for results of 3 × 3 or 5 × 5",
+        ("numba", "pieces"): "it is for results of 2 to 5 along an axis, or of 3 and 4 with dilation 2",
         ("numba", "strassen"): "it is for kernels of one element",
     }
     assert found.threads == npconv.get_num_threads()

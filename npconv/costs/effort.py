@@ -9,7 +9,7 @@ from npconv.costs import tiles
 from npconv.costs.loads import TURNED, loaded, pointwise, slivers
 from npconv.costs.machine import COPY, LAST_LEVEL, PACK, machine, shared, streaming, vector_bytes
 from npconv.costs.scratch import scratch
-from npconv.costs.special import SWAPPED, outer_seconds, pairs_seconds, planes_seconds, reached
+from npconv.costs.special import SWAPPED, outer_seconds, pairs_seconds, pieces_seconds, planes_seconds, reached
 from npconv.kernels import filtering
 from npconv.kernels.numba import bands
 from npconv.kernels.numba.blocking import SECOND_LEVEL, engine_limit, in_pairs, in_slivers, meetings
@@ -74,9 +74,8 @@ class Effort:
     """Numbers that are made of each of input and result where quarters are summed up; bytes of a pixel's channels from
     which on these come from beyond the second-level cache."""
 
-    FROM_POINTS, BEHIND = 56, 5
-    """Copies that take as long as to transform the sums of pieces to the results of an image and a filter in vectors of
-    32 bytes, and as to put a number of a filter behind those of the image before."""
+    BEHIND = 5
+    """Copies that take as long as to put a number of a filter behind those of the image before."""
 
     TOGETHER, LANES = 4, 5e-9
     """Filters of a group from which on so many are computed together by `dots`, and twice as fast; seconds to
@@ -124,6 +123,8 @@ class Effort:
         """Return the time that a problem should take."""
         if self.outer:
             return outer_seconds(self, problem, threads)
+        if self.pieces:
+            return pieces_seconds(self, problem, threads)
         if self.dense and in_pairs(problem):
             return pairs_seconds(self, problem, threads)
         if self.slivers and not in_slivers(problem):
@@ -132,27 +133,23 @@ class Effort:
         filters = problem.out_channels // problem.groups
         plain = not packed and self.takes_plain(problem, threads)
         speed = machine()
-        of_vectors = (
-            speed.pieces if self.pieces else speed.transformed if self.tile != (1, 1) or self.quarters else speed.direct
-        )
+        of_vectors = speed.transformed if self.tile != (1, 1) or self.quarters else speed.direct
         rate = self.products * of_vectors * 4 / itemsize
         if self.panel:
             wide = self.wide(problem) * (2 if self.quarters else 1)  # panels in pairs
             if filters <= wide and problem.groups > 1:  # one panel is soon done, and its weights have come
                 products = problem.products
                 rate *= 0.9 * products / (products + 1.5 * self.SLIVER) if self.tile == (1, 1) else 1.15
-            computed = wide if self.quarters or self.pieces else wide // 2  # the last panel may be half of one
+            computed = wide if self.quarters else wide // 2  # the last panel may be half of one
             filters = -(-filters // computed) * computed
         else:
             rate *= reached(problem) if self.slivers else 1
-        if self.panel and self.tile == (1, 1) and not (self.pieces or self.quarters):
+        if self.panel and self.tile == (1, 1) and not self.quarters:
             rate *= problem.products / (problem.products + self.BEGIN)
-        if self.panel and self.tile == (1, 1) and not self.pieces and problem.taps > problem.positions:
+        if self.panel and self.tile == (1, 1) and problem.taps > problem.positions:
             # For a few results at a time, filters that fill no cache; and if they are dilated, they meet short runs.
             run = problem.in_channels // problem.groups
             rate *= 0.95 if problem.dilation[-1] == 1 else 0.95 * (run + 0.5) / (run + 1)
-        if self.pieces and max(problem.stride) > 1:
-            rate *= 0.65  # their windows share less
         if self.tile != (1, 1) and problem.taps > problem.positions:
             rate *= 0.5  # few tiles, and as many filters as of a large image's gradient
         last = problem.channels_last
@@ -219,9 +216,7 @@ class Effort:
             rate *= problem.in_channels / (problem.in_channels + 2 * self.BEGIN)
             rate *= 0.9 if itemsize == 8 else 1  # more bytes of sums: as fast as the direct sum, or slower
         copied += pixels * filters * (2 if turned and self.tile == (1, 1) else 1)
-        if self.pieces:
-            copied += problem.batch * filters * self.FROM_POINTS * 32 // vector_bytes()
-        if turned and self.tile == (1, 1) and not (self.pieces or self.quarters):
+        if turned and self.tile == (1, 1) and not self.quarters:
             copied += TURNED * (met + pixels * filters)
         if self.slivers:
             pixels, copied = slivers(self, problem)
@@ -262,9 +257,6 @@ class Effort:
 
     def _winograd(self, problem: ConvProblem) -> tuple[float, float]:
         """Return how many times fewer products there are than in the direct sum, and numbers packed for each tap."""
-        if self.pieces:
-            results = problem.output_size[-1]
-            return ((results * (7 - results) / 6) ** 2 if results < 6 else 1.0), 1.0
         if self.quarters:
             return 8 / 7, 7 / 4
         if self.tile == (1, 1):

@@ -34,7 +34,7 @@ def patched(problem: ConvProblem) -> bool:
 
 def loaded(effort: Effort, problem: ConvProblem) -> int:
     """Return how many numbers of the input are loaded: with one tap, those that the stride meets, and as many."""
-    if effort.panel and effort.tile == (1, 1) and not (effort.pieces or effort.quarters) and in_rows(problem):
+    if effort.panel and effort.tile == (1, 1) and not effort.quarters and in_rows(problem):
         return 0
     if problem.taps > 1 or any(map(any, problem.padding)):
         return problem.padded_elements

@@ -25,18 +25,17 @@ def vector_bytes() -> int:
 
 @dataclass(frozen=True)
 class Speed:
-    """Products of vectors of some width to those of 32 bytes: direct ones, of transformed data, of pieces."""
+    """Products of vectors of some width to those of 32 bytes: direct ones, and of transformed data."""
 
     direct: float
     transformed: float
-    pieces: float
 
 
 SPEED = {
-    (64, False): Speed(1.6, 1.25, 1.25),
-    (64, True): Speed(1.15, 1.3, 1.75),
-    (32, False): Speed(1.0, 1.0, 1.0),
-    (16, False): Speed(0.5, 0.5, 0.5),
+    (64, False): Speed(1.6, 1.25),
+    (64, True): Speed(1.15, 1.3),
+    (32, False): Speed(1.0, 1.0),
+    (16, False): Speed(0.5, 0.5),
 }
 """By the bytes of a vector, and whether it is computed in halves. On a Xeon of 2023 (AVX-512) products of transformed
 data take the transforms' time as well: 256 channels at 56² 10.4 ms in one thread, 5.4 of it products. On a Zen 4, whose

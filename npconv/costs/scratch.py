@@ -9,6 +9,7 @@ from npconv.costs import tiles
 from npconv.costs.loads import pointwise
 from npconv.costs.machine import vector_bytes
 from npconv.kernels import filtering
+from npconv.kernels.numba import piecing
 from npconv.kernels.numba.blocking import GATHERED, QUARTERED, in_slivers
 from npconv.problem import ConvProblem
 
@@ -30,6 +31,8 @@ them computed it alone; with this for 8, and for 5 that they have where they hav
 def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
     """Return about as many bytes as a thread works in."""
     itemsize = problem.compute_dtype.itemsize
+    if effort.pieces:
+        return piecing.cut(problem, threads, effort.wide(problem)).numbers * itemsize + 2**12
     if effort.dots:  # a whole plane of the input, and one of the kernel
         return 2 * (math.prod(problem.padded_size) + problem.taps) * itemsize + 2**15
     slab = min(2**18, problem.padded_elements * itemsize)
@@ -59,9 +62,6 @@ def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
     if effort.quarters:
         pixels = min(problem.positions, QUARTERED)
         slab = pixels * (7 * problem.in_channels // 4 + 128 + 6 * effort.wide(problem)) * itemsize + 2**14
-    if effort.pieces:
-        pieces = min(32, problem.in_channels * math.prod(-(-n // 4) for n in problem.kernel_size))
-        slab += 36 * (64 * 32 + pieces * 96) * 4
     if effort.tile != (1, 1):
         largest = tiles.largest(problem, effort.tile, tiles.most(problem, effort.tile, threads))
         pixels = math.prod(
@@ -80,7 +80,7 @@ def _dilated(effort: Effort, problem: ConvProblem) -> int:
 
     The direct sum's are of all channels, planes' of some if filters are few.
     """
-    several = effort.pieces or effort.quarters or effort.outer or effort.several
+    several = effort.quarters or effort.outer or effort.several
     if max(problem.dilation) == 1 or effort.tile != (1, 1) or several or not (effort.panel or effort.slivers):
         return 0
     channels = problem.in_channels // problem.groups

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from npconv.costs.loads import TURNED, loaded, pointwise
-from npconv.costs.machine import COPY, LAST_LEVEL, PACK, machine, shared, streaming, vector_bytes
+from npconv.costs.machine import COPY, LAST_LEVEL, MANY, PACK, machine, shared, streaming, vector_bytes
+from npconv.kernels.numba import piecing
 from npconv.problem import ConvProblem
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ def outer_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
     met = problem.weight_bytes + problem.input_bytes
     size = 2 * met if met > LAST_LEVEL / 2 else problem.weight_bytes
     return effort.call + max(shared(work, threads), streaming(size, threads))
+
+
+def pieces_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
+    """Return the time that a problem should take by Winograd's pieces, as its cut tells."""
+    itemsize = problem.compute_dtype.itemsize
+    cut = piecing.cut(problem, threads, effort.wide(problem))
+    products = cut.time * (vector_bytes() // itemsize)
+    # Tasks are alike, and few: what threads need not wait for is in the cut's time.
+    return effort.call + products * itemsize / 4 / (effort.products * machine().direct) + MANY * max(1 - 2 / threads, 0)
 
 
 def pairs_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:

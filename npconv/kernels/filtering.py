@@ -171,6 +171,22 @@ def axes(problem: ConvProblem, outputs: tuple[int, int]) -> tuple[Filtering, Fil
     return down, across
 
 
+GRADIENT = 4
+"""Elements of a result's gradient, along an axis, that a piece of it has, if there are points for so many."""
+
+
+@lru_cache(maxsize=1024)
+def of_gradient(problem: ConvProblem) -> tuple[Filtering, Filtering]:
+    """Return the filterings of height and width that give the gradient of a weight, of the convolution that makes it.
+
+    Its results are the taps, its dilation is the stride.
+    """
+    _, *taps = problem.three(problem.output_size)
+    _, *stride = problem.three(problem.dilation)
+    down, across = (_longest(GRADIENT, n, s, 1, 0) for n, s in zip(taps, stride, strict=True))
+    return down, across
+
+
 @lru_cache(maxsize=1024)
 def _longest(outputs: int, taps: int, stride: int, up: int, lead: int) -> Filtering:
     """Return the filtering of so many results, or of as many as there are points for."""

@@ -94,13 +94,7 @@ class _Cut(NamedTuple):
     """Planes, rows and columns of the input that it meets."""
 
 
-def pack(problem: ConvProblem, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return filters (K, C/groups, kd, kh, kw) as they are, and their layout with filters as channels."""
-    numbers, layout = slab.flat(weight) or slab.flat(np.ascontiguousarray(weight))  # type: ignore[misc]
-    return numbers, slab.swapped(layout)
-
-
-pack_bias = product.panel_bias
+pack, pack_bias = slab.filters, product.panel_bias
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:

@@ -1,47 +1,43 @@
 """Winograd's minimal filtering for large kernels: pieces of the kernel, summed up as points.
 
 The weight gradient of a 3 × 3 convolution is a convolution whose kernel is the gradient of a whole result, and whose
-result has 3 × 3 elements. Its kernel is cut into pieces of 4 × 4; each meets 6 × 6 elements of the input, and F(3×3,
-4×4) needs 36 products for what takes 144 directly. For 5 × 5 results pieces are of 2 × 2, and 36 products are 100.
+result has 3 × 3 elements. A filtering is a sum of products of samples, taps and results, and that sum can be solved for
+the taps as well as for the results (transposed, in the words of the field): by F(4×4, 3×3) pieces of 4 × 4 elements of
+the kernel each meet 6 × 6 of the input, and take 36 products for what takes 144 directly. The input's tiles are
+transformed as they are for results (`npconv.kernels.numba.winograd`), the pieces by the matrices of results, and what
+comes out by those of filters: W = Gᵀ [ Σ (A y Aᵀ) ⊙ (Bᵀ x B) ] G. So strides of the convolution, which are dilations
+here, are those of a filtering: F(4×4, 3×3) at stride 2 takes 81 products instead of 144.
 
-Both sides of a piece are transformed to points (`npconv.kernels.numba.winograd`). The sum over the pieces of all images
-is, for each point, a matrix product of channels and filters, which grows in the second-level cache while pieces come
-and go; only the end is transformed back. With a stride, elements of one residue, in each direction, are an image of
-their own.
+The sum over the pieces of all images is, for each point, a matrix product of channels and filters, which grows in the
+second-level cache while pieces come and go; only the end is transformed back. With a dilation of the convolution, here
+a stride, elements of one residue, in each direction, are an image of their own.
 
-A task is a panel of filters for some channels; it transforms all pieces for itself.
+A task has some channels and a panel of filters of a group, or some filters and a panel of channels, and transforms all
+their pieces for itself: `npconv.kernels.numba.piecing` tells which. What it has some of are *rows* of its products, and
+a panel are their *lanes*.
 
 In the words of this problem, whose batch are the channels of the convolution that the gradient belongs to, channels are
 images here: `npconv.adjoint.weight_gradient` says so, and here they are called what they are there.
+
+Winograd, *Arithmetic complexity of computations* (1980), §IVd, for the transposition.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, buffers, jit, product, rows, slab
+from npconv.kernels.numba import buffers, jit, piecing, product, slab
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
-from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import multiply_whole, width_of
-from npconv.kernels.numba.tile import COLUMNS
-from npconv.kernels.numba.transforms import POINTS, toom_cook, transform, transform_and_add
-from npconv.kernels.numba.vector import activated, lanes_of, load, store
-from npconv.kernels.numba.winograd import apart
+from npconv.kernels.numba.points import LANES, SUMS, TILES, Axes, gradient_parts, sums_to_results, tiles_to_points
+from npconv.kernels.numba.product import multiply_rows, width_of
+from npconv.kernels.numba.vector import lanes_of
 from npconv.problem import ConvProblem
-
-POINT = 6
-"""Points along an axis."""
-
-PIECES = 32
-"""Pieces of a step: as long as the chains of sums in registers; beyond, sums go through memory."""
-
-CHANNELS = 64
-"""Channels of a task: their sums take 288 KiB, and the points of a step as much."""
 
 
 class Plan(NamedTuple):
@@ -50,38 +46,29 @@ class Plan(NamedTuple):
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
-    results: int
-    layout: np.ndarray
+    axes: Axes
+    swapped: bool
     sizes: np.ndarray
 
 
-pack, pack_bias = rows.pack, product.panel_bias
+pack, pack_bias = slab.filters, product.panel_bias
 
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
-    m, wide = problem.output_size[-1], product.width(problem.compute_dtype)
-    r = POINT - m + 1
-    _, height, width = problem.kernel_size
-    _, y_step, x_step = problem.stride
-    down, across = -(-height // (y_step * r)), -(-width // (x_step * r))  # pieces of one residue
-    columns = blocking.even(across, PIECES)
-    rows = blocking.even(down, PIECES // columns)
-    parts = problem.in_channels * y_step * x_step
-    together = max(min(PIECES // (rows * columns), parts), 1) if rows * columns == down * across else 1
-    share = blocking.even(problem.batch, CHANNELS)
-    panels = -(-problem.out_channels // wide)
-    plane = height * width
-    layout = [plane, problem.in_channels * plane, plane, width, 1, 1, height, width]
+    cut = piecing.cut(problem, threads, product.width(problem.compute_dtype))
+    inner, kernel = (0, *(-pad for pad, _ in problem.padding[1:])), (0, 0, 0)
+    of_input = inner, (0, *(axis.pace for axis in cut.axes)), (0, *(axis.reach for axis in cut.axes))
+    results = 0, *(axis.results for axis in cut.axes)
+    of_kernel = kernel, results, results
+    of_rows, of_lanes = (of_kernel, of_input) if cut.swapped else (of_input, of_kernel)
+    taps, points = problem.output_size[1:], math.prod(axis.points for axis in cut.axes)
     sizes = np.array(
-        [(problem.in_channels, y_step, x_step), (problem.batch, share, problem.out_channels), (down, across, 0),
-         (rows, columns, together), tuple(-pad for pad, _ in problem.padding)]
+        [(problem.groups, problem.in_channels // problem.groups, cut.swapped), (cut.rows, cut.share, cut.lanes),
+         (*cut.pieces, 0), cut.step, (points, *taps), problem.stride, *of_rows, *of_lanes]
     )  # fmt: skip
-    pieces = rows * columns * together
-    numbers = POINT**2 * (share * wide + apart.py_func(pieces) * (share + wide))
-    numbers += (rows * r + m - 1) * (columns * r + m - 1) * share + (rows * columns * r * r + share * m * m) * wide
-    scratch = numbers + 6 * buffers.LINE, problem.compute_dtype
-    return Plan(panels * -(-problem.batch // share), problem.flops // 80, scratch, m, np.array(layout), sizes)
+    scratch = cut.numbers + 6 * buffers.LINE, problem.compute_dtype
+    return Plan(cut.tasks, problem.flops // 80, scratch, cut.axes, cut.swapped, sizes)
 
 
 def fixed(
@@ -89,121 +76,123 @@ def fixed(
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     # To the kernel, images are channels.
-    layout, step = slab.swapped(x_layout), plan.sizes[0, 2]
-    load, of_kernel = (slab.loads(one, step, BLOCK) for one in (layout, plan.layout))
-    parts = slab.parts_of(epilogue.dtype, load if load == of_kernel else "any", slab.unloads(out_layout))
-    constants = layout, epilogue, out_layout, plan.layout, plan.sizes, parts
-    return _kernel(plan.results).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
+    layout, step, unload = slab.swapped(x_layout), plan.sizes[5, 2], slab.unloads(out_layout)
+    loads = slab.loads(layout, step, plan.sizes[1, 0])
+
+    @cache
+    def loading(load: str) -> Callable[..., None]:
+        parts = gradient_parts(plan.axes, epilogue.dtype, plan.swapped, load, unload)
+        return _block.fixed(plan.tasks, plan.work, threads, (epilogue, out_layout, plan.sizes, parts), plan.scratch)
+
+    def fill(x: np.ndarray, weights: tuple[np.ndarray, np.ndarray], bias: np.ndarray, out: np.ndarray) -> None:
+        w, w_layout = weights
+        run = loading(loads if loads == slab.loads(w_layout, step, plan.sizes[1, 2]) else "any")
+        given = (w, w_layout, x, layout) if plan.swapped else (x, layout, w, w_layout)
+        run(*given, bias, out)
+
+    return fill
 
 
-_FORM = "nannNn"
+apart, height_of = jit.inline(piecing.apart), jit.inline(piecing.height)
+
+_FORM = "anNn"
 _taken = taking(_FORM)
 
 
-@cache
-def _kernel(m: int) -> jit.Kernel:
-    """Return the kernel for m × m results."""
-    n, r = POINT, POINT - m + 1
-    inverse, forward_kernel, forward = toom_cook(m, r, POINTS[n])
-    of_input, of_kernel = transform(forward, forward), transform(forward_kernel, forward_kernel)
-    to_results = transform_and_add(inverse, inverse)
-
-    def transformed(to_points, taps):  # type: ignore[no-untyped-def]
-        def points_of(points, at, apart, piece, first, pitch, channels):  # type: ignore[no-untyped-def]
-            """Transform a piece of ``taps`` × ``taps`` pixels, a vector of channels at a time."""
-            lanes = lanes_of(piece)
-            for c in range(0, channels, lanes):
-                c = min(c, channels - lanes)
-                to_points(points, at + c, n * apart, apart, piece, first + c, pitch * channels, channels)
-
-        return jit.specialised(points_of, m, taps)
-
-    input_points, kernel_points = transformed(of_input, n), transformed(of_kernel, r)
-
-    def results_of(result, at, sums, c, channels, bias, b, epilogue):  # type: ignore[no-untyped-def]
-        """Transform a channel's sums back and finish them."""
-        wide, lanes = width_of(result), lanes_of(result)
-        for part in range(0, wide, lanes):
-            to_results(
-                result, at + part, m * wide, wide, sums, c * wide + part, n * channels * wide, channels * wide, bias,
-                b + part,
-            )  # fmt: skip
-        if epilogue[0] != 0:
-            for k in range(at, at + m * m * wide, m * wide):
-                store(activated(load(result, k, m, COLUMNS), epilogue), result, k, wide)
-
-    results_of = jit.specialised(results_of, m)
-
-    def block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
-        """Compute a panel of filters for some channels."""
-        x_layout, epilogue, out_layout, layout, sizes, slabs = _taken(constants, x)
-        (images, y_step, x_step), (channels, share, filters), (down, across, _), (rows, columns, together), _ = triples(
-            sizes, 0, 5
+@jit.scratch_kernel(_FORM)
+def _block(task, memory, x, x_layout, y, y_layout, bias, out, constants):  # type: ignore[no-untyped-def]
+    """Compute a panel of lanes, whose numbers are in ``y``, for some rows, of ``x``."""
+    epilogue, out_layout, sizes, parts = _taken(constants, x)
+    (_, images, swapped), (all_rows, share, lanes), (down, across, _), (rows, columns, together), (n, taps_y, taps_x), (
+        _, y_step, x_step,
+    ) = triples(sizes, 0, 6)  # fmt: skip
+    x_origin, x_pace, x_reach, y_origin, y_pace, y_reach = triples(sizes, 6, 6)
+    wide = width_of(out)
+    panels = -(-lanes // wide)
+    task, panel = divmod(task, panels)
+    g, part = divmod(task, -(-all_rows // share))
+    begin = part * share
+    count = min(share, all_rows - begin)
+    wanted, first = min(lanes, wide), min(panel * wide, max(lanes - wide, 0))  # the last panel may overlap
+    # Filters of a group lie behind those of others, channels in images of their own.
+    if swapped != 0:
+        x_start, y_start = (g * all_rows + begin) * x_layout[1], g * images * y_layout[0] + first * y_layout[1]
+        to_row, to_lane, bias_at = out_layout[1], out_layout[0], 0
+        at = (g * all_rows + begin) * to_row
+    else:
+        x_start, y_start = g * images * x_layout[0] + begin * x_layout[1], (g * lanes + first) * y_layout[1]
+        to_row, to_lane, bias_at = out_layout[0], out_layout[1], g * panels * wide + first
+        at = g * lanes * to_lane + begin * to_row
+    x_size = ((rows - 1) * x_pace[1] + x_reach[1]) * ((columns - 1) * x_pace[2] + x_reach[2])
+    y_size = ((rows - 1) * y_pace[1] + y_reach[1]) * ((columns - 1) * y_pace[2] + y_reach[2])
+    room, height = apart(rows * columns * together), height_of(count)
+    pitch = max(count, lanes_of(x))
+    line = buffers.LINE // x.itemsize
+    # One array behind the other; each begins with a line of the cache.
+    second = (x_size * count + wide + line) // line * line
+    third = second + (y_size * wanted + wide + line) // line * line
+    fourth = third + (n * room * pitch + wide + line) // line * line
+    fifth = fourth + (n * room * wide + line) // line * line
+    sixth = fifth + (n * height * wide + line) // line * line
+    piece, y_piece, points = memory, after(memory, second), after(memory, third)
+    y_points, sums, result = after(memory, fourth), after(memory, fifth), after(memory, sixth)
+    fresh = True
+    step = (1, y_step, x_step)
+    members = images * y_step * x_step
+    for group in range(0, members, together):
+        for vertical in range(0, down, rows):
+            for horizontal in range(0, across, columns):
+                pieces, tall, broad = 0, min(rows, down - vertical), min(columns, across - horizontal)
+                x_shape = (1, (tall - 1) * x_pace[1] + x_reach[1], (broad - 1) * x_pace[2] + x_reach[2])
+                y_shape = (1, (tall - 1) * y_pace[1] + y_reach[1], (broad - 1) * y_pace[2] + y_reach[2])
+                for member in range(group, min(group + together, members)):
+                    rest, right = divmod(member, x_step)
+                    image, lower = divmod(rest, y_step)
+                    slab.load(
+                        parts, piece, 0, count, x, x_layout, x_start + image * x_layout[0], count,
+                        (0, x_origin[1] + vertical * x_pace[1] * y_step + lower,
+                         x_origin[2] + horizontal * x_pace[2] * x_step + right),
+                        step, x_shape,
+                    )  # fmt: skip
+                    tiles_to_points(
+                        parts[TILES],
+                        (points, pieces * pitch, room * pitch, pitch, piece, 0, x_shape[2], count, 0, tall, broad, 1,
+                         count),
+                    )  # fmt: skip
+                    slab.load(
+                        parts, y_piece, 0, wanted, y, y_layout, y_start + image * y_layout[0], wanted,
+                        (0, y_origin[1] + vertical * y_pace[1] * y_step + lower,
+                         y_origin[2] + horizontal * y_pace[2] * x_step + right),
+                        step, y_shape,
+                    )  # fmt: skip
+                    tiles_to_points(
+                        parts[LANES],
+                        (y_points, pieces * wide, room * wide, wide, y_piece, 0, y_shape[2], wanted, 0, tall, broad, 1,
+                         wanted),
+                    )  # fmt: skip
+                    pieces += tall * broad
+                for point in range(n):
+                    multiply_rows(
+                        sums, point * height, points, point * room * pitch, 1, pitch, count, y_points,
+                        point * room * wide, pieces, fresh, wanted,
+                    )  # fmt: skip
+                fresh = False
+    sums_to_results(
+        parts[SUMS], (result, 0, taps_x, sums, height, 0, count, 1, bias, bias_at, epilogue, wanted)
+    )  # fmt: skip
+    skipped = panel * wide - first
+    at += panel * wide * to_lane
+    taps = taps_y * taps_x
+    in_line = out_layout[3] == taps_x * out_layout[4]
+    if in_line and to_row == taps * out_layout[4]:
+        slab.unload(parts, out, at, to_lane, 0, out_layout[4], wanted - skipped, 1, count * taps, result, skipped, 0)
+    elif in_line:
+        slab.unload(
+            parts, out, at, to_lane, to_row, out_layout[4], wanted - skipped, count, taps, result, skipped, taps
         )
-        part, panel = divmod(task, -(-filters // width_of(x)))
-        begin = part * share
-        channels = min(share, channels - begin)
-        wide = width_of(x)
-        k = min(panel * wide, filters - wide)  # the last panel may overlap the one before
-        shape = (1, rows * r + m - 1, columns * r + m - 1)
-        kernel_shape = (1, rows * r, columns * r)
-        room = apart(rows * columns * together)
-        line = buffers.LINE // x.itemsize
-        # One array behind the other; each begins with a line of the cache.
-        second = (shape[1] * shape[2] * channels + line) // line * line
-        third = (second + kernel_shape[1] * kernel_shape[2] * wide + line) // line * line
-        fourth = (third + n * n * room * channels + line) // line * line
-        fifth = (fourth + n * n * room * wide + line) // line * line
-        sixth = (fifth + n * n * channels * wide + line) // line * line
-        piece, kernel_piece, points = memory, after(memory, second), after(memory, third)
-        kernel_points_, sums, result = after(memory, fourth), after(memory, fifth), after(memory, sixth)
-        fresh = True
-        step = (1, y_step, x_step)
-        for group in range(0, images * y_step * x_step, together):
-            for vertical in range(0, down, rows):
-                for horizontal in range(0, across, columns):
-                    pieces = 0
-                    for member in range(group, min(group + together, images * y_step * x_step)):
-                        rest, right = divmod(member, x_step)
-                        image, lower = divmod(rest, y_step)
-                        y, x0 = vertical * r * y_step + lower, horizontal * r * x_step + right
-                        slab.load(
-                            slabs, piece, 0, channels, x, x_layout,
-                            begin * x_layout[1] + image * x_layout[0], channels,
-                            (sizes[4, 0], sizes[4, 1] + y, sizes[4, 2] + x0), step, shape,
-                        )  # fmt: skip
-                        slab.load(
-                            slabs, kernel_piece, 0, wide, weights, layout, k * layout[1] + image * layout[0],
-                            wide, (0, y, x0), step, kernel_shape,
-                        )  # fmt: skip
-                        for i in range(rows):
-                            for j in range(columns):
-                                start = (i * shape[2] + j) * r
-                                input_points(points, pieces * channels, room * channels, piece, start * channels,
-                                             shape[2], channels)  # fmt: skip
-                                start = (i * kernel_shape[2] + j) * r
-                                kernel_points(kernel_points_, pieces * wide, room * wide, kernel_piece, start * wide,
-                                              kernel_shape[2], wide)  # fmt: skip
-                                pieces += 1
-                    for point in range(n * n):
-                        multiply_whole(
-                            sums, point * channels, points, point * room * channels, 1, channels, channels,
-                            kernel_points_, point * room * wide, pieces, fresh,
-                        )  # fmt: skip
-                    fresh = False
-        for c in range(channels):
-            results_of(result, c * m * m * wide, sums, c, channels, bias, k, epilogue)
-        skipped = panel * wide - k
-        at = begin * out_layout[0] + panel * wide * out_layout[1]
-        if out_layout[0] == m * m * out_layout[4] and out_layout[3] == m * out_layout[4]:
-            slab.unload(slabs, out, at, out_layout[1], 0, out_layout[4], wide - skipped, 1, channels * m * m, result,
-                        skipped, channels * m * m)  # fmt: skip
-        else:
-            for c in range(channels):
-                slab.unload(
-                    slabs, out, at + c * out_layout[0], out_layout[1], out_layout[3], out_layout[4], wide - skipped, m,
-                    m, result, c * m * m * wide + skipped, m,
-                )  # fmt: skip
-
-    block.__qualname__ = f"_block{m}"
-    return jit.scratch_kernel(_FORM)(block)
+    else:
+        for row in range(count):
+            slab.unload(
+                parts, out, at + row * to_row, to_lane, out_layout[3], out_layout[4], wanted - skipped, taps_y, taps_x,
+                result, row * taps * wide + skipped, taps_x,
+            )  # fmt: skip

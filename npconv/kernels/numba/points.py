@@ -50,9 +50,22 @@ _TILES, _SUMS, _FILTERS = "aiiiaiiiiiiii", "aiiaiiiiaiai", "aiiiaiii"
 @cache
 def _of_tiles(axes: Axes, past: bool) -> jit.Part:
     """Return the transform of the input: Bᵀ d B. It writes past the caches or not."""
-    _, _, (forward, forward_across) = zip(*map(filtering, axes), strict=True)
-    to_points, columns = transform(forward, forward_across, past), axes[1].points
-    y_pace, x_pace = (axis.pace for axis in axes)
+    _, _, matrices = zip(*map(filtering, axes), strict=True)
+    return _tiling("tiles", axes, matrices, [axis.pace for axis in axes], past)
+
+
+@cache
+def _of_slopes(axes: Axes) -> jit.Part:
+    """Return the transform of a result's gradient, in pieces of as many elements as a tile has results: A d Aᵀ."""
+    inverses, _, _ = zip(*map(filtering, axes), strict=True)
+    return _tiling("slopes", axes, [inverse.T for inverse in inverses], [axis.results for axis in axes])
+
+
+def _tiling(name: str, axes: Axes, matrices: Any, paces: list[int], past: bool = False) -> jit.Part:
+    """Return the transform of rectangles that lie so far apart, by matrices of height and width."""
+    (down, across), columns = matrices, axes[1].points
+    to_points = transform(down, across, past)
+    y_pace, x_pace = paces
 
     def tiles(points, at, step, room, piece, first, pitch, between, plane, rows, across, planes, channels):  # type: ignore[no-untyped-def]
         """Transform tiles, a vector of channels at a time; the last ones may overlap.
@@ -71,15 +84,27 @@ def _of_tiles(axes: Axes, past: bool) -> jit.Part:
                         to_points(points, to + c, columns * step, step, piece, start + c, pitch * between, between)
                 at += room
 
-    return _part(tiles, "tiles", axes, _TILES, past)
+    return _part(tiles, name, axes, _TILES, past)
 
 
 @cache
 def _of_sums(axes: Axes) -> jit.Part:
     """Return the transform of sums to results: Aᵀ M A."""
-    (inverse, inverse_across), _, _ = zip(*map(filtering, axes), strict=True)
-    to_results, columns = transform_and_add(inverse, inverse_across), axes[1].points
-    down, right = (axis.results for axis in axes)
+    inverses, _, _ = zip(*map(filtering, axes), strict=True)
+    return _summing("sums", axes, inverses)
+
+
+@cache
+def _of_taps(axes: Axes) -> jit.Part:
+    """Return the transform of sums to the gradient of filters: Gᵀ M G."""
+    _, kernels, _ = zip(*map(filtering, axes), strict=True)
+    return _summing("taps", axes, [kernel.T for kernel in kernels])
+
+
+def _summing(name: str, axes: Axes, matrices: Any) -> jit.Part:
+    """Return the transform of sums back, by matrices of height and width."""
+    to_results, columns = transform_and_add(*matrices), axes[1].points
+    down, right = map(len, matrices)
 
     def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue, count):  # type: ignore[no-untyped-def]
         """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results.
@@ -102,7 +127,7 @@ def _of_sums(axes: Axes) -> jit.Part:
                         at += pitch * wide
                 tile += 1
 
-    return _part(sums, "sums", axes, _SUMS)
+    return _part(sums, name, axes, _SUMS)
 
 
 @cache
@@ -137,6 +162,7 @@ tiles_to_points, sums_to_results, filters_to_points = calling(_TILES), calling(_
 """What kernels call the transforms by: ``tiles_to_points(parts[TILES], (points, at, …))``, as they are told above."""
 
 TILES, SUMS, FILTERS = range(slab.OTHERS, slab.OTHERS + 3)
+LANES = FILTERS
 
 
 @cache
@@ -153,3 +179,14 @@ def parts_of(
         _of_filters(axes, past) if filters else None,
     )  # fmt: skip
     return slab.parts_of(dtype, load, unload, others)
+
+
+@cache
+def gradient_parts(axes: Axes, dtype: np.dtype[Any], swapped: bool, load: str, unload: str) -> np.ndarray:
+    """Return the same for gradients of filters: transforms of what is in rows, of sums, and of what is in lanes.
+
+    In rows are tiles of the input, and in lanes pieces of the result's gradient, or ``swapped``.
+    """
+    tiles, slopes = _of_tiles(axes, False), _of_slopes(axes)
+    rows, lanes = (slopes, tiles) if swapped else (tiles, slopes)
+    return slab.parts_of(dtype, load, unload, (rows, _of_taps(axes), lanes))

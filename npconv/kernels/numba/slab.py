@@ -35,6 +35,7 @@ from npconv.kernels.numba.moves import (
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
+from npconv.problem import ConvProblem
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -55,6 +56,12 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         extent = 1 + sum((n - 1) * step // size for n, step in zip(array.shape, steps, strict=True))
         numbers = np.lib.stride_tricks.as_strided(array, (extent,), (size,))
     return host.writeable(numbers), np.array([*(step // size for step in steps), *array.shape[2:]], np.int64)
+
+
+def filters(problem: ConvProblem, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return filters (K, C/groups, kd, kh, kw) as they are, and their layout with filters as channels."""
+    numbers, layout = flat(weight) or flat(np.ascontiguousarray(weight))  # type: ignore[misc]
+    return numbers, swapped(layout)
 
 
 def swapped(layout: np.ndarray) -> np.ndarray:
