@@ -468,7 +468,7 @@ def packing_within(limit: int | None = None) -> Iterator[None]:
     """Let engines that can pack filters within their tasks, Winograd's in so many bytes of workspace."""
     kept = costs.Effort.takes_plain, blocking.engine_limit
     try:
-        costs.Effort.takes_plain = lambda self, problem, threads: self.may_take_plain(problem)
+        costs.Effort.takes_plain = lambda self, problem, threads: self.may_take_plain(problem, threads)
         if limit is not None:
             blocking.engine_limit = lambda problem: limit
         forget()

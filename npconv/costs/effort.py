@@ -288,7 +288,7 @@ class Effort:
         own, and none wait for what another has packed. And those of the direct sum where a panel, which
         has to stay in the second-level cache, is met by few tasks.
         """
-        if not self.may_take_plain(problem):
+        if not self.may_take_plain(problem, threads):
             return False
         if self.tile == (1, 1):
             return self._packings(problem, threads) <= self.OFTEN
@@ -300,16 +300,16 @@ class Effort:
                 return True
         return threads * scratch(self, problem, threads) + packed > engine_limit(problem)
 
-    def may_take_plain(self, problem: ConvProblem) -> bool:
+    def may_take_plain(self, problem: ConvProblem, threads: int) -> bool:
         """Whether filters can be packed within the tasks.
 
-        The direct sum's, if a panel fits the cache; Winograd's of one group.
+        The direct sum's, if a panel fits the cache; Winograd's of one group, or of tasks that have all of a group.
         """
         if self.plain == 0:
             return False
         if self.tile == (1, 1):
             return self._panel(problem) <= SECOND_LEVEL // 2
-        return problem.groups == 1
+        return problem.groups == 1 or self._cut(problem, threads).own
 
     def _panel(self, problem: ConvProblem) -> int:
         """Return the bytes of a packed panel."""

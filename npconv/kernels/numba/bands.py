@@ -29,6 +29,10 @@ LEAST = 16
 """Tiles of a band or a section, if there are so many: to pack a panel takes as long as its products with a third."""
 
 
+MANY = 4
+"""Tasks of a thread from which on it does not matter if another has one more."""
+
+
 class Cut(NamedTuple):
     """How a problem's tiles are cut into bands and sections."""
 
@@ -46,6 +50,9 @@ class Cut(NamedTuple):
 
     own: bool
     """Whether a section has all filters, and points of its own; then there is one band, as high as a section."""
+
+    groups: int = 1
+    """Each of which has so many lines; points that all share are of one."""
 
     together: int = 0
     """Lines of tiles that are transformed together."""
@@ -65,9 +72,11 @@ class Cut(NamedTuple):
 
         Tasks that make points of their own have no others to wait for: in two threads 32 channels at 56² so take 120 µs
         instead of 135, or of 218 while the cores share no cache; 64 take 404 instead of 385, or of 443. With a few
-        tiles, it takes longer: 256 → 64 at 14² 184 instead of 161.
+        tiles, it takes longer: 256 → 64 at 14² 184 instead of 161. Where they are all that a group has, its filters are
+        transformed once, too.
         """
-        return self.own and self.share * self.tile_columns >= ENOUGH
+        alone = self.groups > 1 and self.lines == self.share
+        return self.own and (alone or self.share * self.tile_columns >= ENOUGH)
 
 
 def cut(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int) -> Cut:
@@ -80,6 +89,8 @@ def cut(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int)
     shared, own = _shared(problem, outputs, threads, wide), _own(problem, outputs, threads, wide)
     if own is None or own.bytes > blocking.engine_limit(problem):
         return shared
+    if problem.groups > 1:
+        return own
     transformed = -(-shared.lines // shared.band) * -(-shared.band // shared.share)
     return own if -(-own.lines // own.share) <= max(transformed, threads * own.pays) else shared
 
@@ -123,7 +134,7 @@ def _finished(problem: ConvProblem, sizes: _Sizes, threads: int, wide: int, foun
     folds = down.fold * across.fold
     numbers = sizes.planes // folds * pitch_of(found.width * folds, itemsize)
     loaded = ((together - 1) * down.pace + down.reach) * reach * numbers
-    tiles, panels = found.share * found.tile_columns, -(-problem.out_channels // wide) if found.own else 1
+    tiles, panels = found.share * found.tile_columns, _panels(problem, wide) if found.own else 1
     scratch = _worked_in(problem, sizes, wide, tiles, found.tile_columns, panels)
     elements = found.width * sizes.planes
     if found.own:
@@ -140,9 +151,9 @@ def _own(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int
     sizes = _sizes(problem, outputs, wide)
     down, across = sizes.axes
     piece, least = blocking.piece(problem), -(-wide // (down.fold * across.fold))
-    width = max(blocking.even(problem.in_channels * sizes.planes, ELEMENTS_OF_OWN) // sizes.planes, least)
+    channels, panels = problem.in_channels // problem.groups, _panels(problem, wide)
+    width = max(blocking.even(channels * sizes.planes, ELEMENTS_OF_OWN) // sizes.planes, least)
     sizes = sizes._replace(width=-(-width // piece) * piece)
-    panels = -(-problem.out_channels // wide)
     element, elements = sizes.points * problem.compute_dtype.itemsize, sizes.width * sizes.planes
     room = blocking.SECOND_LEVEL * 3 // 4 - element * elements * wide  # which a panel's filters leave
     most = min(room // (element * (elements + panels * wide)), TILES)
@@ -152,8 +163,10 @@ def _own(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int
     tile_columns = -(-sizes.columns // segments)
     lines = sizes.images * segments * sizes.tile_rows
     sections = -(-lines // (most // tile_columns))
-    share = -(-lines // min(-(-sections // threads) * threads, lines))
-    found = Cut(segments, tile_columns, sizes.width, lines, share, share, own=True)
+    while sections * problem.groups % threads and sections * problem.groups < MANY * threads:
+        sections += 1
+    share = -(-lines // min(sections, lines))
+    found = Cut(segments, tile_columns, sizes.width, lines, share, share, own=True, groups=problem.groups)
     return _finished(problem, sizes, threads, wide, found)
 
 
@@ -180,6 +193,11 @@ def _shared(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: 
     share = min(sorted(shares, reverse=True), key=time)
     found = Cut(segments, tile_columns, sizes.width, lines, band, share, own=False)
     return _finished(problem, sizes, threads, wide, found)
+
+
+def _panels(problem: ConvProblem, wide: int) -> int:
+    """Return the panels of a group's filters."""
+    return -(-(problem.out_channels // problem.groups) // wide)
 
 
 def _worked_in(problem: ConvProblem, sizes: _Sizes, wide: int, tiles: int, tile_columns: int, panels: int = 1) -> int:

@@ -9,7 +9,7 @@ points of all are too many for the workspace, they come in *bands* of lines, one
 
 Where filters are few, a task has all of them, and makes the points of its lines itself: of some channels at a time,
 whose products it adds to those of the channels before. So neither points nor filters ever leave its cache, and all
-filters are transformed once for each task, instead of once for each part of a band.
+filters are transformed once for each task, instead of once for each part of a band. So it is with groups.
 """
 
 from __future__ import annotations
@@ -138,8 +138,12 @@ def _multiplying(own: bool) -> jit.Kernel:
         first_line, end_line, share, panels, width, step = tuple_of(numbers, 0, 6)
         (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = triples(sizes, 0, 3)
         (n, down, across), folds = filterings[0], filterings[3, 1] * filterings[3, 2]
-        section, panel = (task, 0) if own else divmod(task, panels)
-        end_panel = panels if own else panel + 1
+        if own:
+            g, section = divmod(task, -(-(end_line - first_line) // share))
+            panel, end_panel = 0, panels
+        else:
+            section, panel = divmod(task, panels)
+            g, end_panel = 0, panel + 1
         first = first_line + section * share
         last = min(first + share, end_line)
         tiles = (last - first) * tile_columns
@@ -164,14 +168,25 @@ def _multiplying(own: bool) -> jit.Kernel:
             first_point = 0
             if own:
                 _transform(
-                    parts, piece, given, points, 0, step, after(numbers, 6), filterings, first, last, begin, of_all
+                    parts,
+                    piece,
+                    given,
+                    points,
+                    0,
+                    step,
+                    after(numbers, 6),
+                    filterings,
+                    first,
+                    last,
+                    g * channels + begin,
+                    of_all,
                 )
             else:
                 first_point = part * n * step + (first - first_line) * tile_columns * elements
             chains = chains_of(count)
             for of_panel in range(panel, end_panel):
                 for some in range(part * pieces, min((part + 1) * pieces, packing[1])):
-                    channel, number, wanted = product.load_filters(of_panel, some, taps, weights, packing)
+                    channel, number, wanted = product.load_filters(g * panels + of_panel, some, taps, weights, packing)
                     filters_to_points(
                         parts[FILTERS], (packed, channel - begin, of_all, pitch, taps, number, planes, wanted)
                     )
@@ -200,11 +215,11 @@ def _multiplying(own: bool) -> jit.Kernel:
                 tile = (of_panel - panel) * (n * room + SPARE) + (at_line - first) * tile_columns
                 sums_to_results(
                     parts[SUMS],
-                    (result, 0, tile_columns * across, all_sums, room, tile, 1, -(-columns // across), bias, k,
-                     epilogue, min(filters - k, wide)),
+                    (result, 0, tile_columns * across, all_sums, room, tile, 1, -(-columns // across), bias,
+                     g * panels * wide + k, epilogue, min(filters - k, wide)),
                 )  # fmt: skip
                 unload(
-                    parts, out, out_layout, (image, 0, k, z), (lower, right), (y_step, x_step), (row, column),
+                    parts, out, out_layout, (image, g, k, z), (lower, right), (y_step, x_step), (row, column),
                     filters, rows, columns, result, tile_columns * across,
                 )  # fmt: skip
 
@@ -230,7 +245,8 @@ class Plain:
         n, itemsize = down.points * across.points, problem.compute_dtype.itemsize
         wide = product.width(problem.compute_dtype)
         found = bands.cut(problem, self._results, threads, wide)
-        channels, planes = problem.in_channels, problem.kernel_size[0]
+        channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+        planes = problem.kernel_size[0]
         tile_columns = found.tile_columns
         tile_rows = -(-problem.output_size[1] // (problem.dilation[1] * down.results))
         line = buffers.LINE // itemsize
@@ -239,7 +255,7 @@ class Plain:
         step = apart.py_func(-(-found.band * tile_columns * width // line)) * line
         before = [-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True)]
         parts = -(-channels // found.width)
-        panels = -(-problem.out_channels // wide)
+        panels = -(-filters // wide)
         depth = problem.output_size[0]
         form = [*before, *problem.dilation, problem.stride[0], depth, found.segments, tile_rows, tile_columns, planes,
                 found.together, found.width, between, channels]  # fmt: skip
@@ -248,7 +264,7 @@ class Plain:
             last = found.lines if found.own else min(first + found.band, found.lines)
             numbers = np.array([*form, first, last, step])
             sections = np.array([first, last, found.share, panels, found.width, step])
-            tasks = -(-(last - first) // found.share) * (1 if found.own else panels)
+            tasks = -(-(last - first) // found.share) * (problem.groups if found.own else panels)
             all_bands.append(Band((parts * -(-(last - first) // found.together), numbers), (tasks, sections)))
         work = problem.flops // 80 // len(all_bands)
         in_lines = channels % line == width % line == 0
@@ -257,7 +273,7 @@ class Plain:
         return Plan(
             filterings, all_bands, points, work, (found.loaded, found.scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
-                      (problem.out_channels, *problem.dilation[1:])]),
+                      (filters, *problem.dilation[1:])]),
             np.array(numbers_of(filterings)), past, found.own, found.bytes,
         )  # fmt: skip
 
