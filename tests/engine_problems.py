@@ -123,6 +123,10 @@ DOTS = (
     "mb2g3ic3oc18ih33iw50kh16kw24dh2dw2ph1pw1",
     "mb2g2ic2oc8ih50iw40kh16kw12dh3dw3",
     "g2ic4oc14id5ih18iw19kd2kh17kw17pd1pw1+bias",
+    # Few planes, of which tasks have some filters each.
+    "mb3oc22ih31iw33kh15kw16dh2+bias",
+    "oc13ih40iw37kh38kw33+bias",
+    "mb3ic2oc30ih20iw27kh19kw25",
 )
 """Problems for the engine of this name."""
 

@@ -12,7 +12,14 @@ from npconv.costs.scratch import scratch
 from npconv.costs.special import SWAPPED, outer_seconds, pairs_seconds, pieces_seconds, planes_seconds, reached
 from npconv.kernels import filtering
 from npconv.kernels.numba import bands
-from npconv.kernels.numba.blocking import SECOND_LEVEL, engine_limit, in_pairs, in_slivers, meetings
+from npconv.kernels.numba.blocking import (
+    SECOND_LEVEL,
+    engine_limit,
+    in_pairs,
+    in_slivers,
+    meetings,
+    shared_filters,
+)
 from npconv.problem import ConvProblem
 
 
@@ -165,7 +172,9 @@ class Effort:
             vectors = width // lanes + 2 * (width % lanes > 0)  # a row's last one is masked
             products = products // width * vectors * lanes
             plane = -(-plane // 3) * 3
-            rate *= 2
+            rate *= 1.85 if max(problem.dilation) <= 2 else 1.6
+            if problem.batch * problem.groups <= 4:  # a first layer's planes, which are large
+                rate *= 0.87 if problem.positions <= 25 else 0.72
         elif self.dots:
             lanes = 64 // itemsize
             products = products // problem.kernel_size[-1] * (-(-problem.kernel_size[-1] // lanes) * lanes + lanes // 2)
@@ -226,8 +235,11 @@ class Effort:
         work += self.group * problem.groups * problem.batch
         if self.dots:
             work += self.LANES * pixels * filters
-            planes = problem.batch * problem.groups  # tasks
-            threads = max(planes // -(-planes // threads), 1)
+            tasks = problem.batch * problem.groups
+            if filters < self.TOGETHER * problem.groups:
+                threads = max(tasks // -(-tasks // threads), 1)
+            else:
+                work *= shared_filters(filters // problem.groups, self.TOGETHER, tasks, threads)[1]
         if not packed:
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
             if plain:

@@ -15,7 +15,7 @@ Otherwise the input's plane lies in the slab with its padding; with a dilation, 
 together, so that the elements that a row of the kernel meets are side by side. Of a row's last vector only the lanes
 within the kernel count: zeros in the others would not do, for an infinity in the input would make them NaN.
 
-A task is a plane of the result, for all filters of a group or of several.
+A task is a plane of the result, for all filters of a group or of several; or, where planes are few, for some filters.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     many = problem.out_channels // problem.groups >= TILE[1]
     if _is_small(problem) and (not many or problem.taps < LARGE):
         return _straight(problem, threads)
-    return _over_slab(problem, many)
+    return _over_slab(problem, many, threads)
 
 
 def _is_small(problem: ConvProblem) -> bool:
@@ -145,7 +145,7 @@ def _straight(problem: ConvProblem, threads: int) -> Plan:
     )  # fmt: skip
 
 
-def _over_slab(problem: ConvProblem, many: bool) -> Plan:
+def _over_slab(problem: ConvProblem, many: bool, threads: int) -> Plan:
     results, at_once = TILE if many else (RESULTS, 1)
     lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -163,18 +163,20 @@ def _over_slab(problem: ConvProblem, many: bool) -> Plan:
         (phases[0].index(down) * len(phases[1]) + phases[1].index(across)) * plane + row * pitch + column
         for row, down in firsts[0] for column, across in firsts[1]
     ]  # fmt: skip
+    planes = problem.batch * problem.groups * depth
+    share, _ = blocking.shared_filters(filters, at_once, planes, threads)
     tiles = -(-height * width // results)
     places += places[-1:] * (tiles * results - height * width)
     wide = -(-kernel[2] // lanes) * lanes
     slab = kernel[0] * len(phases[0]) * len(phases[1]) * plane + lanes
-    sums = -(-filters // at_once) * at_once * tiles * results
+    sums = -(-share // at_once) * at_once * tiles * results
     copied = at_once * -(-lanes // kernel[2]) * wide
-    parts = (slab, copied, sums * lanes, sums, filters * -(-height * width // lanes) * lanes)
+    parts = (slab, copied, sums * lanes, sums, share * -(-height * width // lanes) * lanes)
     before = tuple(-pad for pad, _ in problem.padding)
     # A chain is of so many vectors, of which a lane adds one number each: the chains of a plane, the planes, and the
     # lanes in pairs then leave the bound of `npconv.kernels.summation`, for what `npconv.refusals.dots` lets through.
-    planes = channels * kernel[0]
-    chain = max(math.isqrt(kernel[1] * wide // lanes) + 1, chain_length(problem.products) - lanes - 2 * planes - 4)
+    chains = channels * kernel[0]
+    chain = max(math.isqrt(kernel[1] * wide // lanes) + 1, chain_length(problem.products) - lanes - 2 * chains - 4)
     band = max(min(BAND // (wide // lanes), chain // (wide // lanes), kernel[1]), 1)
     # Of a band, or of as much of a longer row as makes a chain, where vectors begin in the slab and in a filter.
     row, column = np.divmod(np.arange(min(band * (kernel[2] // lanes), chain)), max(kernel[2] // lanes, 1))
@@ -183,9 +185,9 @@ def _over_slab(problem: ConvProblem, many: bool) -> Plan:
         [(stride[0], dilation[1], dilation[2]), (dilation[0], len(phases[0]), chain), before, (kernel[0], rows, pitch),
          kernel, (channels, filters, tiles), parts[:3], (band, results, at_once)]
     )  # fmt: skip
-    grid = (problem.batch, problem.groups, depth)
+    grid = (problem.batch, problem.groups, depth, share)
     return Plan(
-        _slab_block, lambda: _sums_over_slab(results, at_once), int(np.prod(grid)), problem.flops // 10,
+        _slab_block, lambda: _sums_over_slab(results, at_once), planes * -(-filters // share), problem.flops // 10,
         (sum(parts), problem.compute_dtype), np.array(grid), sizes, np.concatenate([places, steps.reshape(-1)]),
         np.array(phases[0] + phases[1]),
     )  # fmt: skip
@@ -268,13 +270,16 @@ _taken = taking(_FORM)
 
 @jit.scratch_kernel(_FORM)
 def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
-    """Compute a plane of the result for the filters of a group."""
+    """Compute a plane of the result for some filters of a group."""
     x_layout, epilogue, out_layout, grid, sizes, places, phases, parts = _taken(constants, x)
-    task, z = divmod(task, grid[2])
-    n, g = divmod(task, grid[1])
-    stride, (depth_step, down, chain), before, window, kernel, (channels, filters, tiles), bounds, more = triples(
+    stride, (depth_step, down, chain), before, window, kernel, (channels, all_filters, tiles), bounds, more = triples(
         sizes, 0, 8
     )
+    task, part = divmod(task, -(-all_filters // grid[3]))
+    task, z = divmod(task, grid[2])
+    n, g = divmod(task, grid[1])
+    of_part = g * all_filters + part * grid[3]
+    filters = min(grid[3], all_filters - part * grid[3])
     ends, band = (bounds[0], bounds[0] + bounds[1], bounds[0] + bounds[1] + bounds[2]), more[0]
     piece, flat, sums, totals = scratch, after(scratch, ends[0]), after(scratch, ends[1]), after(scratch, ends[2])
     lanes = lanes_of(x)
@@ -294,7 +299,7 @@ def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
         for i in range(kernel[0]):
             begin = i * down * across * plane
             for k in range(0, filters, at_once):
-                first = g * filters + min(k, filters - at_once)  # the last ones may overlap those before
+                first = of_part + min(k, filters - at_once)  # the last ones may overlap those before
                 w = ((first * channels + c) * kernel[0] + i) * kernel[1] * kernel[2]
                 # Rows whose last vector would be read behind the last filter are copied.
                 there = (len(weights) - w - (at_once - 1) * apart - wide) // kernel[2] + 1
@@ -330,8 +335,8 @@ def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
         at = (k // at_once * tiles * results) * at_once + k - first
         for place in range(rows * columns):
             result[k * pitch + place] = totals[at + place * at_once]
-        _finish(result, k * pitch, pitch, bias, g * filters + k, epilogue)
-    at = n * out_layout[0] + g * filters * out_layout[1] + z * out_layout[2]
+        _finish(result, k * pitch, pitch, bias, of_part + k, epilogue)
+    at = n * out_layout[0] + of_part * out_layout[1] + z * out_layout[2]
     unload_planes(parts, out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
 
 
