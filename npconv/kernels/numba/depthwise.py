@@ -46,6 +46,7 @@ from npconv.kernels.numba.taps import (
     products_of_rows,
     unfolded,
 )
+from npconv.kernels.numba.tile import REGISTERS
 from npconv.kernels.numba.vector import activating, activation_of, filled, lanes_of, store
 from npconv.problem import ConvProblem
 
@@ -121,15 +122,23 @@ def _is_small(problem: ConvProblem) -> bool:
     )
 
 
-def _is_tall(problem: ConvProblem) -> bool:
-    """Whether so many rows are, of which each number of the image is loaded for several, and that fill vectors by half.
+FILLED = ((49, 1.22), (25, 1.5)) if REGISTERS >= 32 else ((49, 1.6),)
+"""How many times as many numbers as a row has its vectors may hold for it not to be turned, by the taps; else twice.
 
-    With AVX-512, 768 channels at 7² with 7 × 7 taps take 53 µs on a Zen 4 core when they are turned, else 81; 512 at 8²
-    41 instead of 100, with 3 × 3 taps 17 instead of 26.
-    """
+With AVX-512, 768 channels at 7² with 7 × 7 taps take 53 µs on a Zen 4 core when they are turned, else 81; 512 at 8² 41
+instead of 100, with 3 × 3 taps 17 instead of 26. In two threads 752 at 19² with 7 × 7 taps take 178 µs instead of 240,
+256 at 36² 194 instead of 226, and at 40² as long; 5 × 5 at 20² 42 instead of 45, 3 × 3 at 19² a tenth longer. With
+AVX2, 7 × 7 at 9² 27 instead of 31, and at 11² 33.
+"""
+
+
+def _is_tall(problem: ConvProblem) -> bool:
+    """Whether so many rows are, for several of which a number of the image is loaded, and that fill their vectors."""
     _, height, width = problem.output_size
-    tall = problem.stride[1:] == (1, 1) and height >= MANY
-    return tall and 2 * width > lanes(problem) and _is_small(problem)
+    if problem.stride[1:] != (1, 1) or height < MANY or not _is_small(problem):
+        return False
+    most = next((most for taps, most in FILLED if problem.taps >= taps), 2.0)
+    return -(-width // lanes(problem)) * lanes(problem) < most * width
 
 
 def _share(problem: ConvProblem, threads: int) -> int:
