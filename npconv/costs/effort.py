@@ -274,8 +274,11 @@ class Effort:
         if self.tile == (1, 1):
             return 1.0, 1.0
         axes = tiles.axes(problem, self.tile)
-        points = math.prod(axis.points * axis.fold / axis.taps for axis in axes)
-        return math.prod(axis.results for axis in axes) / points, points
+        points, numbers = (
+            math.prod(n * axis.fold / axis.taps for n, axis in zip(of, axes, strict=True))
+            for of in zip(*((axis.points, axis.number) for axis in axes), strict=True)
+        )
+        return math.prod(axis.results for axis in axes) / points, numbers
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""

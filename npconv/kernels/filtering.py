@@ -2,7 +2,8 @@
 
 F(m, r) makes m results of r taps from m + r - 1 products (`npconv.kernels.numba.winograd`). At stride s, taps of one
 residue modulo s meet samples of one residue: they are a filter of their own, at stride 1, and the results are the sums
-of all. F(4, 3) at stride 2 so takes 5 products for taps 0 and 2, and 4 for tap 1: 9 instead of 12. Or all are taken at
+of all. F(4, 3) at stride 2 so takes 5 products for taps 0 and 2, and 4 for tap 1: 9 instead of 12. These 4 are all with
+the tap itself, which is one number: transformed filters of 3 × 3 taps have 6 × 6 for 9 × 9 points. Or all are taken at
 the points of the longest, *folded*: samples of two residues are then two channels of one image, whose points are summed
 up as those of other channels are. That takes more products, but fewer points, which are what is transformed back: for
 3 results of 7 taps, 6 points of twice as many channels, instead of 11 points.
@@ -63,6 +64,8 @@ class Filtering(NamedTuple):
     [([3], 6, 6, 4), ([2, 1], 9, 9, 4), ([1, 2], 9, 5, 8), ([4, 3], 6, 6, 3)]
     >>> [([phase.number for phase in f.phases], f.points) for f in (Filtering(3, 7, 1), Filtering(4, 9, 1))]
     [([4, 3], 6), ([3, 3, 3], 6)]
+    >>> Filtering(4, 3, 2).numbers
+    (0, 1, 2, 3, 4, 5, 5, 5, 5)
     """
 
     outputs: int
@@ -134,6 +137,16 @@ class Filtering(NamedTuple):
         return _points(self)
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which number of a transformed filter each point is multiplied with: those of a single tap are all one."""
+        return _numbers(self)
+
+    @property
+    def number(self) -> int:
+        """How many numbers a transformed filter has."""
+        return self.numbers[-1] + 1
+
+    @property
     def results(self) -> int:
         """Results of a tile."""
         return self.outputs * self.up
@@ -153,6 +166,18 @@ class Filtering(NamedTuple):
 def _points(axis: Filtering) -> int:
     points = [axis.outputs + phase.number - 1 for phase in axis.phases]
     return max(points) if axis.fold > 1 else sum(points)
+
+
+@cache
+def _numbers(axis: Filtering) -> tuple[int, ...]:
+    if axis.fold > 1:
+        return tuple(range(axis.points))
+    found: list[int] = []
+    for phase in axis.phases:
+        points = axis.outputs + phase.number - 1
+        first = found[-1] + 1 if found else 0
+        found += [first] * points if phase.number == 1 else range(first, first + points)
+    return tuple(found)
 
 
 @cache

@@ -100,6 +100,9 @@ class _Sizes(NamedTuple):
 
     axes: tuple[Filtering, Filtering]
     points: int
+    numbers: int
+    """Of a transformed filter."""
+
     tile_rows: int
     columns: int
     """Of tiles."""
@@ -117,10 +120,10 @@ def _sizes(problem: ConvProblem, outputs: tuple[int, int], wide: int) -> _Sizes:
     down, across = both
     _, y_step, x_step = problem.three(problem.dilation)
     depth, height, width = problem.three(problem.output_size)
-    n, folds = down.points * across.points, down.fold * across.fold
+    n, numbers, folds = down.points * across.points, down.number * across.number, down.fold * across.fold
     return _Sizes(
-        both, n, -(-height // (y_step * down.results)), -(-width // (x_step * across.results)),
-        problem.batch * depth * y_step * x_step, _together(problem, n, wide, folds),
+        both, n, numbers, -(-height // (y_step * down.results)), -(-width // (x_step * across.results)),
+        problem.batch * depth * y_step * x_step, _together(problem, numbers, wide, folds),
         problem.three(problem.kernel_size)[0] * folds,
     )  # fmt: skip
 
@@ -155,7 +158,8 @@ def _own(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int
     width = max(blocking.even(channels * sizes.planes, ELEMENTS_OF_OWN) // sizes.planes, least)
     sizes = sizes._replace(width=-(-width // piece) * piece)
     element, elements = sizes.points * problem.compute_dtype.itemsize, sizes.width * sizes.planes
-    room = blocking.SECOND_LEVEL * 3 // 4 - element * elements * wide  # which a panel's filters leave
+    packed = sizes.numbers * elements * wide * problem.compute_dtype.itemsize
+    room = blocking.SECOND_LEVEL * 3 // 4 - packed  # which a panel's filters leave
     most = min(room // (element * (elements + panels * wide)), TILES)
     if most < LEAST:
         return None
@@ -204,7 +208,7 @@ def _worked_in(problem: ConvProblem, sizes: _Sizes, wide: int, tiles: int, tile_
     """Return the numbers that a task works in, besides points of its own."""
     down, across = sizes.axes
     numbers = panels * (sizes.points * (tiles + SPARE) + SPARE) + down.results * across.results * tile_columns
-    numbers += sizes.points * (sizes.width * sizes.planes | 1) + problem.taps * blocking.piece(problem)
+    numbers += sizes.numbers * (sizes.width * sizes.planes | 1) + problem.taps * blocking.piece(problem)
     return numbers * wide + 5 * LINE
 
 

@@ -249,7 +249,7 @@ def tiles_at_once(problem: ConvProblem, axes: tuple[Filtering, Filtering], threa
     least, most = TILES
     itemsize, elements = problem.compute_dtype.itemsize, elements_of(problem, axes)
     points, room = axes[0].points * axes[1].points, engine_limit(problem)
-    packed = points * elements * (problem.out_channels + 32) * itemsize
+    packed = axes[0].number * axes[1].number * elements * (problem.out_channels + 32) * itemsize
     # A tile's pixels, and its share of those that its neighbours meet, too, or the sums of a panel, and their results.
     pixels = math.prod(axis.pace + (axis.reach - axis.pace) / 3 for axis in axes)
     size = points * elements * itemsize + max(pixels * elements * itemsize, points * 256)

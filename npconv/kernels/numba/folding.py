@@ -13,7 +13,7 @@ from typing import Any
 
 from npconv.kernels.filtering import Filtering
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.transforms import filtering, transform
+from npconv.kernels.numba.transforms import of_filters, transform
 
 
 @cache
@@ -23,7 +23,7 @@ def filter_to_points(axes: tuple[Filtering, Filtering], past: bool) -> Any:
     They are written ``past`` the caches or not.
     """
     (down, across), columns = axes, axes[1].taps
-    (lines_of, columns_of), done = (filtering(axis)[1] for axis in axes), None
+    (lines_of, columns_of), done = map(of_filters, axes), None
     for part in reversed(range(down.fold * across.fold)):
         (lines, j, line), (tapped, i, tap) = map(_part, axes, (lines_of, columns_of), divmod(part, across.fold))
         form = part, j * columns + i, line * columns, tap

@@ -24,7 +24,6 @@ Winograd, *Arithmetic complexity of computations* (1980), §IVd, for the transpo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -62,10 +61,13 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     results = 0, *(axis.results for axis in cut.axes)
     of_kernel = kernel, results, results
     of_rows, of_lanes = (of_kernel, of_input) if cut.swapped else (of_input, of_kernel)
-    taps, points = problem.output_size[1:], math.prod(axis.points for axis in cut.axes)
+    taps, (down, across) = problem.output_size[1:], cut.axes
+    # Sums of points that belong to a single tap are one.
+    numbers = [y * across.number + x for y in down.numbers for x in across.numbers]
+    met = [(number, point == numbers.index(number), 0) for point, number in enumerate(numbers)]
     sizes = np.array(
         [(problem.groups, problem.in_channels // problem.groups, cut.swapped), (cut.rows, cut.share, cut.lanes),
-         (*cut.pieces, 0), cut.step, (points, *taps), problem.stride, *of_rows, *of_lanes]
+         (*cut.pieces, 0), cut.step, (len(met), *taps), problem.stride, *of_rows, *of_lanes, *met]
     )  # fmt: skip
     scratch = cut.numbers + 6 * buffers.LINE, problem.compute_dtype
     return Plan(cut.tasks, problem.flops // 80, scratch, cut.axes, cut.swapped, sizes)
@@ -133,7 +135,7 @@ def _block(task, memory, x, x_layout, y, y_layout, bias, out, constants):  # typ
     third = second + (y_size * wanted + wide + line) // line * line
     fourth = third + (n * room * pitch + wide + line) // line * line
     fifth = fourth + (n * room * wide + line) // line * line
-    sixth = fifth + (n * height * wide + line) // line * line
+    sixth = fifth + ((sizes[11 + n, 0] + 1) * height * wide + line) // line * line
     piece, y_piece, points = memory, after(memory, second), after(memory, third)
     y_points, sums, result = after(memory, fourth), after(memory, fifth), after(memory, sixth)
     fresh = True
@@ -172,9 +174,10 @@ def _block(task, memory, x, x_layout, y, y_layout, bias, out, constants):  # typ
                     )  # fmt: skip
                     pieces += tall * broad
                 for point in range(n):
+                    number, begins = sizes[12 + point, 0], sizes[12 + point, 1] != 0
                     multiply_rows(
-                        sums, point * height, points, point * room * pitch, 1, pitch, count, y_points,
-                        point * room * wide, pieces, fresh, wanted,
+                        sums, number * height, points, point * room * pitch, 1, pitch, count, y_points,
+                        point * room * wide, pieces, fresh and begins, wanted,
                     )  # fmt: skip
                 fresh = False
     sums_to_results(

@@ -103,7 +103,8 @@ def _cut(
     lines = blocking.even(down, max(most // columns, 1))
     images = problem.in_channels // groups * math.prod(residues)
     together = max(min(most // (lines * columns), images), 1) if (lines, columns) == (down, across) else 1
-    points, taps = math.prod(axis.points for axis in axes), problem.positions
+    points, sums = (math.prod(of) for of in zip(*((axis.points, axis.number) for axis in axes), strict=True))
+    taps = problem.positions
     # What a step loads of rows and of lanes, in pixels, and what a point of either takes to make.
     of_input = math.prod((n - 1) * axis.pace + axis.reach for n, axis in zip((lines, columns), axes, strict=True))
     of_slope = math.prod(n * axis.results for n, axis in zip((lines, columns), axes, strict=True))
@@ -111,7 +112,7 @@ def _cut(
     (of_row, to_row), (of_lane, to_lane) = reversed(made) if swapped else made
     pieces = lines * columns * together
     numbers = of_row * share + of_lane * min(lanes, wide) + share * taps * wide
-    numbers += points * (apart(pieces) * (max(share, wide // 2) + wide) + height(share) * wide)
+    numbers += points * apart(pieces) * (max(share, wide // 2) + wide) + sums * height(share) * wide
     tasks, vectors = groups * -(-rows // share) * -(-lanes // wide), -(-2 * min(lanes, wide) // wide)
     steps = -(-down // lines) * -(-across // columns) * -(-images // together)
     row_vectors, number = -(-2 * share // wide), down * across * images
@@ -119,7 +120,7 @@ def _cut(
     for vector, pixels, point in ((row_vectors, of_row, to_row), (vectors, of_lane, to_lane)):
         time += vector * (LOAD * pixels * together * steps + point * points * number)
     time += steps * (points * share * (SUM * vectors + HEIGHT) + BEGIN)
-    time += share * (BACK * points * vectors + WRITE * taps * min(lanes, wide))
+    time += share * (BACK * sums * vectors + WRITE * taps * min(lanes, wide))
     return Cut(
         axes, swapped, rows, share, lanes, (down, across), (lines, columns, together), numbers + 4 * wide, tasks,
         -(-tasks // threads) * time,

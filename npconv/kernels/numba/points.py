@@ -19,7 +19,7 @@ from npconv.kernels.numba.folding import filter_to_points
 from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS
-from npconv.kernels.numba.transforms import filtering, transform, transform_and_add
+from npconv.kernels.numba.transforms import filtering, of_filters, transform, transform_and_add
 from npconv.kernels.numba.vector import activated, lanes_of, load, store
 
 Axes = tuple[Filtering, Filtering]
@@ -29,13 +29,24 @@ Axes = tuple[Filtering, Filtering]
 def numbers_of(axes: Axes) -> list[tuple[int, int, int]]:
     """Return what kernels are told of filterings besides their transforms.
 
-    These are all points and the results down and across; then 0 and, down and across, the pace of tiles, their reach,
-    the fold, and the two steps.
+    These are all points and the results down and across; the numbers of a transformed filter and the pace of tiles down
+    and across; then 0 and, down and across, their reach, the fold, and the two steps; and last, three by three, which
+    of the numbers each point is multiplied with.
     """
     down, across = axes
     numbers = [(down.points * across.points, down.results, across.results)]
     pairs = [(axis.pace, axis.reach, axis.fold, *axis.steps) for axis in axes]
-    return numbers + [(0, y, x) for y, x in zip(*pairs, strict=True)]
+    numbers += [(0, y, x) for y, x in zip(*pairs, strict=True)]
+    numbers[1] = down.number * across.number, *numbers[1][1:]
+    met = [y * across.number + x for y in down.numbers for x in across.numbers] + [0, 0]
+    return numbers + list(zip(*[iter(met)] * 3, strict=False))
+
+
+@jit.inline
+def number_of(sizes, first, point):  # type: ignore[no-untyped-def]
+    """Return which number of a transformed filter a point is multiplied with, by `numbers_of` from ``first`` on."""
+    row, column = divmod(point, 3)
+    return sizes[first + 6 + row, column]
 
 
 def _part(function: Any, name: str, axes: Axes, form: str, past: bool = False) -> jit.Part:
@@ -97,14 +108,12 @@ def _of_sums(axes: Axes) -> jit.Part:
 @cache
 def _of_taps(axes: Axes) -> jit.Part:
     """Return the transform of sums to the gradient of filters: Gᵀ M G."""
-    _, kernels, _ = zip(*map(filtering, axes), strict=True)
-    return _summing("taps", axes, [kernel.T for kernel in kernels])
+    return _summing("taps", axes, [of_filters(axis).T for axis in axes])
 
 
 def _summing(name: str, axes: Axes, matrices: Any) -> jit.Part:
     """Return the transform of sums back, by matrices of height and width."""
-    to_results, columns = transform_and_add(*matrices), axes[1].points
-    down, right = map(len, matrices)
+    to_results, (down, right), columns = transform_and_add(*matrices), map(len, matrices), len(matrices[1][0])
 
     def sums(result, first, pitch, points, room, tile, rows, across, bias, b, epilogue, count):  # type: ignore[no-untyped-def]
         """Transform the sums of tiles back, ``room`` of each point, and finish them; a row has ``pitch`` results.
@@ -135,7 +144,7 @@ def _of_filters(axes: Axes, past: bool) -> jit.Part:
     """Return the transform of filters: G g Gᵀ, a vector of filters at a time. It writes past the caches or not."""
     down, across = axes
     to_points = filter_to_points(axes, past)
-    lines, columns, points, folds = down.taps, across.taps, across.points, down.fold * across.fold
+    lines, columns, numbers, folds = down.taps, across.taps, across.number, down.fold * across.fold
 
     def filters(packed, at, channels, pitch, taps, count, planes, wanted):  # type: ignore[no-untyped-def]
         """Write the points, ``pitch`` elements each, of some channels of a panel, whose taps `load_filters` left.
@@ -150,7 +159,7 @@ def _of_filters(axes: Axes, past: bool) -> jit.Part:
                 element = (at + plane * folds * channels + c) * wide
                 for part in range(0, wanted, lanes):
                     to_points(
-                        packed, element + part, channels * wide, points * pitch * wide, pitch * wide, taps,
+                        packed, element + part, channels * wide, numbers * pitch * wide, pitch * wide, taps,
                         first + part, wide,
                     )  # fmt: skip
                 first += lines * columns * wide

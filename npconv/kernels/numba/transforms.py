@@ -97,6 +97,12 @@ def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return a, g, b
 
 
+def of_filters(axis: Filtering) -> np.ndarray:
+    """Return the rows of G that differ, one for each number that a filter has."""
+    _, g, _ = filtering(axis)
+    return g[[axis.numbers.index(number) for number in range(axis.number)]]
+
+
 def transform(lines: Any, columns: Any, past: bool = False) -> Any:
     """Return an intrinsic that multiplies rectangles of vectors with small constant matrices from both sides.
 

@@ -48,6 +48,7 @@ from npconv.kernels.numba.points import (
     SUMS,
     TILES,
     filters_to_points,
+    number_of,
     numbers_of,
     parts_of,
     sums_to_results,
@@ -184,7 +185,7 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
     before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = triples(
         sizes, 0, 5
     )
-    (n, down, across), (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(sizes, 6, 6)
+    (n, down, across), (numbers, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(sizes, 6, 6)
     between = sizes[5, 0]
     row, column = vertical * share[1] * down, horizontal * share[2] * across
     first_place, end_place = those * together, min((those + 1) * together, images)
@@ -230,7 +231,7 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
     for panel in range(part * share[0], min((part + 1) * share[0], panels)):
         packed = g * panels + panel
         for point in range(n):
-            w, first = (packed * n + point) * apart(elements) * wide, 0
+            w, first = (packed * numbers + number_of(sizes, 6, point)) * apart(elements) * wide, 0
             for chain in range(chains):
                 last = elements * (chain + 1) // chains
                 # What a tile spills over, the next point's products are written to.
@@ -286,11 +287,11 @@ class Winograd:
         cut, threads = product.packing(problem, weight), get_num_threads()
         filterings = axes(problem, self._results)
         elements = apart.py_func(elements_of(problem, filterings))
-        points, folds = (math.prod(pair) for pair in ((a.points for a in filterings), (a.fold for a in filterings)))
-        make = product.packed_like(problem, points * elements)
+        number, folds = (math.prod(pair) for pair in ((a.number for a in filterings), (a.fold for a in filterings)))
+        make = product.packed_like(problem, number * elements)
         work = make().size // product.WORTH
         parts = parts_of(filterings, problem.compute_dtype, (FILTERS,), past=jit.past_caches(work, threads))
-        numbers, in_pieces = np.array([points, folds]), _pack.fixed(cut.tasks, work, threads, scratch=cut.scratch)
+        numbers, in_pieces = np.array([number, folds]), _pack.fixed(cut.tasks, work, threads, scratch=cut.scratch)
 
         def pack(weight: np.ndarray) -> np.ndarray:
             packed = make()

@@ -29,6 +29,7 @@ from npconv.kernels.numba.points import (
     SUMS,
     TILES,
     filters_to_points,
+    number_of,
     numbers_of,
     parts_of,
     sums_to_results,
@@ -137,7 +138,7 @@ def _multiplying(own: bool) -> jit.Kernel:
         numbers, epilogue, out_layout, sizes, filterings, parts = _taken_by_products(constants, given)
         first_line, end_line, share, panels, width, step = tuple_of(numbers, 0, 6)
         (depth, segments, tile_rows), (tile_columns, channels, planes), (filters, y_step, x_step) = triples(sizes, 0, 3)
-        (n, down, across), folds = filterings[0], filterings[3, 1] * filterings[3, 2]
+        (n, down, across), folds, distinct = filterings[0], filterings[3, 1] * filterings[3, 2], filterings[1, 0]
         if own:
             g, section = divmod(task, -(-(end_line - first_line) // share))
             panel, end_panel = 0, panels
@@ -155,7 +156,7 @@ def _multiplying(own: bool) -> jit.Kernel:
         # One array behind the other; each begins with a line of the cache.
         second = ((end_panel - panel) * sums + line) // line * line
         third = (second + down * tile_columns * across * wide + line) // line * line
-        fourth = (third + n * pitch * wide + line) // line * line
+        fourth = (third + distinct * pitch * wide + line) // line * line
         all_sums, result, packed, taps = memory, after(memory, second), after(memory, third), after(memory, fourth)
         fifth = (fourth + packing[4] * packing[15] * wide + line) // line * line
         points, piece = given, given
@@ -191,7 +192,7 @@ def _multiplying(own: bool) -> jit.Kernel:
                         parts[FILTERS], (packed, channel - begin, of_all, pitch, taps, number, planes, wanted)
                     )
                 for point in range(n):
-                    start, w = first_point + point * step, point * pitch
+                    start, w = first_point + point * step, number_of(filterings, 0, point) * pitch
                     for chain in range(chains):
                         at, end = count * chain // chains, count * (chain + 1) // chains
                         multiply_rows(
