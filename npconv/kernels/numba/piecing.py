@@ -12,7 +12,8 @@ from npconv.kernels.numba import blocking
 from npconv.problem import ConvProblem
 
 PIECES = 32
-"""Pieces of a step, at most: as long as the chains of sums in registers. Beyond, sums go through memory."""
+"""Pieces of a step, at most: as long as the chains of sums in registers. Beyond, sums go through memory. Not fewer
+where there is less room, which so does not decide in which order sums are made."""
 
 ROWS = 64
 """Rows of a task, at most: their sums of 36 points take 288 KiB, and those points of a step as much."""
@@ -20,8 +21,8 @@ ROWS = 64
 ROOM = 5 * 2**18
 """Bytes that a task works in, at most. Sums and points that leave the second-level cache cost a twentieth."""
 
-MORE = 4
-"""Ways to cut rows that are tried, from the fewest parts on: more parts are for more threads."""
+MORE = 8
+"""Ways to cut rows that are tried, from the fewest parts on: more parts are for more threads, and for less room."""
 
 LOAD, TILE, SLOPE = 6.5, 3.6, 1.9
 """What takes time besides, in products of a row with a vector of lanes, by 6,578 cuts of 1,600 gradients in one thread,
@@ -87,24 +88,22 @@ def _cuts(problem: ConvProblem, threads: int, wide: int) -> Iterator[Cut]:
     for rows, lanes, swapped in ways:
         least = -(-rows // ROWS)
         for share in dict.fromkeys(blocking.even(rows, -(-rows // parts)) for parts in range(least, least + MORE)):
-            for most in (PIECES, PIECES // 2, PIECES // 4):
-                yield _cut(problem, threads, wide, (rows, share, lanes), swapped, most)
+            yield _cut(problem, threads, wide, (rows, share, lanes), swapped)
 
 
 def _cut(
-    problem: ConvProblem, threads: int, wide: int, sizes: tuple[int, int, int], swapped: bool, most: int
+    problem: ConvProblem, threads: int, wide: int, sizes: tuple[int, int, int], swapped: bool
 ) -> Cut:  # fmt: skip
-    """Return a way to cut it, with so many pieces a step at most."""
+    """Return a way to cut it."""
     (rows, share, lanes), axes, groups = sizes, of_gradient(problem), problem.groups
     _, *kernel = problem.three(problem.kernel_size)
     _, *residues = problem.three(problem.stride)
     down, across = (-(-n // (s * axis.results)) for n, s, axis in zip(kernel, residues, axes, strict=True))
-    columns = blocking.even(across, most)
-    lines = blocking.even(down, max(most // columns, 1))
-    images = problem.in_channels // groups * math.prod(residues)
-    together = max(min(most // (lines * columns), images), 1) if (lines, columns) == (down, across) else 1
     points, sums = (math.prod(of) for of in zip(*((axis.points, axis.number) for axis in axes), strict=True))
-    taps = problem.positions
+    columns, taps = blocking.even(across, PIECES), problem.positions
+    lines = blocking.even(down, max(PIECES // columns, 1))
+    images = problem.in_channels // groups * math.prod(residues)
+    together = max(min(PIECES // (lines * columns), images), 1) if (lines, columns) == (down, across) else 1
     # What a step loads of rows and of lanes, in pixels, and what a point of either takes to make.
     of_input = math.prod((n - 1) * axis.pace + axis.reach for n, axis in zip((lines, columns), axes, strict=True))
     of_slope = math.prod(n * axis.results for n, axis in zip((lines, columns), axes, strict=True))
