@@ -91,6 +91,10 @@ class Effort:
     ABREAST = 8
     """Results of a row that are computed together where filters of several groups are in the vectors, or half of it."""
 
+    INEXACT = 1e-6
+    """Seconds by which direct sums may take longer than others and are still preferred: they are exact, and compiled
+    sooner."""
+
     LOWEST = 4
     """Tiles that products of points take as long as, even if there are fewer."""
 
@@ -230,7 +234,7 @@ class Effort:
         if self.slivers:
             pixels, copied = slivers(self, problem)
             rate *= products / (products + self.SLIVER) if pointwise(problem) else 1
-        call = self.call
+        call = self.call + (self.INEXACT if self.tile != (1, 1) else 0)
         work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * COPY
         work += self.group * problem.groups * problem.batch
         if self.dots:
