@@ -442,9 +442,12 @@ def spaced(problem: ConvProblem) -> ConvProblem | None:
     )
 
 
-APART, MERGED, FEW = 1.5, 0.8, 8
-"""How much longer phases take than is expected of their convolutions, because they write pixels that lie apart; and if
-they are merged, beside Winograd's tiles, which take longer than is expected for so few filters."""
+APART = 1.5
+"""How much longer phases take than is expected of their convolutions, because they write pixels that lie apart."""
+
+MERGED, FEW, PIXELS = (1.05, 1.25), 8, 64
+"""How much longer if they are merged, with few filters and with more; and pixels of a phase that a task has then. (By
+60 gradients; 16 → 672 at 158² were so computed in 10.9 ms, as was expected to take 6.4, and by `winograd4` in 6.5.)"""
 
 
 ORDER, PHASE, WRITE = 1e-9, 5e-5, 2e-9
@@ -470,8 +473,10 @@ def _expected_of_phases(problem: ConvProblem, steps: list[Step], choice: Choice)
     """Return how many seconds the phases should take; ValueError if a named algorithm does not take all of them."""
     if all(merging(some, choice, in_line=True) is not None for some in together(steps)):
         alone = replace(choice, threads=1)  # threads share out what is too little for them phase by phase
-        seconds = sum(choose(step.forward, alone).seconds for step in steps) / choice.threads
-        return seconds * (MERGED if problem.in_channels // problem.groups <= FEW else 1)
+        pixels = max(step.forward.positions for step in steps)
+        tasks = problem.batch * problem.groups * -(-pixels // PIXELS)
+        seconds = sum(choose(step.forward, alone).seconds for step in steps) / min(choice.threads, tasks)
+        return seconds * MERGED[problem.in_channels // problem.groups > FEW]
     ordering = 0 if choice.packed or problem.taps == 1 else ORDER * problem.out_channels * problem.products
     return APART * sum(choose(step.forward, choice).seconds for step in steps) + ordering / choice.threads
 
