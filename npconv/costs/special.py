@@ -25,7 +25,10 @@ products alone, they were thought to take a quarter longer than they do, within 
 LOADED = (0.36, 0.67, 6.0)
 """Copies that take as long as to load a number for them, by the stride, and to write a result as the first."""
 
-PAIRS, ADDED, BESIDE = 1.38, 5, 2.6
+ALONE = 1.45
+"""How many times as long products take of one position with a single panel."""
+
+PAIRS, ADDED, BESIDE = 1.38, 5, 4
 """How many times as many products a second there are where a number of a filter meets some images; steps that take
 as long as to add up the lanes of a result; copies that take as long as to put a pixel beside others, from which it
 lay apart."""
@@ -60,9 +63,12 @@ def outer_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
     if problem.taps == 1:
         beyond = problem.batch % (2 * wide)  # whole panels
         turning = 40 if beyond == 0 or 2 * beyond > 3 * wide else 12000
-    tiles = min((max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide for rows, lanes in ways)
-    if problem.positions > 1 and filters <= wide:
-        tiles *= 2  # there is no second panel that shares what is loaded
+    # Where there is no second panel, nothing shares what is loaded.
+    alone = 2 if problem.positions > 1 else ALONE
+    tiles = min(
+        (max(rows, 4) * (1 + sums) + turning) * -(-lanes // wide) * wide * (alone if lanes <= wide else 1)
+        for rows, lanes in ways
+    )
     work = tiles * problem.groups * problem.products * itemsize / 4 / (effort.products * machine().direct)
     work += copied * itemsize / 4 * COPY
     # Each is read twice if it comes from memory: 16 and 224 planes of 134 × 252 took 3.3 ms, and 1.6 by `dense`.
