@@ -875,12 +875,29 @@ def test_slivers_go_on_with_the_next_row_or_do_not(text, closed, monkeypatch):
     problems.forget()
 
 
-def test_images_come_in_the_order_of_rectangles():
-    """Without a table, which would be long for dilations of many residues."""
-    for count, threads in itertools.product(range(1, 40), range(1, 9)):
-        share = -(-count // threads)
-        order = [winograd.far_apart.py_func(number, count, share) for number in range(count)]
-        assert order == blocking.apart(count, threads).tolist(), (count, threads)
+@pytest.mark.parametrize("in_turns", [False, True])
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 7, 16, 33])
+def test_each_task_is_run_once(tasks, in_turns):
+    """Side by side or dealt out in turns, and by threads that take what is left of others'."""
+    kernel, work = jit.Kernel(_count), 2 * jit.SMALL_WORK
+    for threads in THREADS:
+        found = np.zeros(tasks, np.int64)
+        for _ in range(20):
+            kernel.fixed(tasks, work, threads, in_turns=in_turns)(found)
+        assert (found == 20).all(), (threads, found)
+
+
+def _count(task, found):
+    found[task] += 1
+
+
+def test_tasks_of_unequal_sizes_are_dealt_out_in_turns():
+    """Where that makes threads end sooner together, and there are few tasks."""
+    blocks = blocking.Blocks
+    assert blocking.in_turns(blocks(4, 4, 1), 7, 7, 1, 1, 2)  # 16, 12, 12 and 9 tiles
+    assert not blocking.in_turns(blocks(4, 4, 1), 8, 8, 1, 1, 2)
+    assert not blocking.in_turns(blocks(4, 4, 1), 7, 7, 1, 1, 1)
+    assert not blocking.in_turns(blocks(4, 4, 1), 7, 7, 16, 1, 2)
 
 
 def test_narrow_results_have_room_for_the_parts_of_their_rows():

@@ -38,9 +38,6 @@ _INTEGER, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 _WORKER = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INTEGER.as_pointer(), _INTEGER.as_pointer(), _BYTES])
 """What a threading layer calls: a function of arguments, dimensions, steps and data, as NumPy's generalised ufuncs."""
 
-MANY = 8
-"""Tasks of a thread from which on its own lie side by side: fewer are often of unequal sizes, the larger first."""
-
 _COUNTER = ir.ArrayType(_INTEGER, LINE * 8 // _INTEGER.width)
 """A number that several threads write: a line of the cache to itself."""
 
@@ -173,8 +170,10 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
     processors of several dies: results of 32 channels at 112² then took 65 µs instead of 55, of 128 in 32 groups at 56²
     284 instead of 219, and four tasks of dilation 2, 32 channels at 48², 240 instead of 100.
 
-    Where there are `MANY`, a thread's lie side by side. Fewer are dealt out in turns, to and fro, as those of unequal
-    sizes are so that all threads have as much: always in the same direction, 128 channels at 28² took a tenth longer.
+    A thread's own lie side by side, so that few lines belong to two threads: where tasks were dealt out in turns, 128
+    to 512 channels at 28², one tap, took 799 µs and not 550, 64 at 33² in 4 groups 75 and not 57, 16 to 96 at 40² up to
+    twice as long. If ``tasks`` are less than none, so many are dealt out in turns, to and fro, as some of unequal sizes
+    are so that all threads have as much (`npconv.kernels.numba.blocking.in_turns`).
 
     The threads are those of Numba's threading layer, which calls a worker by address, and sets how many threads the
     caller's other Numba code has, too. Numba's own way to it, ``prange``, takes a second to compile for each kind of
@@ -182,14 +181,16 @@ def run(typing: Any, threads: Any, tasks: Any, handle: Any, scratch: Any, argume
     """
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        threads, tasks, handle, scratch, arguments = values
+        threads, number, handle, scratch, arguments = values
+        turns = builder.icmp_signed("<", number, _INTEGER(0))
+        tasks = builder.select(turns, builder.neg(number), number)
         numbers = context.make_array(signature.args[2])(context, builder, handle).data
         task, _, *layer = (builder.load(builder.gep(numbers, [_INTEGER(i)])) for i in range(5))
         taken = builder.alloca(_COUNTER, threads)
         taken.align = LINE
         cgutils.memset(builder, taken, builder.mul(threads, _INTEGER(LINE)), 0)
         # Whether a task failed has a line of the cache to itself, too.
-        fields = [_COUNTER(None), taken, threads, tasks, task, scratch, arguments]
+        fields = [_COUNTER(None), taken, threads, tasks, task, scratch, arguments, turns]
         shared = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, fields))
         shared.align = LINE
         worker = _worker(context, builder.module, shared.type, signature.args[3], signature.args[4])
@@ -230,8 +231,8 @@ def _worker(context: Any, module: Any, shared: Any, scratch: Any, arguments: Any
     numbers, _, _, data = function.args
     shared = builder.bitcast(data, shared)
     failed = cgutils.gep_inbounds(builder, shared, 0, 0, 0)
-    taken, shares, tasks, task, room, packed = (
-        builder.load(cgutils.gep_inbounds(builder, shared, 0, i)) for i in range(1, 7)
+    taken, shares, tasks, task, room, packed, turns = (
+        builder.load(cgutils.gep_inbounds(builder, shared, 0, i)) for i in range(1, 8)
     )
     number = builder.ptrtoint(builder.load(numbers), _INTEGER)
     given = cgutils.unpack_tuple(builder, packed, len(arguments))
@@ -255,8 +256,7 @@ def _worker(context: Any, module: Any, shared: Any, scratch: Any, arguments: Any
     share.add_incoming(own, entry)
     left.add_incoming(shares, entry)
     first, last = (builder.udiv(builder.mul(tasks, at), shares) for at in (share, builder.add(share, _INTEGER(1))))
-    few = builder.icmp_signed("<", tasks, builder.mul(shares, _INTEGER(MANY)))
-    last = builder.select(few, tasks, last)
+    last = builder.select(turns, tasks, last)
     counter = cgutils.gep_inbounds(builder, taken, share, 0)
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -264,7 +264,7 @@ def _worker(context: Any, module: Any, shared: Any, scratch: Any, arguments: Any
     turned = builder.trunc(before, ir.IntType(1))
     place = builder.select(turned, builder.sub(builder.sub(shares, _INTEGER(1)), share), share)
     in_turns = builder.add(builder.mul(before, shares), place)
-    index = builder.select(few, in_turns, builder.add(first, before))
+    index = builder.select(turns, in_turns, builder.add(first, before))
     builder.cbranch(builder.icmp_signed("<", index, last), body, following)
     builder.position_at_end(body)
     status, _ = context.call_conv.call_function(builder, address, types.none, kinds, [index, *given])

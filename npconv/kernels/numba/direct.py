@@ -45,7 +45,7 @@ class Plan(NamedTuple):
     work: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
-    order: np.ndarray
+    in_turns: bool
     sizes: np.ndarray
     runs: np.ndarray
     """Of the slab."""
@@ -116,7 +116,7 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
         pixels = pixels * 3 // 4
     down, across = -(-height // block.rows), -(-width // block.columns)
     grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, down * across, across)
-    order = blocking.apart(down * across, threads)
+    in_turns = blocking.in_turns(block, height, width, others, panels, threads)
     before = tuple(-pad for pad, _ in problem.padding)
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     parts = 2 * channels * itemsize // WAY if pointwise and channels * itemsize % WAY == 0 else 1
@@ -139,7 +139,7 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
         runs = np.array([(part * kernel[0] * rows * columns * share, share) for part in range(parts)])
     tasks = int(np.prod(grid[:5]))
     return Plan(
-        tasks, work, (scratch, problem.compute_dtype), np.array(grid), order, sizes, runs, pointwise,
+        tasks, work, (scratch, problem.compute_dtype), np.array(grid), in_turns, sizes, runs, pointwise,
         (channels, *kernel) if rows_of_patches else (),
     )  # fmt: skip
 
@@ -179,7 +179,7 @@ def _fixed(
     parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     return kernel.fixed(
         plan.tasks, plan.work, threads,
-        (x_layout, epilogue, out_layout, plan.grid, plan.order, sizes, runs, parts), plan.scratch,
+        (x_layout, epilogue, out_layout, plan.grid, sizes, runs, parts), plan.scratch, plan.in_turns,
     )  # fmt: skip
 
 
@@ -231,7 +231,7 @@ class Plain:
 
 plain = Plain()
 
-_FORM = "nannnNNn"
+_FORM = "nannNNn"
 _taken = taking(_FORM)
 
 
@@ -242,9 +242,9 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
     """
 
     def rectangle(task, scratch, x, weights, packing, bias, out, starts, constants):  # type: ignore[no-untyped-def]
-        x_layout, epilogue, out_layout, grid, order, sizes, runs, slabs = constants
+        x_layout, epilogue, out_layout, grid, sizes, runs, slabs = constants
         task, place = divmod(task, grid[4])
-        vertical, horizontal = divmod(order[place], grid[5])
+        vertical, horizontal = divmod(place, grid[5])
         task, z = divmod(task, grid[3])
         task, part = divmod(task, grid[2])
         n, g = divmod(task, grid[1])

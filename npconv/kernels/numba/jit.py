@@ -259,13 +259,13 @@ class Kernel:
 
     def fixed(
         self, tasks: int, work: int, threads: int, constants: tuple[np.ndarray, ...] = (),
-        scratch: tuple[int, np.dtype[Any]] | None = None,
+        scratch: tuple[int, np.dtype[Any]] | None = None, in_turns: bool = False,
     ) -> Callable[..., None]:  # fmt: skip
         """Return a function that runs all tasks with the arrays it is given, and ``constants``.
 
         ``work`` is the number of products that they ask for. ``scratch`` says how many numbers each task has to work
-        in, and of which dtype. Arrays can be written to: Numba would compile the kernel again for those that cannot
-        (`npconv.kernels.host.writeable`).
+        in, and of which dtype. Tasks of unequal sizes may be dealt out ``in_turns``. Arrays can be written to: Numba
+        would compile the kernel again for those that cannot (`npconv.kernels.host.writeable`).
 
         What a call does before its tasks begin, it does with cold caches if they have filled these before: all that
         it meets, functions of Python's above all, comes from the third-level cache or memory, 20 to 40 µs of it where
@@ -275,6 +275,7 @@ class Kernel:
         places = scratch and ((1, scratch), (most, scratch))
         block = (block_of(self._form, constants),) if self._form or constants else ()
         dtype = next((one.dtype for one in constants if one.dtype.kind == "f"), None)
+        dealt = -tasks if in_turns else tasks
 
         def call(*arrays: Any, kept: Any = constants) -> None:  # the block has only their addresses
             lock, room, rows = _threads.lock, None, _NOTHING
@@ -286,8 +287,8 @@ class Kernel:
                 arguments = arrays + block
                 handle = self._handles[several].get(dtype or arguments[0].dtype)
                 workers = most if several else 1
-                if handle is None or not _driver.compiled(workers, tasks, handle, rows, arguments):
-                    self._first(workers, tasks, rows, arguments, dtype or arguments[0].dtype)
+                if handle is None or not _driver.compiled(workers, dealt, handle, rows, arguments):
+                    self._first(workers, dealt, rows, arguments, dtype or arguments[0].dtype)
             finally:
                 if room is not None:
                     rooms.give(room)

@@ -91,7 +91,7 @@ class Plan(NamedTuple):
     work: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
-    order: np.ndarray
+    in_turns: bool
     sizes: np.ndarray
 
 
@@ -181,7 +181,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     scratch += 3 * buffers.LINE // dtype.itemsize
     return Plan(
         int(np.prod(grid[:4])), problem.flops // 40, (scratch, dtype), np.array(grid),
-        blocking.apart(down * across, threads), sizes,
+        blocking.in_turns(block, height, width, problem.batch * depth, pairs, threads), sizes,
     )  # fmt: skip
 
 
@@ -191,8 +191,8 @@ def fixed(
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     load = slab.loads(x_layout, plan.sizes[0, 2], BLOCK)
     parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
-    constants = x_layout, epilogue, out_layout, plan.grid, plan.order, plan.sizes, parts
-    run = _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
+    constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
+    run = _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, plan.in_turns)
     return lambda x, weights, bias, out: run(x, *weights, bias, out)
 
 
@@ -257,7 +257,7 @@ def _combine(result, first, second, pitch, last, products, half, bias, b, other,
         _finish(add(v, five), result, second + lower, bias, other, epilogue)
 
 
-_FORM = "nannnNn"
+_FORM = "nannNn"
 _taken = taking(_FORM)
 
 
@@ -265,9 +265,9 @@ _taken = taking(_FORM)
 @jit.makes_arrays
 def _block(task, memory, x, weights, scale, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle of the result for some pairs of panels."""
-    x_layout, epilogue, out_layout, grid, order, sizes, slabs = _taken(constants, x)
+    x_layout, epilogue, out_layout, grid, sizes, slabs = _taken(constants, x)
     task, place = divmod(task, grid[3])
-    vertical, horizontal = divmod(order[place], grid[4])
+    vertical, horizontal = divmod(place, grid[4])
     task, z = divmod(task, grid[2])
     image, part = divmod(task, grid[1])
     stride, before, block, (channels, filters, parts), (whole, _, _) = triples(sizes, 0, 5)

@@ -91,6 +91,7 @@ class Plan(NamedTuple):
     axes: tuple[Filtering, Filtering]
     grid: np.ndarray
     sizes: np.ndarray
+    in_turns: bool
 
 
 @jit.inline
@@ -103,24 +104,6 @@ def chains_of(elements):  # type: ignore[no-untyped-def]
 def apart(number):  # type: ignore[no-untyped-def]
     """Return at least ``number``, as the distance of points of so many rows: odd, lest all meet in one cache set."""
     return number | 1
-
-
-@jit.inline
-def far_apart(number, count, share):  # type: ignore[no-untyped-def]
-    """Return which of ``count`` groups of images comes as this one: those of threads, of a ``share`` each, far apart.
-
-    Residues of a dilation that lie side by side share all lines of the cache: 16 → 24 channels at 43² with dilation 2
-    took 140 µs in two threads where both wrote such at a time, and take 67. The order is that of `blocking.apart`, of
-    which there is no table, as dilations may be of any length.
-    """
-    shares = -(-count // share)
-    longer = shares * (count - (shares - 1) * share)  # as long as the last share has groups, too
-    if number < longer:
-        first, part = divmod(number, shares)
-    else:
-        first, part = divmod(number - longer, shares - 1)
-        first += count - (shares - 1) * share
-    return first + part * share
 
 
 @jit.scratch_kernel()
@@ -180,7 +163,6 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
     task, vertical = divmod(task, grid[3])
     task, z = divmod(task, grid[2])
     task, those = divmod(task, grid[0])
-    those = far_apart(those, grid[0], sizes[5, 1])
     g, part = divmod(task, grid[1])
     before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = triples(
         sizes, 0, 5
@@ -326,7 +308,7 @@ class Winograd:
         between = pitch_of(elements // planes, problem.compute_dtype.itemsize)
         sizes = np.array(
             [before, (block.panels, *block[:2]), (channels, filters, planes), problem.dilation,
-             (problem.stride[0], together, images), (between, -(-grid[0] // threads), 0), *numbers_of(filterings)]
+             (problem.stride[0], together, images), (between, 0, 0), *numbers_of(filterings)]
         )  # fmt: skip
         tiles = together * block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
@@ -335,7 +317,13 @@ class Winograd:
         sums = (n * tiles + SPARE + block.rows * block.columns * down.results * across.results) * wide
         scratch += max(pixels * planes * between, sums) + 6 * buffers.LINE
         work = images * others * tile_rows * tile_columns * panels * wide * n * (elements + BEGIN) // PRODUCTS
-        return Plan(int(np.prod(grid)), work, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes)
+        # Residues of a dilation that lie side by side share all lines of the cache, and are one thread's.
+        in_turns = grid[0] == 1 and blocking.in_turns(
+            block, tile_rows, tile_columns, images * others, panels, threads
+        )  # fmt: skip
+        return Plan(
+            int(np.prod(grid)), work, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes, in_turns
+        )  # fmt: skip
 
     def fixed(
         self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
@@ -345,7 +333,7 @@ class Winograd:
         parts = parts_of(plan.axes, epilogue.dtype, (TILES, SUMS), load, slab.unloads(out_layout, plan.sizes[3, 2]))
         x_layout = met(x_layout, out_layout, plan.axes, plan.sizes[0])
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
-        return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
+        return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, plan.in_turns)
 
 
 two, two_by_four, four = Winograd(2), Winograd(2, 4), Winograd(4)
