@@ -294,7 +294,9 @@ _DOC = """Return the gradient of `npconv.{function}` with respect to its {what}.
 
     Notes
     -----
-    Each element is within (8 + √n) · eps · Σ|a · b| of the exact sum of its n products a · b; see `npconv.conv2d`. It
+    Each element is as accurate as those of `npconv.conv2d` for sums of its n products a · b: with
+    ``precision="strict"`` within (8 + √n) · eps · Σ|a · b| of the exact sum, else, where the data are transformed,
+    within max(64, 8 + √n) · eps · max Σ|a · b|. It
     is computed as convolutions, as `npconv.adjoint` tells. What lies beyond the borders counts as zeros, so that an
     infinite number, or NaN, makes NaN there.
 

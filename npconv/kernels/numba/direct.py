@@ -334,7 +334,8 @@ def _most_pixels(sizes):  # type: ignore[no-untyped-def]
 def _packed_block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle for some panels of packed weights."""
     given = _taken(constants, x)
-    _of_packed(task, scratch, x, weights, given[5], bias, out, table(_most_pixels(given[5])), given)
+    sizes = given[4]
+    _of_packed(task, scratch, x, weights, sizes, bias, out, table(_most_pixels(sizes)), given)
 
 
 @jit.scratch_kernel(_FORM)
@@ -342,4 +343,5 @@ def _packed_block(task, scratch, x, weights, bias, out, constants):  # type: ign
 def _plain_block(task, scratch, x, weights, packing, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle for some panels, and pack these."""
     given = _taken(constants, x)
-    _of_plain(task, scratch, x, weights, packing, bias, out, table(_most_pixels(given[5])), given)
+    sizes = given[4]
+    _of_plain(task, scratch, x, weights, packing, bias, out, table(_most_pixels(sizes)), given)
