@@ -59,6 +59,10 @@ def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
     if effort.outer:  # a part of the kernel, too, and sums
         results = problem.batch * problem.out_channels * problem.positions
         slab = min(2**18, slab + (problem.out_channels * problem.products + results) * itemsize) + 2**15
+        if any(pad > 0 for pair in problem.padding for pad in pair):  # what all results meet of a plane is copied
+            _, *sizes = problem.three(problem.output_size)
+            _, *stride = problem.three(problem.stride)
+            slab = max(slab, math.prod((n - 1) * s + 1 for n, s in zip(sizes, stride, strict=True)) * itemsize)
     if effort.quarters:
         pixels = min(problem.positions, QUARTERED)
         slab = pixels * (7 * problem.in_channels // 4 + 128 + 6 * effort.wide(problem)) * itemsize + 2**14
