@@ -172,6 +172,7 @@ tiles_to_points, sums_to_results, filters_to_points = calling(_TILES), calling(_
 
 TILES, SUMS, FILTERS = range(slab.OTHERS, slab.OTHERS + 3)
 LANES = FILTERS
+"""The same place, where gradients have the transform of what is in lanes."""
 
 
 @cache

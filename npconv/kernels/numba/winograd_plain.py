@@ -169,19 +169,9 @@ def _multiplying(own: bool) -> jit.Kernel:
             first_point = 0
             if own:
                 _transform(
-                    parts,
-                    piece,
-                    given,
-                    points,
-                    0,
-                    step,
-                    after(numbers, 6),
-                    filterings,
-                    first,
-                    last,
-                    g * channels + begin,
-                    of_all,
-                )
+                    parts, piece, given, points, 0, step, after(numbers, 6), filterings, first, last,
+                    g * channels + begin, of_all,
+                )  # fmt: skip
             else:
                 first_point = part * n * step + (first - first_line) * tile_columns * elements
             chains = chains_of(count)
