@@ -136,9 +136,7 @@ def _finished(problem: ConvProblem, sizes: _Sizes, threads: int, wide: int, foun
     reach = (found.tile_columns - 1) * across.pace + across.reach
     pixels = blocking.CACHE // (reach * down.pace * found.width * sizes.planes * itemsize)
     together = max(min(pixels, found.share if found.own else found.band, sizes.tile_rows), 1)
-    folds = down.fold * across.fold
-    numbers = sizes.planes // folds * pitch_of(found.width * folds, itemsize)
-    loaded = ((together - 1) * down.pace + down.reach) * reach * numbers
+    loaded = ((together - 1) * down.pace + down.reach) * _of_row(problem, sizes, found.tile_columns)
     tiles, panels = found.share * found.tile_columns, _panels(problem, wide) if found.own else 1
     scratch = _worked_in(problem, sizes, wide, tiles, found.tile_columns, panels)
     elements = found.width * sizes.planes
@@ -188,7 +186,8 @@ def _shared(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: 
     segments = -(-sizes.columns // max(min(most, room // (2 * n * elements * itemsize)), LEAST))
     tile_columns = -(-sizes.columns // segments)
     lines = sizes.images * segments * sizes.tile_rows
-    room -= threads * _worked_in(problem, sizes, wide, most, tile_columns) * itemsize
+    loaded = sizes.axes[0].reach * _of_row(problem, sizes, tile_columns)  # of one line, at least
+    room -= threads * max(_worked_in(problem, sizes, wide, most, tile_columns), loaded) * itemsize
     band = blocking.even(lines, max(room // (n * elements * tile_columns * itemsize), -(-LEAST // tile_columns)))
     panels = -(-problem.out_channels // wide)
     least = -(-band // max(most // tile_columns, 1))
@@ -200,6 +199,14 @@ def _shared(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: 
     share = min(sorted(shares, reverse=True), key=time)
     found = Cut(segments, tile_columns, sizes.width, lines, band, share, own=False)
     return _finished(problem, sizes, threads, wide, found)
+
+
+def _of_row(problem: ConvProblem, sizes: _Sizes, tile_columns: int) -> int:
+    """Return the numbers of a row of the input that a line of tiles meets, of the channels that are packed at once."""
+    down, across = sizes.axes
+    folds = down.fold * across.fold
+    pixel = sizes.planes // folds * pitch_of(sizes.width * folds, problem.compute_dtype.itemsize)
+    return ((tile_columns - 1) * across.pace + across.reach) * pixel
 
 
 def _panels(problem: ConvProblem, wide: int) -> int:
