@@ -296,9 +296,8 @@ _DOC = """Return the gradient of `npconv.{function}` with respect to its {what}.
     -----
     Each element is as accurate as those of `npconv.conv2d` for sums of its n products a · b: with
     ``precision="strict"`` within (8 + √n) · eps · Σ|a · b| of the exact sum, else, where the data are transformed,
-    within max(64, 8 + √n) · eps · max Σ|a · b|. It
-    is computed as convolutions, as `npconv.adjoint` tells. What lies beyond the borders counts as zeros, so that an
-    infinite number, or NaN, makes NaN there.
+    within max(64, 8 + √n) · eps · max Σ|a · b|. It is computed as convolutions, as `npconv.adjoint` tells. What lies
+    beyond the borders counts as zeros, so that an infinite number, or NaN, makes NaN there.
 
     Examples
     --------

@@ -193,14 +193,15 @@ def in_turns(block: Blocks, height: int, width: int, others: int, panels: int, t
     >>> [in_turns(Blocks(rows, columns, 1), 7, 7, 1, 1, 2) for rows, columns in ((2, 7), (4, 4))]
     [False, True]
     """
+    number = -(-height // block.rows) * -(-width // block.columns) * -(-panels // block.panels) * others
+    if threads == 1 or number >= MANY * threads:  # before as many are told, as images may be of any size
+        return False
     sizes = [
         min(block.rows, height - y) * min(block.columns, width - x)
         for y in range(0, height, block.rows)
         for x in range(0, width, block.columns)
     ]
     parts = [min(block.panels, panels - first) for first in range(0, panels, block.panels)]
-    if threads == 1 or len(sizes) * len(parts) * others >= MANY * threads:
-        return False
     tasks = [part * size for part in parts for _ in range(others) for size in sizes]
     aside = [sum(tasks[len(tasks) * t // threads : len(tasks) * (t + 1) // threads]) for t in range(threads)]
     dealt = [0] * threads
