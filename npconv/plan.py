@@ -131,7 +131,7 @@ class Plan:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
         if workspace is None:
             return self._packing(weight, bias)
-        key = self.algorithm.name, self.problem.compute_dtype, part
+        key = self._packed_engine, self.problem.compute_dtype, part
         met = self.met
         # Of a dilation that is as long as the image, an image of another size meets other taps.
         return workspace.packed(key, lambda: self._packing(weight, bias), (met.among, met.kernel_size))
@@ -172,17 +172,17 @@ class Plan:
     @once
     def _of_call(self) -> tuple[Packing, Run]:
         """How a call that brings plain weights packs them and runs."""
-        packing = Packing(self._plain_engine, self.computed) if self._takes_plain else self._packing
+        packing = Packing(self._named(self._engine_of_call), self.computed) if self._takes_plain else self._packing
         return packing, self._fitted[1]
 
     @once
     def _packing(self) -> Packing:
-        return Packing(self._engine, self.computed)
+        return Packing(self._named(self._packed_engine), self.computed)
 
     @once
     def _run(self) -> Run:
         """Make the run of packed weights."""
-        run: Run = self._in_room(self._engine, 0) if self._takes_plain else self._fitted[1]
+        run: Run = self._in_room(self._packed_engine, 0) if self._takes_plain else self._fitted[1]
         return run
 
     @once
@@ -192,31 +192,36 @@ class Plan:
         if self.algorithm.engine is None:
             return chosen, None
         packed = 0 if plain or self.choice.packed else self.algorithm.packed_bytes(self.met)
-        run = self._in_room(self._plain_engine if plain else self._engine, packed)
+        run = self._in_room(self._engine_of_call, packed)
         if not self.modest:
             return chosen, run
         return replace(chosen, threads=run.threads, workspace=run.bytes + packed), run
 
-    def _in_room(self, engine: Any, packed: int) -> Run:
+    def _in_room(self, engine: str | None, packed: int) -> Run:
         """Return a run in as many threads as leave room for so many bytes, or in all if there is none anyway."""
 
         def within(size: int) -> bool:
             return self.algorithm.within_limit(self.problem, size + packed)
 
-        return Run(engine, self.computed, self.chosen.threads, within if self.modest else None)
+        return Run(self._named(engine), self.computed, self.chosen.threads, within if self.modest else None)
+
+    @once
+    def _within_tasks(self) -> bool:
+        """Whether it is tasks that make of filters what they meet."""
+        return self.algorithm.within_tasks(self.met, self.chosen.threads, self.choice.packed)
 
     @property
     def _takes_plain(self) -> bool:
         """Whether a call with plain weights packs them within its tasks."""
-        return not self.choice.packed and self.algorithm.takes_plain(self.met, self.chosen.threads)
+        return not self.choice.packed and self._within_tasks
 
-    @once
-    def _engine(self) -> Any:
-        return self._named(self.algorithm.engine)
+    @property
+    def _engine_of_call(self) -> str | None:
+        return self.algorithm.plain_engine if self._takes_plain else self._packed_engine
 
-    @once
-    def _plain_engine(self) -> Any:
-        return self._named(self.algorithm.plain_engine)
+    @property
+    def _packed_engine(self) -> str | None:
+        return self.algorithm.panel_engine if self.choice.packed and self._within_tasks else self.algorithm.engine
 
     def _named(self, path: str | None) -> Any:
         name, _, attribute = str(path).partition(".")

@@ -42,7 +42,10 @@ class Algorithm:
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
     plain_engine: str | None = None
-    """The engine for calls that bring plain weights, if `Effort.takes_plain` says so."""
+    """The engine for calls that bring plain weights, if `Effort.within_tasks` says so."""
+
+    panel_engine: str | None = None
+    """The engine for packed weights that are made more of within the tasks, if `Effort.within_tasks` says so."""
 
     def workspace(self, problem: ConvProblem, threads: int = 1, packed: bool = False) -> int:
         """Return the bytes of memory that the algorithm needs besides input, weight and result.
@@ -63,9 +66,9 @@ class Algorithm:
             return workspace <= WORKSPACE_LIMIT
         return workspace <= engine_limit(problem)
 
-    def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs filters within its tasks."""
-        return isinstance(self.rate, Effort) and self.rate.takes_plain(problem, threads)
+    def within_tasks(self, problem: ConvProblem, threads: int, packed: bool) -> bool:
+        """Whether it is tasks that make of filters, plain or ``packed``, what they meet."""
+        return isinstance(self.rate, Effort) and self.rate.within_tasks(problem, threads, packed)
 
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take; ``packed`` if the weights are so already."""
@@ -101,6 +104,7 @@ _TABLE = (
         dtypes="float",
         engine="winograd.four",
         plain_engine="winograd_plain.four",
+        panel_engine="winograd_plain.four_of_panels",
     ),
     Algorithm(
         "winograd2",
@@ -113,6 +117,7 @@ _TABLE = (
         dtypes="float",
         engine="winograd.two",
         plain_engine="winograd_plain.two",
+        panel_engine="winograd_plain.two_of_panels",
     ),
     Algorithm(
         "winograd2x4",
@@ -124,6 +129,7 @@ _TABLE = (
         dtypes="float",
         engine="winograd.two_by_four",
         plain_engine="winograd_plain.two_by_four",
+        panel_engine="winograd_plain.two_by_four_of_panels",
     ),
     Algorithm(
         "pieces",

@@ -120,11 +120,11 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
 
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
-    filters for such small images, or with few, within their tasks. Planes are met as they are by few filters, and by
-    others as slivers. So has depthwise, for strides,
-    activations and channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked
-    to. So does grouped what is not 3 × 3, or has not 4 or 8 channels a group. Dense, dots, outer and pieces are for
-    large kernels, and strassen is for those of one element.
+    filters for such small images, or with few, within their tasks; layers of many filters transform them there. Planes
+    are met as they are by few filters, and by others as slivers. So has depthwise, for strides, activations and
+    channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked to. So does
+    grouped what is not 3 × 3, or has not 4 or 8 channels a group. Dense, dots, outer and pieces are for large kernels,
+    and strassen is for those of one element.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -146,6 +146,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
             for taps in (3, 5)
             for channels, side in ((320, 8), (32, 30))
         ]
+    if entry.panel_engine is not None:
+        calls.append(_Call((1, 640, 14, 14), (640, 640, 3, 3), options))
     if algorithm == "planes":
         calls.append(_Call((1, 32, 20, 20), (32, 32, 3, 3), options))
     grouped = {**options, "groups": 64}

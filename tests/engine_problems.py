@@ -470,15 +470,15 @@ def forget() -> None:
 @contextmanager
 def packing_within(limit: int | None = None) -> Iterator[None]:
     """Let engines that can pack filters within their tasks, Winograd's in so many bytes of workspace."""
-    kept = costs.Effort.takes_plain, blocking.engine_limit
+    kept = costs.Effort.within_tasks, blocking.engine_limit
     try:
-        costs.Effort.takes_plain = lambda self, problem, threads: self.may_take_plain(problem, threads)
+        costs.Effort.within_tasks = costs.Effort.may_be_within
         if limit is not None:
             blocking.engine_limit = lambda problem: limit
         forget()
         yield
     finally:
-        costs.Effort.takes_plain, blocking.engine_limit = kept
+        costs.Effort.within_tasks, blocking.engine_limit = kept
         forget()
 
 

@@ -114,6 +114,8 @@ def run(text: str, case: Case, dtype: str, algorithm: str, guards: Guards) -> li
         arrays = made, guards.copy(weight), guards.copy(bias)
         got = problems.call(case, arrays, out=out, backend="numba", algorithm=algorithm)
         said.append(problems.judge(got, text, dtype, algorithm))
+    layer = getattr(npconv, f"Conv{case.rank}d")(weight, bias, **case.arguments, backend="numba", algorithm=algorithm)
+    said.append(problems.judge(layer(guards.copy(x)), text, dtype, algorithm))
     return said
 
 

@@ -41,7 +41,7 @@ from processes import python
 from test_arrays import MAKINGS, as_is, reversed_memory, spread
 
 import npconv
-from npconv import registry
+from npconv import costs, registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
 from npconv.kernels.numba import (
@@ -183,15 +183,41 @@ def test_any_problem(data):
 )
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd2x4", "winograd4"])
 def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
-    """Winograd's engines pack filters within their tasks where packed ones take too much memory: in any bands."""
+    """Winograd's engines transform filters within their tasks where transformed ones take too much memory, or longer.
+
+    In any bands; of functions, and of layers, whose filters are packed before.
+    """
     texts = problems.texts_for(dtype, algorithm, request.config.getoption("--long"))
     with problems.packing_within(limit):
         for text, case in taken(texts, dtype, algorithm):
+            arrays = arrays_for(text, dtype, algorithm)
+            layer = layer_of(text, dtype, algorithm)
             for threads in THREADS:
                 with npconv.threads(threads):
-                    got = call(case, arrays_for(text, dtype, algorithm), backend="numba", algorithm=algorithm)
-                said = judge(got, text, dtype, algorithm)
-                assert said is None, said
+                    results = call(case, arrays, backend="numba", algorithm=algorithm), layer(arrays[0])
+                for got in results:
+                    said = judge(got, text, dtype, algorithm)
+                    assert said is None, said
+
+
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd2x4", "winograd4"])
+def test_a_layer_may_transform_filters_once_and_within_its_tasks(algorithm, monkeypatch):
+    """By the size of its image: what it keeps for one way is not taken for the other."""
+
+    def within_tasks(effort, problem, threads, packed):
+        return problem.input_size[-1] > 10 and effort.may_be_within(problem, threads, packed)
+
+    monkeypatch.setattr(costs.Effort, "within_tasks", within_tasks)
+    problems.forget()
+    arrays = {size: arrays_for(f"ic40oc70ih{size}kh3ph1", "float32", algorithm) for size in (19, 5)}
+    weight, bias = arrays[19][1:]
+    layer = npconv.Conv2d(weight, bias, padding=1, algorithm=algorithm)
+    for size in (19, 5, 19, 5):
+        x = arrays[size][0]
+        want = npconv.conv2d(x, weight, bias, padding=1, algorithm="direct")
+        np.testing.assert_allclose(layer(x), want, rtol=0, atol=1e-4 * np.abs(want).max())
+    monkeypatch.undo()
+    problems.forget()
 
 
 @pytest.mark.parametrize("tiles", [1, 3, 16, 100])

@@ -136,8 +136,21 @@ class Effort:
     in comparison with panels, which are one stream: from the last level of cache sooner, from memory later. 2048 → 1000
     take 62 µs by `dense` and 81 by `direct`, 512 × 7 × 7 → 1024 2.24 and 1.55 ms."""
 
+    HEAVY, TRANSFORMED = LAST_LEVEL / 2, 0.27
+    """Bytes of transformed filters from which on layers may transform them within the tasks, and the same as ``plain``
+    for those."""
+
+    BESIDE = (0.2, 0.6)
+    """What of the shorter time, of computing and of weights to come, is not hidden beside the longer one; and the same
+    for so many transformed filters. (60 layers of 20 to 140 MB of them took 1.1 times as long as the fastest of six
+    ways, in the geometric mean, when these were hidden as well and transformed once, and take 1.02 times.)"""
+
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
+        return self._seconds(problem, threads, packed, self.within_tasks(problem, threads, packed))
+
+    def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:
+        """Return the same, if filters are made of them ``within`` the tasks or not."""
         if self.outer:
             return outer_seconds(self, problem, threads)
         if self.pieces:
@@ -148,7 +161,6 @@ class Effort:
             return planes_seconds(self, problem, threads, packed)
         itemsize = problem.compute_dtype.itemsize
         filters = problem.out_channels // problem.groups
-        plain = not packed and self.takes_plain(problem, threads)
         speed = machine()
         of_vectors = speed.transformed if self.tile != (1, 1) or self.quarters else speed.direct
         rate = self.products * of_vectors * 4 / itemsize
@@ -257,9 +269,11 @@ class Effort:
                 threads = max(tasks // -(-tasks // threads), 1)
             else:
                 work *= shared_filters(filters // problem.groups, self.TOGETHER, tasks, threads)[1]
+        if packed and within:
+            work += self._packings(problem, threads) * weights * self.TRANSFORMED * 1e-9
         if not packed:
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
-            if plain:
+            if within:
                 packing = self._packings(problem, threads) * self.plain * (self.ONE_TAP if problem.taps == 1 else 1)
             elif problem.turned and problem.taps > 1 and self.slivers:  # which takes filters as they lie, if in order
                 packing = SWAPPED
@@ -270,15 +284,16 @@ class Effort:
             if self.several:
                 call += self.NUMPY + packing
             else:
-                work += packing + (PACK * threads if self.panel and self.pack and not plain else 0)
+                work += packing + (PACK * threads if self.panel and self.pack and not within else 0)
         # Filters that are packed within the tasks come as they are.
-        size = weights * (1 if plain else points) * itemsize
+        size = weights * (1 if within else points) * itemsize
         computing, coming = shared(float(work), threads), streaming(size, threads)
         if self.dense:
             coming *= self.NEAR if weights * itemsize <= LAST_LEVEL else self.FAR
             if self.AT_ONCE * problem.products * itemsize > 2**15:  # more than a first-level cache, for each image anew
                 coming *= problem.batch
-        return call + max(computing, coming) + min(computing, coming) / 5
+        longer, shorter = max(computing, coming), min(computing, coming)
+        return call + longer + shorter * self.BESIDE[self.tile != (1, 1) and size > self.HEAVY]
 
     def wide(self, problem: ConvProblem) -> int:
         """Return the filters of a panel, 0 without panels."""
@@ -300,48 +315,51 @@ class Effort:
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
         worked_in = threads * scratch(self, problem, threads)
-        if packed:
-            return worked_in
-        if self.takes_plain(problem, threads):
+        if self.within_tasks(problem, threads, packed):
             if self.tile != (1, 1):
                 return self._cut(problem, threads).bytes
             return worked_in + threads * self._panel(problem)
-        return worked_in + self.packed_bytes(problem)
+        return worked_in + (0 if packed else self.packed_bytes(problem))
 
     def _cut(self, problem: ConvProblem, threads: int) -> bands.Cut:
         """Return how the tiles are cut where filters are packed within the tasks."""
         return bands.cut(problem, self.tile, threads, self.wide(problem))
 
-    def takes_plain(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether a call packs filters within its tasks.
+    def within_tasks(self, problem: ConvProblem, threads: int, packed: bool) -> bool:
+        """Whether it is tasks that make of filters, plain or ``packed``, what they meet.
 
-        So it does Winograd's where all packed ones would take too much memory, else it is as fast to pack them
-        beforehand, or up to a fifth faster where there are many tiles; or where few filters meet points of a task's
-        own, and none wait for what another has packed. And those of the direct sum where a panel, which
-        has to stay in the second-level cache, is met by few tasks.
+        Of plain ones of a call Winograd's where all packed ones would take too much memory, else it is as fast to pack
+        them beforehand, or up to a fifth faster where there are many tiles; or where few filters meet points of a
+        task's own, and none wait for what another has packed. And those of the direct sum where a panel, which
+        has to stay in the second-level cache, is met by few tasks. Of packed ones Winograd's, where it takes less time
+        than for transformed ones to come.
         """
-        if not self.may_take_plain(problem, threads):
+        if not self.may_be_within(problem, threads, packed):
             return False
+        if packed:
+            heavy = self.packed_bytes(problem) > self.HEAVY
+            return heavy and self._seconds(problem, threads, True, True) < self._seconds(problem, threads, True, False)
         if self.tile == (1, 1):
             return self._packings(problem, threads) <= self.OFTEN
-        packed = self.packed_bytes(problem)
+        size = self.packed_bytes(problem)
         if self._cut(problem, threads).pays:
             weights = problem.out_channels * problem.products
             again = self._packings(problem, threads) * weights / threads * self.plain * 1e-9
-            if again <= PACK + packed // problem.compute_dtype.itemsize * self.ELSEWHERE:
+            if again <= PACK + size // problem.compute_dtype.itemsize * self.ELSEWHERE:
                 return True
-        return threads * scratch(self, problem, threads) + packed > engine_limit(problem)
+        return threads * scratch(self, problem, threads) + size > engine_limit(problem)
 
-    def may_take_plain(self, problem: ConvProblem, threads: int) -> bool:
-        """Whether filters can be packed within the tasks.
+    def may_be_within(self, problem: ConvProblem, threads: int, packed: bool) -> bool:
+        """Whether it can be tasks that make of filters, plain or ``packed``, what they meet.
 
-        The direct sum's, if a panel fits the cache; Winograd's of one group, or of tasks that have all of a group.
+        The direct sum's, which once packed are so, if a panel fits the cache; Winograd's of one group, or if they are
+        not packed, of tasks that have all of a group.
         """
         if self.plain == 0:
             return False
         if self.tile == (1, 1):
-            return self._panel(problem) <= SECOND_LEVEL // 2
-        return problem.groups == 1 or self._cut(problem, threads).own
+            return not packed and self._panel(problem) <= SECOND_LEVEL // 2
+        return problem.groups == 1 or (not packed and self._cut(problem, threads).own)
 
     def _panel(self, problem: ConvProblem) -> int:
         """Return the bytes of a packed panel."""

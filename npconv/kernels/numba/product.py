@@ -131,6 +131,15 @@ def plain_packer(problem: ConvProblem, weight: np.ndarray) -> Callable[[np.ndarr
     return lambda weight: Weights(cut.flat(weight), cut.sizes)
 
 
+def panel_packer(problem: ConvProblem, weight: np.ndarray) -> Callable[[np.ndarray], Weights]:
+    """Return what makes `Weights` of filters of one group that `pack` has packed, which tasks then make more of."""
+    pack, wide, channels = packer(problem, weight), width(problem.compute_dtype), problem.in_channels
+    sizes = packing(problem, weight).sizes
+    sizes[6:10] = 0, channels * problem.taps, wide, channels * wide  # from filter to filter, channel, and tap
+    sizes[18] = _FILLS["panels"].address(problem.compute_dtype)
+    return lambda weight: Weights(pack(weight), sizes)
+
+
 def packed_like(problem: ConvProblem, elements: int) -> Callable[[], np.ndarray]:
     """Return what makes room for the panels of a problem's weight, of so many elements each, flat."""
     wide, dtype = width(problem.compute_dtype), problem.compute_dtype
@@ -285,14 +294,14 @@ def _transpose_filters(taps_of, at, step, weight, start, to_filter, filters, ele
 def _filling(kind: str) -> jit.Part:
     """Return the part that fills what `load_filters` tells, of weights of a kind.
 
-    They are contiguous, have the taps in a line, or lie anyhow. With one for all, and one for all results
-    (`npconv.kernels.numba.slab`), a first call of Winograd's had 8 % more to compile.
+    They are contiguous, have the taps in a line, lie anyhow, or in panels, as `pack` leaves them. With one for all, and
+    one for all results (`npconv.kernels.numba.slab`), a first call of Winograd's had 8 % more to compile.
     """
-    rows, lines = kind == "rows", kind == "lines"
+    rows, lines, panels = (kind == one for one in ("rows", "lines", "panels"))
 
     def fill_taps(taps_of, weight, sizes, start, wanted, count):  # type: ignore[no-untyped-def]
         wide, taps, to_filter, to_channel = width_of(taps_of), sizes[4], sizes[7], sizes[8]
-        if wanted < wide:
+        if wanted < wide and not panels:
             for e in range(count * taps):
                 blank(taps_of, e * wide, COLUMNS)
         if rows:
@@ -306,6 +315,10 @@ def _filling(kind: str) -> jit.Part:
                 else:
                     to += (taps - 1) * wide
                     _transpose_filters(taps_of, to, -wide, weight, source - taps + 1, to_filter, wanted, taps)
+        elif panels:
+            for c in range(count):
+                for tap in range(taps):
+                    copy(taps_of, (c * taps + tap) * wide, weight, start + tap * sizes[9] + c * to_channel)
         else:
             e = 0
             for c in range(count):
@@ -326,7 +339,7 @@ def _filling(kind: str) -> jit.Part:
 
 _TAPS = "aaniii"
 _fill = calling(_TAPS)
-_FILLS = {kind: _filling(kind) for kind in ("rows", "lines", "any")}
+_FILLS = {kind: _filling(kind) for kind in ("rows", "lines", "any", "panels")}
 
 
 def panel_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
