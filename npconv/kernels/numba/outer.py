@@ -56,12 +56,12 @@ cache between two blocks cost less than planes that more tasks read: with a task
 that cache, weight gradients of 512 channels at 7² took 1.1 to 1.3 times as long, of 128 at 56² at stride 2 1.1, of 1024
 at 7² 1.3; with 4 MiB they take as long."""
 
-LOAD, READ, COPY, CHAIN, SUMS, RESULT, LINE = 16, 0.1, 0.6, 5, 5, 16, 150
+LOAD, READ, COPY, CHAIN, SUMS, RESULT, LINE, STRAIGHT = 16, 0.1, 0.6, 5, 5, 16, 150, 50
 """What takes time beside the products, in those of a row with a panel (a cycle on two 256-bit FMA units): to transpose
 an element of a panel, to read a number where it lies, to copy one, to add a row's chain to its sum, to bring a row's
 sums from and to the cache, to transpose a row of results, and to write some of a row where it belongs: in steps of a
 power of two, as rows often lie apart, these are in each other's way in all caches, so that 16 panels in one task took
-60 % of the time of one panel a task. Fitted on a Zen 3."""
+60 % of the time of one panel a task. Fitted on a Zen 3. The last: to write some of a row where it belongs at once."""
 
 
 class Plan(NamedTuple):
@@ -205,7 +205,9 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
             times: float = together * (block * (number + LOAD) + number * (SUMS + chains * CHAIN))
             times += share * copied * COPY if padded else number * block * READ
             blocks = problem.products / block
-            times = times * blocks + number * (LINE if swapped else together * RESULT)
+            straight = whole and images == channels and (together > 1 or lanes % wide == 0)
+            line = (STRAIGHT if straight else LINE) if swapped else together * RESULT
+            times = times * blocks + number * line
             time = -(-tasks // threads) * threads * times * problem.groups
             yield time, _Cut(share, together, images, lines, columns, window)
 
@@ -273,9 +275,10 @@ _four, _five, _six = (_height(rows) for rows in range(LEAST_ROWS, ROWS + 1))
 
 @jit.inline
 def _multiply(  # type: ignore[no-untyped-def]
-    sums, at, step, next_sums, number, numbers, starts, places, count, chain, panels, together, next_panel, pitch, fresh
+    sums, at, step, next_sums, back, number, numbers, starts, places, count, chain, panels, together, next_panel, pitch,
+    fresh,
 ):  # fmt: skip
-    """Add the products of all rows with some panels to their sums, or begin them.
+    """Add the products of all rows with some panels to their sums, or begin them; the last ones lie some lanes ``back``.
 
     In tiles as high as the others or one row less. The rows of a tile stay in the first-level cache for all panels,
     and these come from the second: the other way round took 2 to 4 % longer.
@@ -286,7 +289,9 @@ def _multiply(  # type: ignore[no-untyped-def]
     for tile in range(tiles):
         height = least + 1 if tile < higher else least
         place, p = at + row * step, 0
-        for _ in range(together):
+        for k in range(together):
+            if k == together - 1:
+                place -= back
             if height == ROWS:
                 _six(sums, place, step, numbers, starts, row, places, count, chain, panels, p, pitch, fresh)
             elif height == ROWS - 1:
@@ -362,9 +367,12 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, con
     panel, sums, totals, piece = memory, after(memory, first), after(memory, second), after(memory, third)
     out_at += first_panel * wide * to_lane
     row_step = _step(out_layout, to_row, result)
-    # Where one block is all, and vectors of lanes lie side by side, sums are the results.
+    # Where one block is all, and vectors of lanes lie side by side, sums are the results. The last panel may overlap the
+    # one before, if that is the task's own: no thread meets what another one writes.
     whole = channels <= images and kernel[0] == 1 and kernel[1] <= block_rows and kernel[2] <= block_columns
-    straight = whole and to_lane == 1 and row_step != 0 and lanes % wide == 0 and not finished
+    straight = whole and to_lane == 1 and row_step != 0 and not finished
+    back = max((first_panel + together) * wide - lanes, 0)
+    straight = straight and (back == 0 or together > 1)
     straight = straight and number >= 2 * LEAST_ROWS  # as no tile has a row too many then
     blocks, added = 0, False
     for image in range(0, channels, images):
@@ -396,11 +404,13 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, con
                                  lanes_origin[2] + left * lanes_step[2]),
                                 lanes_step, (1, height, width),
                             )  # fmt: skip
-                    target, at, row_pace, next_sums = sums, 0, wide, size
+                    target, at, row_pace, next_sums, skipped = sums, 0, wide, size, 0
                     if straight:
-                        target, at, row_pace, next_sums = out, out_at, row_step, wide
-                    _multiply(target, at, row_pace, next_sums, number, numbers, starts, places, many * height * width,
-                              chain, panel, together, room, pitch, blocks == 0)  # fmt: skip
+                        target, at, row_pace, next_sums, skipped = out, out_at, row_step, wide, back
+                    _multiply(
+                        target, at, row_pace, next_sums, skipped, number, numbers, starts, places,
+                        many * height * width, chain, panel, together, room, pitch, blocks == 0,
+                    )  # fmt: skip
                     blocks += 1
                     if blocks == folded:
                         _fold(totals, sums, together * size, added)
