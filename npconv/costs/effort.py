@@ -20,6 +20,7 @@ from npconv.kernels.numba.blocking import (
     in_slivers,
     meetings,
     shared_filters,
+    side_by_side,
 )
 from npconv.problem import ConvProblem
 
@@ -59,9 +60,9 @@ class Effort:
     plain: float = 0
     """The same as ``pack`` where filters are packed within the tasks; 0 if they never are."""
 
-    ONE_TAP, OFTEN = 0.6, 2
+    ONE_TAP, OFTEN, AS_THEY_LIE = 0.6, 2, 8
     """How long it takes to pack filters of one tap within the tasks, in comparison with others; the tasks that meet a
-    panel of the direct sum, at most, for each to pack it."""
+    panel of the direct sum, at most, for each to pack it, or to meet it where it is."""
 
     turned: float = 0
     """The same as ``pack`` where filters of one tap lie side by side."""
@@ -273,7 +274,9 @@ class Effort:
             work += self._packings(problem, threads) * weights * self.TRANSFORMED * 1e-9
         if not packed:
             packing = self.turned if problem.turned and problem.taps == 1 else self.pack
-            if within:
+            if within and self._as_they_lie(problem):
+                packing = 0
+            elif within:
                 packing = self._packings(problem, threads) * self.plain * (self.ONE_TAP if problem.taps == 1 else 1)
             elif problem.turned and problem.taps > 1 and self.slivers:  # which takes filters as they lie, if in order
                 packing = SWAPPED
@@ -340,7 +343,8 @@ class Effort:
             heavy = self.packed_bytes(problem) > self.HEAVY
             return heavy and self._seconds(problem, threads, True, True) < self._seconds(problem, threads, True, False)
         if self.tile == (1, 1):
-            return self._packings(problem, threads) <= self.OFTEN
+            often = self.AS_THEY_LIE if self._as_they_lie(problem) else self.OFTEN
+            return self._packings(problem, threads) <= often
         size = self.packed_bytes(problem)
         if self._cut(problem, threads).pays:
             weights = problem.out_channels * problem.products
@@ -360,6 +364,11 @@ class Effort:
         if self.tile == (1, 1):
             return not packed and self._panel(problem) <= SECOND_LEVEL // 2
         return problem.groups == 1 or (not packed and self._cut(problem, threads).own)
+
+    def _as_they_lie(self, problem: ConvProblem) -> bool:
+        """Whether the direct sum meets plain filters where they are."""
+        matrix = problem.turned and problem.taps == problem.groups == 1 and self.tile == (1, 1)
+        return matrix and side_by_side(problem, problem.out_channels)
 
     def _panel(self, problem: ConvProblem) -> int:
         """Return the bytes of a packed panel."""

@@ -91,6 +91,20 @@ PIXELS, SMALL = 256, 64
 for, because a tile takes pixels of several of them."""
 
 
+WAY = 2**12
+"""Bytes of a way of the first-level cache: numbers so far apart meet in its sets."""
+
+
+def side_by_side(problem: ConvProblem, pitch: int) -> bool:
+    """Whether panels of filters of one tap, which lie side by side, are met where they are, rows a ``pitch`` apart.
+
+    Not where rows meet in the sets of the caches: a gradient of 1000 → 2048 channels at 10² takes 4.4 ms when the
+    filters are packed, and would take 5.4.
+    """
+    step = pitch * problem.compute_dtype.itemsize
+    return step % WAY != 0 or step * problem.in_channels <= SECOND_LEVEL
+
+
 def meetings(problem: ConvProblem) -> int:
     """Return how many tasks of the direct sum meet a panel of filters, at least."""
     depth, height, width = problem.three(problem.output_size)

@@ -13,7 +13,8 @@ with the channels first: their runs are rows of a channel, and filters are packe
 Calls that bring plain weights, for so few pixels that few tasks meet a panel, have it packed by each of these: nothing
 is written for other threads to read, nobody waits for a pass to end, and the panel is in the second-level cache when it
 is met. Two threads so take 39 µs instead of 56 for 320 → 160 channels at 7², a quarter less for 3 × 3 of 288 → 112 at
-8² and stride 2, and 2 to 3 % less for 512 → 2048 at 7² and 1024 → 256 at 14².
+8² and stride 2, and 2 to 3 % less for 512 → 2048 at 7² and 1024 → 256 at 14². Filters of one tap that lie side by side,
+those of a gradient, are met where they are, but for the last ones: 1240 → 752 channels at 5² so take 243 µs, once 301.
 
 Georganas et al., *Anatomy of high-performance deep learning convolutions on SIMD architectures* (2018), §II.
 """
@@ -29,11 +30,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
-from npconv.kernels.numba.blocking import PIXELS, SMALL, SPARE
+from npconv.kernels.numba.blocking import PIXELS, SMALL, SPARE, WAY
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import FEWEST, multiply_and_finish, width_of
+from npconv.kernels.numba.product import FEWEST, MATRIX, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
@@ -55,11 +56,6 @@ class Plan(NamedTuple):
 
     rows: tuple[int, ...]
     """Channels, depth, rows and columns of patches whose rows are met where they are; none if they are not."""
-
-
-WAY = 2**12
-"""Bytes of a way of the first-level cache. Pixels so far apart, those of 1024 channels, all meet in a few of its sets,
-which took 5 % longer: where each is met alone, its channels are loaded in several parts."""
 
 
 pack_bias = product.panel_bias
@@ -119,6 +115,8 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     in_turns = blocking.in_turns(block, height, width, others, panels, threads)
     before = tuple(-pad for pad, _ in problem.padding)
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
+    # Pixels a way of the first-level cache apart, those of 1024 channels, all meet in a few of its sets, which took 5 %
+    # longer: where each is met alone, its channels are loaded in several parts.
     parts = 2 * channels * itemsize // WAY if pointwise and channels * itemsize % WAY == 0 else 1
     # A chain of sums may be a product longer: it ends after an even number of a run's elements.
     chain = blocking.even(problem.products, chain_length(problem.products, problem.loose) - 1)
@@ -286,7 +284,10 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
         straight = straight and (in_line or (images == 1 and (rows == 1 or out_layout[3] == columns * out_layout[4])))
         for panel in range(part * block[0], min((part + 1) * block[0], panels)):
             first = g * panels + panel
-            if plain:
+            count, step = min(wide, filters - panel * wide), wide
+            if plain and packing[5] == MATRIX and count == wide:
+                packed, panel_begin, step = weights, packing[6] + panel * wide, packing[8]
+            elif plain:
                 packed, panel_begin = after(scratch, panel_at), 0
                 taps_of = after(packed, taps * channels * wide)
                 for piece in range(packing[1]):
@@ -296,14 +297,13 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             k = g * filters + panel * wide
             at = n * together * out_layout[0] + k * out_layout[1] + z * out_layout[2]
             at += row * out_layout[3] + column * out_layout[4]
-            count = min(wide, filters - panel * wide)
             if straight and count == wide:
                 target, to, pitch = out, at, out_layout[4]
             else:
                 target, to, pitch = result, 0, wide
             multiply_and_finish(
-                target, to, pitch, numbers, starts, images * pixels, runs, chain, packed, panel_begin, bias,
-                first * wide, epilogue, count,
+                target, to, pitch, numbers, starts, images * pixels, runs, chain, packed, panel_begin, step,
+                bias, first * wide, epilogue, count,
             )  # fmt: skip
             if straight and count == wide:
                 continue

@@ -66,8 +66,9 @@ TASKS = 16
 that wrote side by side took each other's lines of the cache, and two were slower than one, up to twice."""
 
 
-LINE, ANY = 1, 2
-"""How the taps of a weight lie that is not contiguous: in a line, forwards or backwards; or anyhow."""
+LINE, ANY, MATRIX = 1, 2, 3
+"""How the taps of a weight lie that is not contiguous: in a line, forwards or backwards; or anyhow; or there is one,
+whose filters lie side by side, and as `blocking.side_by_side` has them."""
 
 
 class Weights(NamedTuple):
@@ -111,6 +112,9 @@ def packing(problem: ConvProblem, weight: np.ndarray) -> Packing:
         tap = steps[4] if columns > 1 else 1 if height == 1 and depth == 1 else 0
         in_line = abs(tap) == 1 and (height == 1 or steps[3] == tap * columns)
         kind = LINE if in_line and (depth == 1 or steps[2] == tap * columns * height) else ANY
+        in_matrix = problem.groups == problem.taps == steps[0] == 1 and steps[1] >= filters
+        if in_matrix and blocking.side_by_side(problem, steps[1]):
+            kind = MATRIX
         first = sum((n - 1) * max(-step, 0) for n, step in zip(weight.shape, steps, strict=True))
         forwards = tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)
         extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
@@ -382,30 +386,30 @@ def _height(rows, columns):  # type: ignore[no-untyped-def]
     3 % longer: the processor foretells the end of a loop of two products at a time better than of one of each.
     """
 
-    def multiply(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    def multiply(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, step, bias, b, epilogue):  # type: ignore[no-untyped-def]
         wide = width_of(result)
         begins = tuple_of(starts, pixel, rows)
         for row in range(rows):
             ask_for(result, at + row * pitch, wide)
         tile = zeros(result, rows, columns)
-        total, end = tile, first + chain * wide
+        total, end = tile, first + chain * step
         for run in range(len(runs)):
             begin, pairs = runs[run, 0], runs[run, 1] // 2 * 2
             for element in range(begin, begin + pairs, 2):
                 if first >= end:
                     total = add(total, tile)
                     tile = zeros(result, rows, columns)
-                    end = first + chain * wide
+                    end = first + chain * step
                 tile = multiply_add(tile, numbers, begins, element, weights, first)
-                tile = multiply_add(tile, numbers, begins, element + 1, weights, first + wide)
-                first += 2 * wide
+                tile = multiply_add(tile, numbers, begins, element + 1, weights, first + step)
+                first += 2 * step
             if pairs < runs[run, 1]:
                 if first >= end:
                     total = add(total, tile)
                     tile = zeros(result, rows, columns)
-                    end = first + chain * wide
+                    end = first + chain * step
                 tile = multiply_add(tile, numbers, begins, begin + pairs, weights, first)
-                first += wide
+                first += step
         total = add(total, tile)
         total = add_row(total, bias, b)
         if epilogue[0] != 0:
@@ -419,7 +423,9 @@ def _finishing(columns):  # type: ignore[no-untyped-def]
     """Return the product of pixels with so many vectors of a panel's filters."""
     four, five, six = (_height(rows, columns) for rows in range(LEAST_ROWS, ROWS + 1))
 
-    def multiply_tiles(result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, bias, b, epilogue):  # type: ignore[no-untyped-def]
+    def multiply_tiles(  # type: ignore[no-untyped-def]
+        result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, step, bias, b, epilogue
+    ):
         # As many tiles as need be, each as high as the others or one row less: 49 pixels are 4 tiles of 6 and 5 of 5.
         tiles = -(-pixels // ROWS)
         least, higher = divmod(pixels, tiles)
@@ -427,11 +433,11 @@ def _finishing(columns):  # type: ignore[no-untyped-def]
         for tile in range(tiles):
             height = least + 1 if tile < higher else least
             if height == ROWS:
-                six(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
+                six(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, step, bias, b, epilogue)
             elif height == ROWS - 1:
-                five(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
+                five(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, step, bias, b, epilogue)
             else:
-                four(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, bias, b, epilogue)
+                four(result, at, pitch, numbers, starts, pixel, runs, chain, weights, first, step, bias, b, epilogue)
             pixel += height
             at += height * pitch
 
@@ -443,17 +449,17 @@ _whole, _half = _finishing(COLUMNS), _finishing(1)
 
 @jit.inline
 def multiply_and_finish(  # type: ignore[no-untyped-def]
-    result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, bias, b, epilogue, count
+    result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, step, bias, b, epilogue, count
 ):
     """Write the pixels' products with the panel at ``weights[first]``, with bias and activation, to ``result[at:]``.
 
-    Pixels are ``pitch`` apart. Of fewer than `FEWEST`, some are written that there are not. Of a panel's filters those
-    that one vector holds are left out if ``count``, as many as there are, says so.
+    The panel's elements are a ``step`` apart, pixels are ``pitch``. Of fewer than `FEWEST`, some are written that there
+    are not. Of a panel's filters those that one vector holds are left out if ``count``, as many as there are, says so.
     """
     if count <= lanes_of(result):
-        _half(result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, bias, b, epilogue)
+        _half(result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, step, bias, b, epilogue)
     else:
-        _whole(result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, bias, b, epilogue)
+        _whole(result, at, pitch, numbers, starts, pixels, runs, chain, weights, first, step, bias, b, epilogue)
 
 
 AHEAD = 2
