@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from typing import Any
+from unittest import mock
 
 import engine_problems as problems
 import numpy as np
@@ -126,6 +127,7 @@ TRANSPOSED = {
         (2, 9, 13, 1, (5, 7), (1, 1), (1, 1), (0, 0), (0, 0)),
         (1, 33, 64, 1, (3, 9), (1, 1), (1, 1), (0, 0), (0, 0)),
         (1, 16, 50, 1, (4, 5), (1, 1), (2, 1), (0, 0), (1, 0)),
+        (3, 300, 65, 1, (3, 3), (1, 1), (1, 1), (0, 0), (0, 0)),
         # Patches of every width around vectors, put in their places.
         (2, 9, 5, 1, (3, 4), (4, 4), (4, 4), (0, 0), (0, 0)),
         (2, 20, 3, 2, (2, 3), (3, 5), (3, 5), (0, 0), (1, 2)),
@@ -233,12 +235,17 @@ WEIGHTS = (
     (2, 40, 3, (9, 11), 2),
     (3, 9, 9, (3, 3), 1),
     (2, 6, 8, (41, 43), 1),
+    # Channels in vectors: the last ones overlap others, of the same task or of another one; in chains of sums.
+    (1, 33, 40, (7, 7), 1),
+    (1, 100, 9, (13, 11), 1),
+    (2, 70, 120, (9, 9), 2),
+    (1, 65, 24, (27, 31), 1),
 )
-"""Convolutions of one tap whose weight's gradient is dense."""
+"""Convolutions of one tap, whose weight's gradient is dense or made of outer products."""
 
 
-def run_weights(dtype: str, guards: Guards) -> list[str]:
-    """Compute these gradients from guarded arrays; return what is wrong."""
+def run_weights(dtype: str, algorithm: str, guards: Guards) -> list[str]:
+    """Compute these gradients from and into guarded arrays; return what is wrong."""
     rng, said = np.random.default_rng(5), []
     for batch, channels, filters, size, stride in WEIGHTS:
         x = rng.integers(-9, 9, (batch, channels, *size)).astype(dtype)
@@ -248,7 +255,8 @@ def run_weights(dtype: str, guards: Guards) -> list[str]:
         turned = guards.copy(np.ascontiguousarray(x.swapaxes(0, 1))).swapaxes(0, 1)
         for made in (guards.copy(x), guards.copy(x), guards.spread(x), turned):  # the second call goes a shorter way
             arrays = made, shape, guards.copy(slope)
-            got = npconv.grad.conv2d_weight(*arrays, stride=stride, algorithm="dense")
+            with mock.patch.object(np, "empty", guards.empty):
+                got = npconv.grad.conv2d_weight(*arrays, stride=stride, algorithm=algorithm)
             said += [] if np.array_equal(got, want) else [f"weight {batch} {channels} {filters} {size} {dtype}"]
     return said
 
@@ -287,9 +295,9 @@ def run_all(
                 if algorithm in TRANSPOSED:
                     print(f"transposed {dtype} on {threads} threads, guard at the {place}", flush=True)
                     wrong += run_transposed(dtype, algorithm, guards)
-                if algorithm == "dense":
+                if algorithm in ("dense", "outer"):
                     print(f"gradients {dtype} on {threads} threads, guard at the {place}", flush=True)
-                    wrong += run_weights(dtype, guards)
+                    wrong += run_weights(dtype, algorithm, guards)
     assert not wrong, "\n".join(wrong[:20])
     print("untouched")
 

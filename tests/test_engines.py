@@ -648,6 +648,62 @@ def test_outer_sums_up_sums(monkeypatch):
                 assert (np.abs(got - want) <= bound).all(), text
 
 
+@pytest.mark.parametrize("cut", [None, (4, 1), (9, 2), (40, 3)])
+def test_outer_writes_rows_of_lanes_at_once(cut, monkeypatch):
+    """Channels of a 1 × 1 kernel's gradient, the last of which overlap those before: in one task or two, in chains.
+
+    In tasks of so many filters and panels; or as is thought best.
+    """
+    if cut is not None:
+        best = outer._best
+        cut_so = lambda *given: (0 if given[2] else 1, best(*given)[1]._replace(share=cut[0], together=cut[1]))  # noqa: E731
+        monkeypatch.setattr(outer, "_best", cut_so)
+        problems.forget()
+    rng = np.random.default_rng(4)
+    for channels, filters, size, images in (
+        (33, 40, 7, 1),
+        (65, 9, 20, 1),
+        (100, 41, 12, 2),
+        (31, 12, 9, 1),
+        (96, 17, 5, 3),
+    ):
+        x = rng.integers(-9, 9, (images, channels, size, size)).astype("f4")
+        slope = rng.integers(-9, 9, (images, filters, size, size)).astype("f4")
+        shape = filters, channels, 1, 1
+        want = npconv.grad.conv2d_weight(x, shape, slope, backend="numpy")
+        for threads in THREADS:
+            with npconv.threads(threads):
+                assert_same(npconv.grad.conv2d_weight(x, shape, slope, algorithm="outer"), want, (shape, threads))
+    monkeypatch.undo()
+    problems.forget()
+
+
+@pytest.mark.parametrize(
+    ("filters", "channels", "size"),
+    [(300, 65, 3), (40, 64, 20), (1030, 32, 4), (270, 1024, 4), (129, 2048, 2), (17, 40, 5)],
+)
+def test_filters_of_one_tap_are_met_where_they_are(filters, channels, size):
+    """Those of gradients, and of weights that are views; not where rows of them meet in the sets of the caches."""
+    rng = np.random.default_rng(filters)
+    weight = rng.integers(-4, 4, (filters, channels, 1, 1)).astype("f4")
+    slope = rng.integers(-4, 4, (2, filters, size, size)).astype("f4")
+    shape = 2, channels, size, size
+    want = npconv.grad.conv2d_input(shape, weight, slope, backend="numpy")
+    swapped = weight.swapaxes(0, 1)  # a view, as are these
+    views = (
+        swapped,
+        np.asfortranarray(weight.swapaxes(0, 1)),
+        weight[::-1].swapaxes(0, 1),
+        weight[:, ::-1].swapaxes(0, 1),
+    )
+    for threads in THREADS:
+        with npconv.threads(threads):
+            assert_same(npconv.grad.conv2d_input(shape, weight, slope, algorithm="direct"), want, threads)
+            for view in views:
+                other = npconv.conv2d(slope, view, algorithm="direct")
+                assert_same(other, npconv.conv2d(slope, view.copy(), backend="numpy"), threads)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "stride"),
     [
