@@ -175,8 +175,21 @@ def _own(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int
 
 
 def _shared(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int) -> Cut:
-    """Return bands whose points, which all panels meet, leave room in the workspace, and sections of these."""
+    """Return bands whose points, which all panels meet, leave room in the workspace, and sections of these.
+
+    And about as many channels that are packed at once as leave the last ones as many, or need the fewest bands.
+    """
     sizes = _sizes(problem, outputs, wide)
+    piece, least = blocking.piece(problem), -(-wide // (sizes.axes[0].fold * sizes.axes[1].fold))
+    pieces = max(sizes.width // piece, 1)
+    widths = [some * piece for some in (pieces, pieces + 1, pieces - 1) if some * piece >= least]
+    found = [_banded(problem, sizes._replace(width=width), threads, wide) for width in widths or [sizes.width]]
+    best = min(found, key=lambda one: one[0])[1]
+    return _finished(problem, sizes._replace(width=best.width), threads, wide, best)
+
+
+def _banded(problem: ConvProblem, sizes: _Sizes, threads: int, wide: int) -> tuple[float, Cut]:
+    """Return about how long products and packing take with so many channels at once, and the cut."""
     n, itemsize = sizes.points, problem.compute_dtype.itemsize
     tiles = sizes.images * sizes.tile_rows * sizes.columns
     most = max(min(SUMS // (n * wide * itemsize), TILES, tiles), LEAST)
@@ -197,8 +210,9 @@ def _shared(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: 
         return -(-panels * -(-band // share) // threads) * (share * tile_columns + PACK * problem.taps)
 
     share = min(sorted(shares, reverse=True), key=time)
-    found = Cut(segments, tile_columns, sizes.width, lines, band, share, own=False)
-    return _finished(problem, sizes, threads, wide, found)
+    channels = -(-problem.in_channels // sizes.width) * sizes.width
+    cost = channels * -(-lines // band) * time(share)
+    return cost, Cut(segments, tile_columns, sizes.width, lines, band, share, own=False)
 
 
 def _of_row(problem: ConvProblem, sizes: _Sizes, tile_columns: int) -> int:
