@@ -9,14 +9,16 @@ from npconv.kernels.numba import blocking
 from npconv.kernels.numba.blocking import SPARE
 from npconv.problem import ConvProblem
 
-ROOM, SUMS = 2**18, max(2**18, blocking.SECOND_LEVEL // 2)
+ROOM, SUMS = 5 * 2**16, max(2**18, blocking.SECOND_LEVEL // 2)
 """Bytes of what is packed at once of a panel, and of its sums with all tiles that it meets, at most. With half of a
 mebibyte for sums instead of a quarter, 320 to 192 channels at 35² take 1.95 ms instead of 2.4, 256 at 56² 5.3 instead
 of 5.8."""
 
-ELEMENTS_AT_ONCE, ELEMENTS_OF_OWN, TILES = 64, 32, 128
-"""Elements of a panel that are packed at once, of tiles that others meet, too, or of a task's own, of which 64 took as
-long; and tiles that it meets, at most."""
+ELEMENTS_AT_ONCE, ELEMENTS_OF_OWN, TILES = (64, 32), 32, 128
+"""Elements of a panel that are packed at once, about, of tiles that others meet, too, or of a task's own, of which 64
+took as long; and tiles that it meets, at most. In two threads 128 channels at 56², stride 2, of which 32 at once need
+one band, take 754 µs instead of 972; 160 at 20² 389, and with 64 at once, the last of which are 32, 413. More than 64
+take 5 to 15 % longer."""
 
 PACK = 0.55
 """Tiles whose products with a panel take as long as its packing, for each tap of a filter."""
@@ -112,12 +114,14 @@ class _Sizes(NamedTuple):
     images: int
     """Of lines, one behind the other."""
 
-    width: int
     planes: int
     """Elements of a channel: of a kernel's planes, and of residues that are folded."""
 
+    width: int = 0
+    """Channels that are packed at once."""
 
-def _sizes(problem: ConvProblem, outputs: tuple[int, int], wide: int) -> _Sizes:
+
+def _sizes(problem: ConvProblem, outputs: tuple[int, int]) -> _Sizes:
     both = axes(problem, outputs)
     down, across = both
     _, y_step, x_step = problem.three(problem.dilation)
@@ -125,8 +129,7 @@ def _sizes(problem: ConvProblem, outputs: tuple[int, int], wide: int) -> _Sizes:
     n, numbers, folds = down.points * across.points, down.number * across.number, down.fold * across.fold
     return _Sizes(
         both, n, numbers, -(-height // (y_step * down.results)), -(-width // (x_step * across.results)),
-        problem.batch * depth * y_step * x_step, _together(problem, numbers, wide, folds),
-        problem.three(problem.kernel_size)[0] * folds,
+        problem.batch * depth * y_step * x_step, problem.three(problem.kernel_size)[0] * folds,
     )  # fmt: skip
 
 
@@ -151,7 +154,7 @@ def _finished(problem: ConvProblem, sizes: _Sizes, threads: int, wide: int, foun
 
 def _own(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int) -> Cut | None:
     """Return sections whose sums of all filters, and points of some channels, stay in a core's cache, if they can."""
-    sizes = _sizes(problem, outputs, wide)
+    sizes = _sizes(problem, outputs)
     down, across = sizes.axes
     piece, least = blocking.piece(problem), -(-wide // (down.fold * across.fold))
     channels, panels = problem.in_channels // problem.groups, _panels(problem, wide)
@@ -177,13 +180,11 @@ def _own(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int
 def _shared(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int) -> Cut:
     """Return bands whose points, which all panels meet, leave room in the workspace, and sections of these.
 
-    And about as many channels that are packed at once as leave the last ones as many, or need the fewest bands.
+    And as many channels that are packed at once as leave the last ones about as many, or need fewer bands.
     """
-    sizes = _sizes(problem, outputs, wide)
-    piece, least = blocking.piece(problem), -(-wide // (sizes.axes[0].fold * sizes.axes[1].fold))
-    pieces = max(sizes.width // piece, 1)
-    widths = [some * piece for some in (pieces, pieces + 1, pieces - 1) if some * piece >= least]
-    found = [_banded(problem, sizes._replace(width=width), threads, wide) for width in widths or [sizes.width]]
+    sizes = _sizes(problem, outputs)
+    widths = {_together(problem, sizes, wide, elements) for elements in ELEMENTS_AT_ONCE}
+    found = [_banded(problem, sizes._replace(width=width), threads, wide) for width in sorted(widths, reverse=True)]
     best = min(found, key=lambda one: one[0])[1]
     return _finished(problem, sizes._replace(width=best.width), threads, wide, best)
 
@@ -210,7 +211,7 @@ def _banded(problem: ConvProblem, sizes: _Sizes, threads: int, wide: int) -> tup
         return -(-panels * -(-band // share) // threads) * (share * tile_columns + PACK * problem.taps)
 
     share = min(sorted(shares, reverse=True), key=time)
-    channels = -(-problem.in_channels // sizes.width) * sizes.width
+    channels = -(-problem.in_channels // sizes.width) * sizes.width  # the last ones take almost as long
     cost = channels * -(-lines // band) * time(share)
     return cost, Cut(segments, tile_columns, sizes.width, lines, band, share, own=False)
 
@@ -236,13 +237,13 @@ def _worked_in(problem: ConvProblem, sizes: _Sizes, wide: int, tiles: int, tile_
     return numbers * wide + 5 * LINE
 
 
-def _together(problem: ConvProblem, n: int, wide: int, folds: int) -> int:
-    """Return the channels that are packed at once: whole pieces, which fill a vector, and the last ones do, too."""
+def _together(problem: ConvProblem, sizes: _Sizes, wide: int, elements: int) -> int:
+    """Return the channels that are packed at once, in whole pieces: of about so many elements, or fewer if even.
+
+    The last ones may be less than a vector: what is written behind them is of the same tile.
+    """
     piece, channels = blocking.piece(problem), problem.in_channels
-    elements = max(min(ROOM // (n * wide * problem.compute_dtype.itemsize), ELEMENTS_AT_ONCE), wide)
-    parts = -(-channels * problem.three(problem.kernel_size)[0] * folds // elements)
-    least = -(-wide // folds)
-    width = max(-(-channels // (parts * piece)), -(-least // piece)) * piece
-    while channels > width and 0 < channels % width < least:
-        width += piece
-    return width
+    elements = max(min(ROOM // (sizes.numbers * wide * problem.compute_dtype.itemsize), elements), wide)
+    parts = -(-channels * sizes.planes // elements)
+    least = -(-wide // (sizes.axes[0].fold * sizes.axes[1].fold))
+    return max(-(-channels // (parts * piece)), -(-least // piece)) * piece
