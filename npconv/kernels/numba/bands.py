@@ -26,7 +26,7 @@ PACK = 0.55
 LINE = 64
 """Numbers that a line of the cache has, at most."""
 
-ENOUGH = 20
+ENOUGH = 16
 """Tiles of a section whose filters may be transformed for it alone, where they could be for all."""
 
 LEAST = 16
@@ -34,7 +34,7 @@ LEAST = 16
 
 
 MANY = 4
-"""Tasks of a thread from which on it does not matter if another has one more."""
+"""How many more sections a thread may have than need be, for all threads to have as much to do."""
 
 
 class Cut(NamedTuple):
@@ -75,9 +75,9 @@ class Cut(NamedTuple):
         """Whether it is as fast to transform filters for each section as for all.
 
         Tasks that make points of their own have no others to wait for: in two threads 32 channels at 56² so take 120 µs
-        instead of 135, or of 218 while the cores share no cache; 64 take 404 instead of 385, or of 443. With a few
-        tiles, it takes longer: 256 → 64 at 14² 184 instead of 161. Where they are all that a group has, its filters are
-        transformed once, too.
+        instead of 135, or of 218 while the cores share no cache; 64 take 404 instead of 385, or of 443; and 256 → 64 at
+        21², 18 tiles a section, 277 instead of 304. With fewer tiles it takes longer: 256 → 64 at 14² 184 instead of
+        161. Where they are all that a group has, its filters are transformed once, too.
         """
         alone = self.groups > 1 and self.lines == self.share
         return self.own and (alone or self.share * self.tile_columns >= ENOUGH)
@@ -169,10 +169,14 @@ def _own(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int
     segments = -(-sizes.columns // most)
     tile_columns = -(-sizes.columns // segments)
     lines = sizes.images * segments * sizes.tile_rows
-    sections = -(-lines // (most // tile_columns))
-    while sections * problem.groups % threads and sections * problem.groups < MANY * threads:
-        sections += 1
-    share = -(-lines // min(sections, lines))
+    least = -(-lines // (most // tile_columns))
+    shares = {-(-lines // min(sections, lines)) for sections in range(least, least + MANY * threads)}
+
+    def time(share: int) -> float:
+        sections = problem.groups * -(-lines // share)
+        return -(-sections // threads) * _of_section(problem, share * tile_columns)
+
+    share = min(sorted(shares, reverse=True), key=time)
     found = Cut(segments, tile_columns, sizes.width, lines, share, share, own=True, groups=problem.groups)
     return _finished(problem, sizes, threads, wide, found)
 
@@ -208,12 +212,17 @@ def _banded(problem: ConvProblem, sizes: _Sizes, threads: int, wide: int) -> tup
     shares = {-(-band // sections) for sections in range(least, least + threads + 1)}
 
     def time(share: int) -> float:
-        return -(-panels * -(-band // share) // threads) * (share * tile_columns + PACK * problem.taps)
+        return -(-panels * -(-band // share) // threads) * _of_section(problem, share * tile_columns)
 
     share = min(sorted(shares, reverse=True), key=time)
     channels = -(-problem.in_channels // sizes.width) * sizes.width  # the last ones take almost as long
     cost = channels * -(-lines // band) * time(share)
     return cost, Cut(segments, tile_columns, sizes.width, lines, band, share, own=False)
+
+
+def _of_section(problem: ConvProblem, tiles: int) -> float:
+    """Return how long a section of so many tiles takes with a panel, which it packs: in products of a tile with one."""
+    return tiles + PACK * problem.taps
 
 
 def _of_row(problem: ConvProblem, sizes: _Sizes, tile_columns: int) -> int:
