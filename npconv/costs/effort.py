@@ -259,7 +259,8 @@ class Effort:
             copied += TURNED * (met + pixels * filters)
         if self.slivers:
             pixels, copied = slivers(self, problem)
-            rate *= products / (products + self.SLIVER) if pointwise(problem) else 1
+            few = pointwise(problem) or problem.taps >= problem.positions  # or a gradient's elements
+            rate *= products / (products + self.SLIVER) if few else 1
         call = self.call + (self.INEXACT if self.tile != (1, 1) else 0)
         work = pixels * filters * products / saving / rate + (copied + again) * itemsize / 4 * COPY
         work += self.group * problem.groups * problem.batch

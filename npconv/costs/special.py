@@ -37,14 +37,19 @@ SWAPPED = 0.6
 """Nanoseconds to put a number of a gradient's weight in order where an engine takes filters in rows."""
 
 
+TURNING, ONE = (16, 80), 8
+"""Rows that take as long as to transpose a panel, of rows of taps, and of such as are short; and the former for results
+of one position, which are written where they belong."""
+
+
 def outer_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
     """Return the time that a problem should take by outer products.
 
-    These are rows of results times panels of lanes. To transpose a panel takes as long as 16 rows do, with short
-    rows of taps as 200, with one tap of images that leave a panel unfilled, whose lines of the cache take each
-    other's place, up to 12000 (4 images of 1024 channels took 2.2 ms for 1000 filters, 48 of 512 0.79, and 0.28 by
-    `dense`); and to bring sums from and to the cache, once for each block, as long as 10 products. Results of one
-    position are written as they are, or as fast.
+    These are rows of results times panels of lanes. To transpose a panel takes as long as some rows do (`TURNING`);
+    with one tap of images that leave a panel unfilled, whose lines of the cache take each other's place, as up to
+    12000 (4 images of 1024 channels took 2.2 ms for 1000 filters, 48 of 512 0.79, and 0.28 by `dense`); and to bring
+    sums from and to the cache, once for each block, as long as 10 products. Results of one position are written as
+    they are, or as fast.
     """
     itemsize = problem.compute_dtype.itemsize
     filters, wide = problem.out_channels // problem.groups, effort.wide(problem)
@@ -57,12 +62,14 @@ def outer_seconds(effort: Effort, problem: ConvProblem, threads: int) -> float:
         ways, sums, copied = [(problem.batch * problem.positions, filters)], 10 / max(block, 1), 2 * results
     if any(pad > 0 for pair in problem.padding for pad in pair):
         copied += 2 * problem.padded_elements
-    turning = 16 if width >= 8 else 200
+    turning = TURNING[width < 8]
     if problem.groups > 1:
         turning += 80
     if problem.taps == 1:
         beyond = problem.batch % (2 * wide)  # whole panels
         turning = 40 if beyond == 0 or 2 * beyond > 3 * wide else 12000
+    elif problem.positions == 1:
+        turning = ONE
     # Where there is no second panel, nothing shares what is loaded.
     alone = 2 if problem.positions > 1 else ALONE
     tiles = min(
