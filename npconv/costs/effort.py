@@ -141,7 +141,7 @@ class Effort:
     """Bytes of transformed filters from which on layers may transform them within the tasks, and the same as ``plain``
     for those."""
 
-    BESIDE = (0.2, 0.6)
+    EXPOSED = (0.2, 0.6)
     """What of the shorter time, of computing and of weights to come, is not hidden beside the longer one; and the same
     for so many transformed filters. (60 layers of 20 to 140 MB of them took 1.1 times as long as the fastest of six
     ways, in the geometric mean, when these were hidden as well and transformed once, and take 1.02 times.)"""
@@ -297,7 +297,7 @@ class Effort:
             if self.AT_ONCE * problem.products * itemsize > 2**15:  # more than a first-level cache, for each image anew
                 coming *= problem.batch
         longer, shorter = max(computing, coming), min(computing, coming)
-        return call + longer + shorter * self.BESIDE[self.tile != (1, 1) and size > self.HEAVY]
+        return call + longer + shorter * self.EXPOSED[self.tile != (1, 1) and size > self.HEAVY]
 
     def wide(self, problem: ConvProblem) -> int:
         """Return the filters of a panel, 0 without panels."""
