@@ -20,8 +20,8 @@ took as long; and tiles that it meets, at most. In two threads 128 channels at 5
 one band, take 754 µs instead of 972; 160 at 20² 389, and with 64 at once, the last of which are 32, 413. More than 64
 take 5 to 15 % longer."""
 
-PACK = 0.55
-"""Tiles whose products with a panel take as long as its packing, for each tap of a filter."""
+PACK, BEGIN = 0.55, 2
+"""Tiles whose products with a panel take as long as its packing, for each tap of a filter, and to begin with it."""
 
 LINE = 64
 """Numbers that a line of the cache has, at most."""
@@ -222,7 +222,7 @@ def _banded(problem: ConvProblem, sizes: _Sizes, threads: int, wide: int) -> tup
 
 def _of_section(problem: ConvProblem, tiles: int) -> float:
     """Return how long a section of so many tiles takes with a panel, which it packs: in products of a tile with one."""
-    return tiles + PACK * problem.taps
+    return tiles + PACK * problem.taps + BEGIN
 
 
 def _of_row(problem: ConvProblem, sizes: _Sizes, tile_columns: int) -> int:
