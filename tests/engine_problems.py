@@ -16,7 +16,7 @@ from corpus import Case, parse
 
 import npconv
 from npconv import costs, plan, recall
-from npconv.kernels.numba import blocking, piecing
+from npconv.kernels.numba import bands, blocking, piecing
 
 DIRECT = ("direct", "planes")
 WINOGRAD = ("winograd2", "winograd2x4", "winograd4", "pieces")
@@ -463,6 +463,7 @@ def forget() -> None:
     """Forget what follows from the model of costs and the limits of workspace."""
     plan.choose.cache_clear()
     piecing.cut.cache_clear()
+    bands.cut.cache_clear()
     recall.forget()
     refusals.cache_clear()
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import partial
+from functools import lru_cache, partial
 
 import engine_problems as problems
 import numpy as np
@@ -227,7 +227,7 @@ def test_winograds_tasks_with_points_of_their_own(algorithm, tiles, request, mon
     monkeypatch.setattr(bands, "LEAST", 1)
     monkeypatch.setattr(bands, "TILES", tiles)
     monkeypatch.setattr(blocking, "SECOND_LEVEL", 2**24)
-    monkeypatch.setattr(bands, "cut", bands._own)
+    monkeypatch.setattr(bands, "cut", lru_cache(bands._own))
     texts = problems.texts_for("float32", algorithm, request.config.getoption("--long"))
     with problems.packing_within():
         for text, case in taken(texts, "float32", algorithm):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from npconv.kernels.filtering import Filtering, axes, pitch_of
@@ -83,6 +84,7 @@ class Cut(NamedTuple):
         return self.own and (alone or self.share * self.tile_columns >= ENOUGH)
 
 
+@lru_cache(maxsize=1024)
 def cut(problem: ConvProblem, outputs: tuple[int, int], threads: int, wide: int) -> Cut:
     """Cut a problem into bands and sections, for panels of ``wide`` filters: so that these are transformed less often.
 
