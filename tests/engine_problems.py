@@ -373,6 +373,16 @@ SHAPES = (
     "mb2ic40oc11ih10iw17",
     "ic24oc3ih5iw7+bias",
     "ic23oc6ih9iw15sh2",
+    # Many, at a stride: every second pixel cut from where it is, vectors of one row and of two, the last sliver over
+    # the one before, first tiles of every height, some slivers at a time, several images, groups, tasks and planes.
+    "ic6oc12ih40iw67sh2+bias",
+    "mb2ic3oc14ih9iw33sh3sw2",
+    "ic5oc31ih6iw63sh1sw2+bias",
+    "mb3g2ic10oc40ih7iw36sh2",
+    "ic300oc20ih12iw32sh2+bias",
+    "ic4oc17id5ih7iw35sd2sh2",
+    "ic3oc33ih30iw600sh2",
+    "ic7oc16iw131sw2",
 )  # fmt: skip
 
 RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")

@@ -957,6 +957,31 @@ def test_slivers_go_on_with_the_next_row_or_do_not(text, closed, monkeypatch):
     problems.forget()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("text", ["mb2ic9oc24ih7iw67sh2+bias", "ic5oc13ih20iw40sh1sw2", "g2ic8oc40id3ih9iw35sd2sh3sw2"])
+def test_every_second_pixel_is_cut_from_where_it_is(text, dtype, monkeypatch):
+    """If a row's lie side by side, rows do not overlap and channels differ; else all are put side by side first."""
+    found, ask = [], planes._are_halved
+    monkeypatch.setattr(planes, "_are_halved", lambda *arguments: found.append(ask(*arguments)) or found[-1])
+    case, (arrays, _) = parse(text), exact(text, dtype)
+    x, rest = arrays[0], arrays[1:]
+    rows_apart = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 4)])[..., 1:-4]
+    fewer = np.pad(x, [(0, 0), (3, 2)] + [(0, 0)] * (x.ndim - 2))[:, 3:-2]
+    views = [(x, True), (rows_apart, True), (fewer, True), (channels_beside(x), False)]
+    views += [(np.repeat(x, 2, -1)[..., ::2], False), (np.broadcast_to(x[:, :1], x.shape), False)]
+    views += [(np.broadcast_to(x[..., :1, :], x.shape), False)]
+    for n in THREADS:
+        with npconv.threads(n):
+            for view, halved in views:
+                found.clear()
+                problems.forget()
+                got = call(case, (view, *rest), algorithm="planes")
+                assert set(found) == {halved}, view.strides
+                want = call(case, (view.copy(), *rest), backend="numpy", algorithm="im2col")
+                assert_same(got, want, (text, dtype, n, view.strides))
+    problems.forget()
+
+
 @pytest.mark.parametrize("in_turns", [False, True])
 @pytest.mark.parametrize("tasks", [1, 2, 3, 4, 7, 16, 33])
 def test_each_task_is_run_once(tasks, in_turns):

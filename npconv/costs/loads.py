@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from npconv.costs.machine import vector_bytes
-from npconv.kernels.numba.blocking import in_rows
+from npconv.kernels.numba.blocking import in_rows, may_be_halved
 from npconv.problem import ConvProblem
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ ROW = 300
 
 TURNED = 2.4
 """Copies that take as long as to transpose a number, of input and result, besides the copying."""
+
+HALVED = 1
+"""Copies that take as long as to cut every second pixel of a row, besides the copying."""
 
 SPACED = 2.4
 """How many times as long it takes to copy what lies more than two apart, and is met by one tap alone."""
@@ -46,15 +49,16 @@ def slivers(effort: Effort, problem: ConvProblem) -> tuple[int, int]:
 
     Planes that meet one tap each are cut as they are, others from a slab; one row goes on with the next.
     """
-    wide = 2 * vector_bytes() // problem.compute_dtype.itemsize
+    lanes = vector_bytes() // problem.compute_dtype.itemsize
     *depth, height, width = (1, *problem.output_size)
     planes, channels = problem.batch * math.prod(depth), problem.in_channels
     alone = pointwise(problem)
-    few = height * width <= wide // 2
-    if few or not alone:  # half of the last sliver may be all
-        wide //= 2
+    few = height * width <= lanes
+    wide = lanes if few or not alone else 2 * lanes  # half of the last sliver may be all
     rows = -(-height * width // wide) * wide
     copied = planes * rows * channels * problem.taps  # into slivers
+    if may_be_halved(problem, lanes) and not problem.channels_last:
+        return planes * rows, copied + HALVED * planes * rows * channels
     if not alone or max(problem.stride) > 1 or problem.channels_last:
         spread = TURNED * (1 if alone else 2) if max(problem.stride) > 1 else 1
         spread *= SPACED if patched(problem) else 1

@@ -83,6 +83,27 @@ def piece(problem: ConvProblem) -> int:
 GATHERED = 2**24
 """Bytes of pixels that a stride meets which are put side by side for all tasks, at most."""
 
+
+def gathers(problem: ConvProblem, lanes: int) -> bool:
+    """Whether slivers have the pixels that a stride meets: they are put side by side, or cut from where they are.
+
+    Half a sliver passes sooner through a slab than through an array of its own.
+    """
+    if problem.positions <= lanes or problem.taps > 1 or max(problem.stride) == 1 or any(map(any, problem.padding)):
+        return False
+    met = problem.batch * problem.in_channels * problem.positions * problem.compute_dtype.itemsize
+    return met <= GATHERED and in_slivers(problem)
+
+
+def may_be_halved(problem: ConvProblem, lanes: int) -> bool:
+    """Whether these are cut from where they are, if a row's pixels lie side by side: every second one of every row.
+
+    A vector has those of two rows at most, and a sliver is full.
+    """
+    height, width = (1, *problem.output_size)[-2:]
+    return gathers(problem, lanes) and problem.stride[-1] == 2 and width >= lanes and height * width >= 2 * lanes
+
+
 SPARE = 6
 """Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
 

@@ -5,6 +5,7 @@ Arrays are given flat, with the index of the first element; nothing is checked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from npconv.kernels.numba.buffers import LINE
-from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES, Tile, order_of, pointer_to, vector_at, vectors_at
+from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES, Tile, order_of, pointer_to, repeated, vector_at, vectors_at
 
 BLOCK = 8
 """Rows and columns of the square blocks in which `transpose` works, whatever the width of the vectors."""
@@ -130,6 +131,15 @@ def _part_at(context: Any, builder: Any, kind: Any, array_type: Any, array: Any,
     return builder.bitcast(pointer_to(context, builder, array_type, array, at), kind.as_pointer())
 
 
+def _every_second(builder: Any, lanes: int, pointer: Callable[[Any], Any], at: Any, align: int) -> Any:
+    """Return a vector of every second number from a place on.
+
+    The second one that is loaded begins one number early, so as to end with the last one that is wanted.
+    """
+    both = (builder.load(pointer(place), align=align) for place in (at, builder.add(at, at.type(lanes - 1))))
+    return builder.shuffle_vector(*both, order_of([2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]))
+
+
 @intrinsic(prefer_literal=True)
 def copy_part(typing: Any, out: Any, i: Any, numbers: Any, j: Any, step: Any, part: Any) -> Any:
     """Copy a vector, or the ``part``-th part of one, of numbers ``step`` apart from ``numbers[j]`` on to ``out[i:]``.
@@ -146,17 +156,39 @@ def copy_part(typing: Any, out: Any, i: Any, numbers: Any, j: Any, step: Any, pa
         kind = ir.VectorType(context.get_value_type(out_type.dtype), lanes)
 
         pointer = partial(_part_at, context, builder, kind)
-        vector = builder.load(pointer(signature.args[2], numbers, j), align=align)
         if apart == 2:
-            # The second vector begins one number early, so as to end with the last one that is wanted.
-            end = builder.load(pointer(signature.args[2], numbers, builder.add(j, j.type(lanes - 1))), align=align)
-            wanted = [2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]
-            vector = builder.shuffle_vector(vector, end, order_of(wanted))
+            vector = _every_second(builder, lanes, partial(pointer, signature.args[2], numbers), j, align)
+        else:
+            vector = builder.load(pointer(signature.args[2], numbers, j), align=align)
         builder.store(vector, pointer(out_type, out, i), align=align)
         return context.get_dummy_value()
 
     out_type, integer = out, types.int64
     return types.none(out, integer, numbers, integer, step, part), code
+
+
+@intrinsic
+def copy_joined(typing: Any, out: Any, i: Any, numbers: Any, j: Any, k: Any, count: Any) -> Any:
+    """Copy a vector of every second number of ``numbers[j:]``, from lane ``count`` on of ``numbers[k:]``."""
+    lanes = VECTOR_BYTES * 8 // out.dtype.bitwidth
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, i, numbers, j, k, count = arguments
+        align = out_type.dtype.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(out_type.dtype), lanes)
+        pointer = partial(_part_at, context, builder, kind)
+
+        spaced = (
+            _every_second(builder, lanes, partial(pointer, signature.args[2], numbers), at, align) for at in (j, k)
+        )
+        number = ir.IntType(32)
+        lane = ir.Constant(ir.VectorType(number, lanes), list(range(lanes)))
+        first = builder.icmp_signed("<", lane, repeated(builder, builder.trunc(count, number), lanes))
+        builder.store(builder.select(first, *spaced), pointer(out_type, out, i), align=align)
+        return context.get_dummy_value()
+
+    out_type, integer = out, types.int64
+    return types.none(out, integer, numbers, integer, integer, integer), code
 
 
 @intrinsic(prefer_literal=True)

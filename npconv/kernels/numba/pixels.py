@@ -15,7 +15,7 @@ import numpy as np
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import after, flattened, max, min, tuple_of
-from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_part, move, transpose
+from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_joined, copy_part, move, transpose
 from npconv.kernels.numba.plane_slab import OTHERS
 from npconv.kernels.numba.product import LINES, ask_for, width_of
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
@@ -55,21 +55,26 @@ HIGHEST = max(IN_PLANES)
 WIDEST = max(IN_PLANES.values())
 
 
+CUTS = "cutting", "halving"
+"""The kinds of tiles that cut slivers: of pixels that lie side by side, and of every second one."""
+
+
 def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
     """Return the function for the sums of the products of ``rows`` filters with ``columns`` vectors of pixels.
 
-    These are in ``"planes"``, in ``"slivers"``, or in slivers after ``"cutting"``: what this loads from whole planes of
-    an ``image``, it copies to them. A channel's pixels are a page of memory for themselves, which no core foresees, and
-    the time that it takes to get at them passes with products: 256 → 64 channels at 56² take 0.60 ms instead of 0.64.
-    Those of later slivers are asked for meanwhile, `AHEAD` products before: where other programs use the third-level
-    cache, layers of 64 channels take 1.2 to 1.4 times as long without, 64 → 64 at 112² 2.0 ms on a core, not 1.46.
+    These are in ``"planes"``, in ``"slivers"``, or in slivers after ``"cutting"`` or ``"halving"``: what this loads
+    from whole planes of an ``image``, it copies to them. A channel's pixels are a page of memory for themselves, which
+    no core foresees, and the time that it takes to get at them passes with products: 256 → 64 channels at 56² take 0.60
+    ms instead of 0.64. Those of later slivers are asked for meanwhile, `AHEAD` products before: where other programs
+    use the third-level cache, layers of 64 channels take 1.2 to 1.4 times as long without, 64 → 64 at 112² 2.0 ms on a
+    core, not 1.46.
 
     Elements are taken two at a time, and a chain of sums, of an even number of them, ends within the loop: with a loop
     for each chain, whose end the processor does not foretell, 64 products took 6 to 8 % longer. Nothing, or less, was
     gained with four elements at a time, sums of chains that go through memory (10 %), a bias that the first sum begins
     with (5 %), and a stack that begins with a line of the cache.
     """
-    in_planes, cutting = kind == "planes", kind == "cutting"
+    in_planes, cutting, halving = kind == "planes", kind in CUTS, kind == "halving"
 
     def sums(filters, rows_at, piece, source, offsets, sizes, image, n):  # type: ignore[no-untyped-def]
         chain, elements, _, to_element = sizes
@@ -77,8 +82,8 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
         pairs = elements // 2 * 2
         if cutting:
             x, start, pixels, to_channel = image
-            origin = start + pixels[n]
-            ahead = max(AHEAD // elements, 2) * wide
+            origin = 0 if halving else start + pixels[n]
+            next_ones = ahead_of(elements) * (1 if halving else wide)
         tile = zeros(piece, rows, columns)
         total, end = tile, chain
         for element in range(0, pairs, 2):
@@ -88,15 +93,13 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
                 end += chain
             one, two = tuple_of(offsets, element, 2) if in_planes else (0, wide)
             if cutting:
-                copy(piece, source, x, origin)
-                for line in range(LINES):
-                    prefetch(x, origin + ahead + line * (wide // LINES))
+                cut(piece, source, x, origin, pixels, n)
+                ask(piece, x, origin, pixels, n, next_ones)
             tile = multiply_add(tile, filters, rows_at, i, piece, source + one)
             if cutting:
                 origin += to_channel
-                copy(piece, source + wide, x, origin)
-                for line in range(LINES):
-                    prefetch(x, origin + ahead + line * (wide // LINES))
+                cut(piece, source + wide, x, origin, pixels, n)
+                ask(piece, x, origin, pixels, n, next_ones)
                 origin += to_channel
             tile = multiply_add(tile, filters, rows_at, i + to_element, piece, source + two)
             if not in_planes:
@@ -104,12 +107,77 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
             i += 2 * to_element
         if pairs < elements:
             if cutting:
-                copy(piece, source, x, origin)
+                cut(piece, source, x, origin, pixels, n)
             last = tuple_of(offsets, pairs, 1)[0] if in_planes else 0
             tile = multiply_add(tile, filters, rows_at, i, piece, source + last)
         return add(total, tile)
 
+    cut, ask = (_cut_halved, _ask_halved) if halving else (_cut_whole, _ask_whole)
     return jit.specialised(sums, rows, columns, kind, within=True)
+
+
+@jit.inline
+def ahead_of(elements):  # type: ignore[no-untyped-def]
+    """Return how many slivers there are between asking for pixels and cutting them."""
+    return max(AHEAD // elements, 2)
+
+
+@jit.inline
+def _cut_whole(piece, source, x, origin, pixels, n):  # type: ignore[no-untyped-def]
+    """Copy an element's pixels of a sliver, which lie side by side from ``x[origin]`` on."""
+    copy(piece, source, x, origin)
+
+
+@jit.inline
+def _ask_whole(piece, x, origin, pixels, n, ahead):  # type: ignore[no-untyped-def]
+    """Ask for those so far ahead."""
+    wide = width_of(piece)
+    for line in range(LINES):
+        prefetch(x, origin + ahead + line * (wide // LINES))
+
+
+@jit.inline
+def _cut_halved(piece, source, x, origin, pixels, n):  # type: ignore[no-untyped-def]
+    """Copy an element's pixels of a sliver, every second one of ``x[origin:]``, from where `starts_halved` tells."""
+    lanes = lanes_of(piece)
+    one, other, count, second, another, their_count = tuple_of(pixels, 6 * n, 6)
+    if count < lanes:
+        copy_joined(piece, source, x, origin + one, origin + other, count)
+    else:
+        copy_part(piece, source, x, origin + one, 2, 1)
+    if their_count < lanes:
+        copy_joined(piece, source + lanes, x, origin + second, origin + another, their_count)
+    else:
+        copy_part(piece, source + lanes, x, origin + second, 2, 1)
+
+
+@jit.inline
+def _ask_halved(piece, x, origin, pixels, n, ahead):  # type: ignore[no-untyped-def]
+    """Ask for those of a sliver so many further on."""
+    lanes = lanes_of(piece)
+    one, _, _, second, _, _ = tuple_of(pixels, 6 * (n + ahead), 6)
+    prefetch(x, origin + one)
+    prefetch(x, origin + one + lanes)
+    prefetch(x, origin + second)
+    prefetch(x, origin + second + lanes)
+
+
+@jit.inline
+def starts_halved(starts, pixels, number, start, to_row, columns, wide):  # type: ignore[no-untyped-def]
+    """Return where the pixels of slivers begin in an image at stride 2, for each vector.
+
+    That is, the first one, where the first one of the next row would be if that row's began with the vector, and how
+    many there are of the first row. Of ``number`` slivers there are ``pixels``, the first one of each; others follow.
+    """
+    lanes = wide // COLUMNS
+    for n in range(number):
+        first = pixels[n] if n < len(pixels) else n * wide
+        for vector in range(COLUMNS):
+            row, column = divmod(first + vector * lanes, columns)
+            at, place = start + row * to_row + 2 * column, COLUMNS * n + vector
+            count = columns - column
+            starts[place, 0], starts[place, 2] = at, count
+            starts[place, 1] = at if count >= lanes else at + to_row - 2 * columns
 
 
 _SLIVERS = "aiiaianiiiiiaiaaini"
@@ -165,7 +233,7 @@ def _tile_of_planes(rows: int, columns: int) -> jit.Part:
 
 _OF_PLANES = {rows: _tile_of_planes(rows, columns) for rows, columns in IN_PLANES.items()}
 _OF_SLIVERS = {rows: _tile(rows, "slivers") for rows in range(LEAST_ROWS, ROWS + 1)}
-_CUTTING = _tile(ROWS, "cutting")
+_CUTTING = {kind: {rows: _tile(rows, kind) for rows in range(LEAST_ROWS, ROWS + 1)} for kind in CUTS}
 _OF_HALVES = {rows: _tile(rows, "slivers", 1) for rows in range(LEAST_ROWS, ROWS + 1)}
 
 
@@ -178,18 +246,20 @@ def tiles_of_planes(counts: Iterable[int]) -> tuple[jit.Part | None, ...]:
     return tuple(part if rows in heights else None for rows, part in _OF_PLANES.items())
 
 
-def tiles_of_slivers(counts: Iterable[int], whole: bool, halves: bool, alone: bool) -> tuple[jit.Part | None, ...]:
-    """Return the parts that `multiply_slivers` calls for so many filters at once, of ``whole`` planes or of a slab.
+def tiles_of_slivers(counts: Iterable[int], cuts: str, halves: bool, alone: bool) -> tuple[jit.Part | None, ...]:
+    """Return the parts that `multiply_slivers` calls for so many filters at once, the first of which ``cuts``, if any.
 
     There may be ``halves`` of slivers, or these ``alone``.
     """
-    heights = _heights(counts, ROWS)
+    counts = set(counts)
+    heights, first = _heights(counts, ROWS), {-(-count // -(-count // ROWS)) for count in counts}
 
-    def needed(parts: dict[int, jit.Part], there: bool) -> tuple[jit.Part | None, ...]:
-        return tuple(part if there and rows in heights else None for rows, part in parts.items())
+    def needed(parts: dict[int, jit.Part], heights: set[int]) -> tuple[jit.Part | None, ...]:
+        return tuple(part if rows in heights else None for rows, part in parts.items())
 
-    cutting = _CUTTING if whole and not alone and ROWS in heights else None
-    return *needed(_OF_SLIVERS, not alone), cutting, *needed(_OF_HALVES, halves)
+    slivers = needed(_OF_SLIVERS, set() if alone else heights)
+    cutting = needed(_CUTTING[cuts or CUTS[0]], first if cuts and not alone else set())
+    return *slivers, *cutting, *needed(_OF_HALVES, heights if halves else set())
 
 
 def _heights(counts: Iterable[int], highest: int) -> set[int]:
@@ -246,15 +316,8 @@ def share_out(count, unit):  # type: ignore[no-untyped-def]
     return tiles, least, higher
 
 
-@jit.inline
-def can_cut(count):  # type: ignore[no-untyped-def]
-    """Whether the first of the tiles of so many filters can cut the slivers: if it is one of six."""
-    tiles = -(-count // ROWS)
-    return -(-count // tiles) == ROWS
-
-
 CUTTING = ROWS - LEAST_ROWS + 1
-"""The place of the tile that cuts slivers, behind the others; those that meet half of one follow."""
+"""The place of the tiles that cut slivers, behind the others; those that meet half of one follow."""
 
 
 @jit.inline
@@ -273,7 +336,7 @@ def multiply_slivers(  # type: ignore[no-untyped-def]
     number, flat = np.int64(len(places) - half), flattened(places)
     for tile in range(tiles):
         rows = least + 1 if tile < higher else least
-        which = CUTTING if tile == 0 and to_channel > 0 else rows - LEAST_ROWS
+        which = rows - LEAST_ROWS + (CUTTING if tile == 0 and to_channel > 0 else 0)
         if number > 0:
             _multiply_tile(
                 parts[OTHERS + which],
@@ -282,7 +345,7 @@ def multiply_slivers(  # type: ignore[no-untyped-def]
             )  # fmt: skip
         if half > 0:
             _multiply_tile(
-                parts[OTHERS + CUTTING + 1 + rows - LEAST_ROWS],
+                parts[OTHERS + 2 * CUTTING + rows - LEAST_ROWS],
                 (result, at, pitch, filters, first, slivers, after(flat, 2 * number), half, chain, elements,
                  1 if turned else elements, rows if turned else 1, bias, k, epilogue, x, start, pixels, to_channel),
             )  # fmt: skip

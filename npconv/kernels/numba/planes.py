@@ -25,9 +25,11 @@ Weights are not packed: a tile reads six filters as six streams, so that functio
 filters lie side by side, as the swapped ones of a 1 × 1 kernel's gradient do, a task copies its own; others whose
 numbers lie apart are put in order (`npconv.kernels.numba.rows`).
 
-At a stride, 1 × 1 kernels with many filters meet some pixels only: these are put side by side first, for all tasks, and
-then as at stride 1. Loaded into slabs by each task, 512 to 512 channels at 28² took 8 % longer, 256 to 512 at 56² as
-long.
+At a stride, 1 × 1 kernels with many filters meet some pixels only. At 2, every second one is cut from where it is, by
+the first tile that meets a sliver, as at stride 1. So the time that all of them, met or not, take to come passes with
+products: 320 to 16 channels at 157 × 264 so take 1.3 ms, and took 2.4, 88 to 128 at 115² 0.41 and 0.59. Those of other
+strides, or of other memory orders, are put side by side first, for all tasks. Loaded into slabs by each task, 512 to
+512 channels at 28² took 8 % longer, 256 to 512 at 56² as long.
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
 convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. One
@@ -52,16 +54,28 @@ import numpy as np
 from npconv.kernels.numba import blocking, buffers, jit, product
 from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.calls import taking
-from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triple_table, triples, tuple_of
+from npconv.kernels.numba.lean import (
+    after,
+    flattened,
+    max,
+    min,
+    pair_table,
+    part_of,
+    table,
+    triple_table,
+    triples,
+    tuple_of,
+)
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
     FEWEST,
     WIDEST,
-    can_cut,
+    ahead_of,
     cut_planes,
     cut_slab,
     multiply_planes,
     multiply_slivers,
+    starts_halved,
     tiles_of_planes,
     tiles_of_slivers,
     turn_filters,
@@ -196,10 +210,7 @@ def takes_all(problems: Sequence[ConvProblem]) -> bool:
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
-    pointwise = problem.taps == 1 and not any(map(any, problem.padding))
-    met = problem.batch * problem.in_channels * problem.positions * problem.compute_dtype.itemsize
-    few = problem.positions <= VECTOR_BYTES // problem.compute_dtype.itemsize  # a pass takes as long as the products
-    if not (pointwise and in_slivers(problem) and max(problem.stride) > 1 and met <= blocking.GATHERED and not few):
+    if not blocking.gathers(problem, VECTOR_BYTES // problem.compute_dtype.itemsize):
         return plan_of([problem], threads)
     form = replace(problem, input_size=problem.output_size, stride=(1, 1, 1))
     depth, height, width = form.input_size
@@ -411,11 +422,14 @@ def fixed(
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     put: Callable[..., None] | None = None
     kept: tuple[np.ndarray, ...] = ()
-    if plan.gathering is not None:
+    if plan.gathering is not None and _are_halved(plan, x_layout, out_layout):
+        plan = plan._replace(kernel="halved")
+        x_layout = _spaced(plan, x_layout)
+    elif plan.gathering is not None:
         channels, dtype, numbers, layout = plan.gathering
         size = plan.shared // dtype.itemsize
         put, kept, x_layout = gather.fixed(channels, size, threads), (x_layout, numbers), layout
-    load = "" if plan.kernel == "whole" else loads(x_layout, plan.sizes[0, 2])
+    load = "" if plan.kernel in ("whole", "halved") else loads(x_layout, plan.sizes[0, 2])
     unload = not plan.merges and _unloads(plan, out_layout)
     parts = parts_of(epilogue.dtype, load, _tiles(plan, out_layout), unload, plan.merges)
 
@@ -433,6 +447,25 @@ def fixed(
         (turned if weights.turned else in_rows)(x, weights.numbers, bias, out)
 
     return fill
+
+
+def _spaced(plan: Plan, layout: np.ndarray) -> np.ndarray:
+    """Return the layout of those pixels of an image that are met, of a plan that puts them side by side otherwise."""
+    assert plan.gathering is not None
+    _, _, numbers, met = plan.gathering
+    return np.array([*layout[:2], *layout[2:5] * numbers[4:], *met[5:]])
+
+
+def _are_halved(plan: Plan, layout: np.ndarray, out_layout: np.ndarray) -> bool:
+    """Whether slivers are cut from planes of every second pixel, and of every row that is met.
+
+    A vector has those of two rows at most, and a sliver is full.
+    """
+    _, to_channel, _, to_row, to_pixel, _, _, width = _spaced(plan, layout).tolist()
+    wide = COLUMNS * VECTOR_BYTES // plan.scratch[1].itemsize
+    full = all(columns * COLUMNS >= wide for _, columns, _ in _rectangles(plan, out_layout))
+    full = full and min(_positions(plan, out_layout)) >= wide
+    return full and layout[4] == 1 and to_pixel == 2 and to_channel > 0 and to_row >= 2 * width
 
 
 def _rectangles(plan: Plan, layout: np.ndarray) -> list[tuple[int, int, int]]:
@@ -461,10 +494,11 @@ def _tiles(plan: Plan, layout: np.ndarray) -> tuple[jit.Part | None, ...]:
     counts = {(part + 1) * filters // parts - part * filters // parts for part in range(parts)}
     if plan.kernel == "planes":
         return tiles_of_planes(counts)
-    wide, whole = COLUMNS * VECTOR_BYTES // plan.scratch[1].itemsize, plan.kernel == "whole"
+    wide, whole = COLUMNS * VECTOR_BYTES // plan.scratch[1].itemsize, plan.kernel != "slivers"
+    cuts = {"whole": "cutting", "halved": "halving"}.get(plan.kernel, "")
     numbers = _positions(plan, layout)
     halves = {bool(_ends_with_half.py_func(number, wide, whole)) for number in numbers}
-    return tiles_of_slivers(counts, whole, True in halves, max(numbers) <= wide // 2)
+    return tiles_of_slivers(counts, cuts, True in halves, max(numbers) <= wide // 2)
 
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
@@ -518,17 +552,22 @@ def _in_planes(  # type: ignore[no-untyped-def]
         first_offset += elements
 
 
-def _slivers(whole: bool) -> Any:
-    """Return the function for filters of a group that meet slivers, cut from the slab or from whole planes."""
+def _slivers(whole: bool, halved: bool = False) -> Any:
+    """Return the function for filters of a group that meet slivers, cut from the slab or from whole planes.
+
+    Those are of pixels that lie at one distance from each other, or ``halved``, every second one of every row.
+    """
 
     def in_slivers(  # type: ignore[no-untyped-def]
         parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers,
         fill, pixels, places, half, positions, straight, bias, epilogue, channels, rows,
     ):  # fmt: skip
-        wide = width_of(x)
+        wide, (starts, _, line) = width_of(x), rows
+        if halved:
+            starts_halved(starts, pixels, len(pixels) + ahead_of(sums[0, 0]), start, x_layout[3], line, wide)
         for first in range(0, len(pixels), slivers):
             some = part_of(places, first, min(slivers, len(pixels) - first))
-            their_pixels = after(pixels, first)
+            their_pixels = flattened(after(starts, COLUMNS * first)) if halved else after(pixels, first)
             weight = first_offset = 0  # where the filters of a convolution begin, and its offsets
             for phase in range(len(sums)):
                 elements, chain, cut_before = sums[phase]
@@ -537,7 +576,7 @@ def _slivers(whole: bool) -> Any:
                     for sliver in range(len(some)):
                         some[sliver, 0] = sliver * (elements + 1) * wide
                     # Channels that are all the same plane, as of an array that is broadcast, are 0 apart.
-                    if whole and x_layout[4] == 1 and x_layout[1] > 0 and positions >= wide and can_cut(count):
+                    if halved or (whole and x_layout[4] == 1 and x_layout[1] > 0 and positions >= wide):
                         to_channel = x_layout[1]
                     else:
                         cut(
@@ -554,7 +593,7 @@ def _slivers(whole: bool) -> Any:
                 first_offset += elements
 
     cut = cut_planes if whole else cut_slab
-    return jit.specialised(in_slivers, whole)
+    return jit.specialised(in_slivers, whole, halved)
 
 
 @jit.inline
@@ -619,8 +658,10 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         piece, result = scratch, after(scratch, at_once * size + spare)
         # Of each sliver, the first pixel and the place of its results.
         many = -(-positions // wide)
-        # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows.
-        pixels, places, rows_of = table(many), pair_table(many * COLUMNS), triple_table(many + 2 * rows)
+        # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows. Or
+        # vectors of slivers, and of those to come.
+        parts_of_rows = many + max(2 * rows, COLUMNS * ahead_of(longest) + many)
+        pixels, places, rows_of = table(many), pair_table(many * COLUMNS), triple_table(parts_of_rows)
         between_ends = columns if closed > 0 else 2**40  # results until one row goes on with the next
         half = np.int64(slivers > 0 and _ends_with_half(positions, wide, as_they_are))
         for sliver in range(many):
@@ -681,5 +722,6 @@ _kernels = {
     "planes": _kernel(_in_planes, _turn_nothing, "planes"),
     "slivers": _kernel(_slivers(False), turn_filters, "slivers"),
     "whole": _kernel(_slivers(True), turn_filters, "whole"),
+    "halved": _kernel(_slivers(True, halved=True), turn_filters, "halved"),
 }
-"""By what filters meet: planes, slivers cut from a slab of them, or slivers cut from whole planes."""
+"""By what filters meet: planes, slivers cut from a slab of them, from whole planes, or from those at stride 2."""
