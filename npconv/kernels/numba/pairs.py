@@ -26,9 +26,9 @@ from npconv.kernels.numba import jit, planes
 from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
-from npconv.kernels.numba.pixels import cut_planes, share_out, summing, turn_filters
+from npconv.kernels.numba.pixels import ahead_of, cut_planes, share_out, summing, turn_filters
 from npconv.kernels.numba.planes import Filters
-from npconv.kernels.numba.product import ask_for, width_of
+from npconv.kernels.numba.product import LINES, ask_for, width_of
 from npconv.kernels.numba.slab import copy_numbers
 from npconv.kernels.numba.taps import store_pairs
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
@@ -208,7 +208,8 @@ def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no
             pairs = least + 1 if tile < higher else least
             high = PAIR * pairs
             all_sizes = (chain, channels, 1, high) if turned[0] else (chain, channels, channels, 1)
-            image = x, start, these, x_layout[1]
+            ask = start + ahead_of(channels) * wide
+            image = x, start, these, x_layout[1], (these, 1, ask, wide - wide // LINES, x_layout[1])
             if tile == 0 and cutting:
                 _cutting_three(out, lines, pair, room, filters_of, at, fill, those, all_sizes, bias, k + PAIR * pair,
                                epilogue, image, limits)  # fmt: skip

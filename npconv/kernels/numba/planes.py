@@ -564,7 +564,8 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
     ):  # fmt: skip
         wide, (starts, _, line) = width_of(x), rows
         if halved:
-            starts_halved(starts, pixels, len(pixels) + ahead_of(sums[0, 0]), start, x_layout[3], line, wide)
+            ahead = max(ahead_of(sums[0, 0]), min(slivers, len(pixels)))
+            starts_halved(starts, pixels, len(pixels) + ahead, start, x_layout[3], line, wide)
         for first in range(0, len(pixels), slivers):
             some = part_of(places, first, min(slivers, len(pixels) - first))
             their_pixels = flattened(after(starts, COLUMNS * first)) if halved else after(pixels, first)
@@ -587,7 +588,7 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
                 multiply_slivers(
                     parts, result, at + phase * count * pitch, pitch, weights, begin_with, count, fill, some,
                     half if first + slivers >= len(pixels) else np.int64(0), turned, (chain, elements), bias, k,
-                    epilogue, (x, start, their_pixels, to_channel),
+                    epilogue, (x, start, their_pixels, to_channel, halved),
                 )  # fmt: skip
                 weight += len(bias) * elements
                 first_offset += elements
@@ -660,7 +661,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         many = -(-positions // wide)
         # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows. Or
         # vectors of slivers, and of those to come.
-        parts_of_rows = many + max(2 * rows, COLUMNS * ahead_of(longest) + many)
+        parts_of_rows = many + max(2 * rows, COLUMNS * max(ahead_of(longest), min(slivers, many)) + many)
         pixels, places, rows_of = table(many), pair_table(many * COLUMNS), triple_table(parts_of_rows)
         between_ends = columns if closed > 0 else 2**40  # results until one row goes on with the next
         half = np.int64(slivers > 0 and _ends_with_half(positions, wide, as_they_are))
