@@ -383,6 +383,14 @@ SHAPES = (
     "ic4oc17id5ih7iw35sd2sh2",
     "ic3oc33ih30iw600sh2",
     "ic7oc16iw131sw2",
+    # Dilations about as long as the image: regions of few pixels and of many, that meet one tap and all of them.
+    "ic40oc70ih9iw13kh3dh5dw4ph5pw4+bias",
+    "mb2g2ic16oc48ih17iw30kh3dh7dw9ph7pw9",
+    "ic9oc130ih33iw21kh3sh2dh9dw13ph9pw13+bias",
+    "ic5oc40id6ih9iw12kd3kh3kw3dd4dh7dw9pd4ph7pw9",
+    "mb2ic300oc40ih12iw32kh3dh9ph9",
+    "ic8oc64ih19iw16kh5dh6dw5ph12pw7:10",
+    "ic33oc40iw50kw3dw19pw19+bias",
 )  # fmt: skip
 
 RARE = re.compile("k[hw]([24-9]|[1-9][0-9])|s[hw][3-9]")

@@ -54,6 +54,7 @@ from npconv.kernels.numba import (
     piecing,
     planes,
     product,
+    regions,
     winograd,
     winograd_plain,
 )
@@ -980,6 +981,58 @@ def test_every_second_pixel_is_cut_from_where_it_is(text, dtype, monkeypatch):
                 want = call(case, (view.copy(), *rest), backend="numpy", algorithm="im2col")
                 assert_same(got, want, (text, dtype, n, view.strides))
     problems.forget()
+
+
+DILATED = ("ic40oc70ih9iw13kh3dh5dw4ph5pw4+bias", "mb2g2ic16oc48ih17iw30kh3dh7dw9ph7pw9", "ic33oc40iw50kw3dw19pw19")
+
+
+@pytest.mark.parametrize("text", DILATED)
+def test_regions_of_far_taps_are_met_where_they_are(text):
+    """In an image whose channels lie side by side, or are put so; rows may lie apart, or be one."""
+    case, (arrays, want) = parse(text), exact(text, "float32")
+    x, rest = arrays[0], arrays[1:]
+    wider = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 4)])[..., 1:-4]
+    more = np.moveaxis(np.pad(np.moveaxis(x, 1, -1), [(0, 0)] * (x.ndim - 1) + [(3, 2)])[..., 3:-2], -1, 1)
+    for n in THREADS:
+        shapes = case.input_shape, case.weight_shape, None
+        problem = conv_problem(case.rank, *shapes, x.dtype, **case.arguments).canonical_form()
+        assert direct.plan(problem, n).shared == x.nbytes
+        with npconv.threads(n):
+            for made in (x, wider, more, channels_beside(x), np.asfortranarray(x), x[..., ::-1].copy()[..., ::-1]):
+                assert_same(call(case, (made, *rest), algorithm="direct"), want, (text, n, made.strides))
+            for made in (np.broadcast_to(x[:, :1], x.shape), np.broadcast_to(x[..., :1], x.shape)):
+                numpy = call(case, (made.copy(), *rest), backend="numpy", algorithm="im2col")
+                assert_same(call(case, (made, *rest), algorithm="direct"), numpy, (text, n, made.strides))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_dilation_by_regions(data):
+    """Whether it is worth it or not: kernels, strides and paddings of every size, regions of no taps."""
+    axes = data.draw(st.integers(1, 3))
+    draw = lambda least, most: tuple(data.draw(st.integers(least, most)) for _ in range(axes))  # noqa: E731
+    size, kernel, dilation, stride = draw(1, 9), draw(1, 3), draw(1, 7), draw(1, 3)
+    padding = draw(0, 8)
+    assume(all(n + 2 * p >= (k - 1) * d + 1 for n, p, k, d in zip(size, padding, kernel, dilation, strict=True)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    groups, channels, filters = (
+        data.draw(st.integers(1, 2)),
+        data.draw(st.integers(1, 9)),
+        data.draw(st.integers(1, 40)),
+    )
+    x = rng.integers(-9, 9, (2, channels * groups, *size)).astype(np.float32)
+    weight = rng.integers(-9, 9, (filters * groups, channels, *kernel)).astype(np.float32)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    convolve = getattr(npconv, f"conv{axes}d")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regions, "WORTH", -1e9)
+        problems.forget()
+        got = convolve(x, weight, **options, algorithm="direct")
+        last = convolve(channels_beside(x), weight, **options, algorithm="direct")
+    problems.forget()
+    want = convolve(x, weight, **options, backend="numpy", algorithm="im2col")
+    assert_same(got, want, options)
+    assert_same(last, want, options)
 
 
 @pytest.mark.parametrize("in_turns", [False, True])

@@ -11,10 +11,11 @@ from npconv.costs.machine import COPY, LAST_LEVEL, PACK, machine, shared, stream
 from npconv.costs.scratch import scratch
 from npconv.costs.special import SWAPPED, outer_seconds, pairs_seconds, pieces_seconds, planes_seconds, reached
 from npconv.kernels import filtering
-from npconv.kernels.numba import bands
+from npconv.kernels.numba import bands, regions
 from npconv.kernels.numba.blocking import (
     QUARTERED,
     SECOND_LEVEL,
+    TASKS_PER_THREAD,
     engine_limit,
     in_pairs,
     in_slivers,
@@ -226,7 +227,9 @@ class Effort:
         weights = problem.out_channels * problem.products
         saving, points = self._winograd(problem)
         turned = self.panel > 0 and not problem.channels_last
-        met = loaded(self, problem)
+        met, parted = loaded(self, problem), self.far(problem)
+        if parted is not None:
+            met, rate = problem.batch * problem.in_channels * math.prod(problem.input_size), rate / parted.products
         copied = met * problem.kernel_size[0] ** (problem.rank == 3)
         again = 0.0  # what more than one task copies
         if self.tile != (1, 1):
@@ -299,6 +302,11 @@ class Effort:
         longer, shorter = max(computing, coming), min(computing, coming)
         return call + longer + shorter * self.EXPOSED[self.tile != (1, 1) and size > self.HEAVY]
 
+    def far(self, problem: ConvProblem) -> regions.Regions | None:
+        """Return the regions whose taps are met far from each other, if there are any: the direct sum's."""
+        direct = self.panel and self.tile == (1, 1) and not self.quarters
+        return regions.of(problem, self.wide(problem)) if direct else None
+
     def wide(self, problem: ConvProblem) -> int:
         """Return the filters of a panel, 0 without panels."""
         return self.panel * vector_bytes() // problem.compute_dtype.itemsize
@@ -357,13 +365,17 @@ class Effort:
     def may_be_within(self, problem: ConvProblem, threads: int, packed: bool) -> bool:
         """Whether it can be tasks that make of filters, plain or ``packed``, what they meet.
 
-        The direct sum's, which once packed are so, if a panel fits the cache; Winograd's of one group, or if they are
-        not packed, of tasks that have all of a group.
+        The direct sum's, which once packed are so, if a panel fits the cache, and of regions, which meet it one after
+        the other, if there are some for each thread; Winograd's of one group, or if they are not packed, of tasks that
+        have all of a group.
         """
         if self.plain == 0:
             return False
         if self.tile == (1, 1):
-            return not packed and self._panel(problem) <= SECOND_LEVEL // 2
+            few = (
+                problem.out_channels < TASKS_PER_THREAD * threads * self.wide(problem) and self.far(problem) is not None
+            )
+            return not packed and self._panel(problem) <= SECOND_LEVEL // 2 and not few
         return problem.groups == 1 or (not packed and self._cut(problem, threads).own)
 
     def _as_they_lie(self, problem: ConvProblem) -> bool:
@@ -378,7 +390,11 @@ class Effort:
     def _packings(self, problem: ConvProblem, threads: int) -> int:
         """Return how many tasks meet a panel of filters, each of which packs it."""
         if self.tile == (1, 1):
-            return meetings(problem)
+            return (
+                meetings(problem)
+                if self.far(problem) is None
+                else problem.batch * problem.three(problem.output_size)[0]
+            )
         cut = self._cut(problem, threads)
         return -(-cut.lines // cut.share)
 

@@ -41,6 +41,9 @@ def scratch(effort: Effort, problem: ConvProblem, threads: int) -> int:
     if effort.panel and problem.positions > PIXELS:
         slab = min(slab, PIXELS * problem.padded_elements * itemsize // problem.positions)
     slab += 2**15
+    far = effort.far(problem)
+    if far is not None:  # an image that all share, and results
+        slab = far.bytes // max(threads, 1) + 2**15
     if effort.slivers and in_slivers(problem):
         results = problem.batch * problem.out_channels * problem.positions
         loaded = 0 if pointwise(problem) and set(problem.stride) == {1} else problem.padded_elements
@@ -86,6 +89,8 @@ def _dilated(effort: Effort, problem: ConvProblem) -> int:
     """
     several = effort.quarters or effort.outer or effort.several
     if max(problem.dilation) == 1 or effort.tile != (1, 1) or several or not (effort.panel or effort.slivers):
+        return 0
+    if effort.far(problem) is not None:
         return 0
     channels = problem.in_channels // problem.groups
     if effort.slivers and not in_slivers(problem):

@@ -4,6 +4,12 @@ With the channels last, as a slab has them, the elements that a filter meets in 
 a window is one run of kw · C numbers for each row of the kernel (of C for each tap where it is dilated), and windows
 overlap without being copied. So the slab itself is the matrix that meets the packed filters; no region matrix is made.
 
+Of dilations about as long as the image, taps that a pixel meets are far from each other, and many are in the padding.
+There a task has a rectangle whose pixels meet the same taps (`npconv.kernels.numba.regions`), and these meet the image
+where it is; its channels are put side by side first, if they do not lie so. 256 channels at 33², 3 × 3 with dilation
+18, take 2.4 ms in two threads, and took 11. (From slabs of what each tap meets it took 2.7, and 256 → 64 at 65² with
+dilation 24 8.8 instead of 3.6: the short rows of many channels do not come as fast as they are wanted.)
+
 A task is a rectangle of one plane of the result, of several images where they are tiny, and some panels of filters. It
 loads its slab, padding and all, which stays in the second-level cache unless channels are many, and streams the weights
 past it. Where the kernel has one element along an axis, only the input that the stride meets is loaded; 1 × 1 kernels
@@ -21,7 +27,9 @@ Georganas et al., *Anatomy of high-performance deep learning convolutions on SIM
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -29,14 +37,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, buffers, jit, product, slab
-from npconv.kernels.numba.blocking import PIXELS, SMALL, SPARE, WAY
+from npconv.kernels.numba import blocking, buffers, jit, product, regions, slab
+from npconv.kernels.numba.blocking import PIXELS, SMALL, SPARE, TASKS_PER_THREAD, WAY
 from npconv.kernels.numba.calls import taking
-from npconv.kernels.numba.lean import after, max, min, table, triples
+from npconv.kernels.numba.lean import after, max, min, part_of, table, triple_table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import FEWEST, MATRIX, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
+
+LEAST = 24
+"""Pixels of a task, at least, if there are so many."""
 
 
 class Plan(NamedTuple):
@@ -56,6 +67,9 @@ class Plan(NamedTuple):
 
     rows: tuple[int, ...]
     """Channels, depth, rows and columns of patches whose rows are met where they are; none if they are not."""
+
+    shared: int = 0
+    """Bytes of the image with its channels last, which all tasks read."""
 
 
 pack_bias = product.panel_bias
@@ -83,6 +97,7 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     depth, height, width = problem.output_size
     wide = product.width(problem.compute_dtype)
     panels = -(-filters // wide)
+    far = regions.of(problem, wide)
     image = math.prod(problem.padded_size) * channels * itemsize
     panel = problem.products * wide * itemsize
     results = (PIXELS + SPARE) * wide * itemsize
@@ -107,12 +122,22 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
         block = blocking.blocks(height, width, pixels, others, panels, sharing, load, 1)
         rows, columns = window(block.rows, block.columns)
         loaded = 0 if rows_of_patches else images * kernel[0] * rows * columns * channels
-        if pixels <= 24 or loaded * itemsize <= room:
+        if pixels <= LEAST or loaded * itemsize <= room:
             break
         pixels = pixels * 3 // 4
     down, across = -(-height // block.rows), -(-width // block.columns)
+    places: list[tuple[int, ...]] = []
+    turns = 1
+    if far is not None:
+        images, loaded = 1, 0
+        room = min(blocking.room_beside(panel * far.taps // problem.taps), room)
+        most = room // max(far.taps * channels * itemsize, 1)
+        one_for_all = 1 if plain else sharing
+        block, down, across, places = _rectangles_of(far, problem, min(PIXELS, most), panels, one_for_all)
+        if plain:  # a task packs a panel once, for all rectangles of a plane
+            block, turns = block._replace(panels=1), down * across
     grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, down * across, across)
-    in_turns = blocking.in_turns(block, height, width, others, panels, threads)
+    in_turns = not plain if places else blocking.in_turns(block, height, width, others, panels, threads)
     before = tuple(-pad for pad, _ in problem.padding)
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     # Pixels a way of the first-level cache apart, those of 1024 channels, all meet in a few of its sets, which took 5 %
@@ -123,7 +148,7 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     sizes = np.array(
         [stride, pace, (dilation[0], step[1], step[2]), before, (kernel[0], rows, columns), (block.panels, *block[:2]),
          (channels, filters, problem.taps),
-         (problem.batch, images, chain), (0, parts, 0), (loaded, 0, 0)]
+         (problem.batch, images, chain), (0, parts, 0), (loaded, 10 if places else 0, turns), *places]
     )  # fmt: skip
     pixels = images * block.rows * block.columns
     scratch = loaded + (pixels + SPARE) * wide
@@ -134,16 +159,39 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     runs = _runs(problem, channels, rows, columns)
     if pointwise:
         share = channels // parts
-        runs = np.array([(part * kernel[0] * rows * columns * share, share) for part in range(parts)])
-    tasks = int(np.prod(grid[:5]))
+        runs = np.array([(part * kernel[0] * rows * columns * share, share, part * share) for part in range(parts)])
+    tasks = int(np.prod(grid[:5])) // turns
     return Plan(
         tasks, work, (scratch, problem.compute_dtype), np.array(grid), in_turns, sizes, runs, pointwise,
-        (channels, *kernel) if rows_of_patches else (),
+        (channels, *kernel) if rows_of_patches else (), 0 if far is None else far.bytes,
     )  # fmt: skip
 
 
+def _rectangles_of(
+    far: regions.Regions, problem: ConvProblem, most: int, panels: int, threads: int
+) -> tuple[blocking.Blocks, int, int, list[tuple[int, ...]]]:
+    """Cut regions into rectangles of at most so many pixels.
+
+    Return the largest one and a task's panels, how many rows and columns of them there are, where these begin and what
+    they have, and where the taps are. Tasks differ in their sizes: the largest is a small part of what a thread does.
+    """
+    parts = 1
+    if threads > 1:
+        computed = problem.batch * problem.groups * problem.positions * problem.taps * far.products
+        share = computed / (far.taps * threads * TASKS_PER_THREAD)
+        parts = min(max(math.ceil(most / share), 1), panels)
+        most = min(most, int(share * parts))
+    columns = regions.cut(far.columns, max(most, LEAST))
+    widest = max(count for _, count in columns)
+    rows = regions.cut(far.rows, max(most // widest, 1))
+    block = blocking.Blocks(max(count for _, count in rows), widest, -(-panels // parts))
+    taps = itertools.product(*map(range, problem.kernel_size))
+    places = [tuple(map(operator.mul, tap, problem.dilation)) for tap in taps]
+    return block, len(rows), len(columns), [*((*one, 0) for one in (*rows, *columns)), *places]
+
+
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:
-    """Return the offset and the length of each run of a window."""
+    """Return the offset and the length of each run of a window, and the filters' element that it begins with."""
     kernel, dilation = problem.kernel_size, problem.dilation
     joined = kernel[2] if dilation[2] == 1 else 1
     lines = kernel[1] if dilation[1] == 1 and joined == columns else 1  # rows of the kernel that are rows of the slab
@@ -153,7 +201,13 @@ def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.nd
         for j in range(0, kernel[1], lines)
         for m in range(0, kernel[2], joined)
     ]
-    return np.array(runs, np.int64).reshape(len(runs), 2)
+    return _beginning(runs)
+
+
+def _beginning(runs: list[tuple[int, int]]) -> np.ndarray:
+    """Return runs, offsets and lengths, with the elements that they begin with, if they have all of a filter's."""
+    before = itertools.accumulate((length for _, length in runs), initial=0)
+    return np.array([(*run, element) for run, element in zip(runs, before, strict=False)], np.int64).reshape(-1, 3)
 
 
 def fixed(
@@ -166,13 +220,15 @@ def fixed(
 def _fixed(
     kernel: jit.Kernel, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
+    if plan.shared and x_layout[1] != 1:
+        return _of_turned(kernel, plan, x_layout, epilogue, out_layout, threads)
     if plan.rows and x_layout[4] != 1:
         return _of_copy(kernel, plan, x_layout, epilogue, out_layout, threads)
     runs, sizes = plan.runs, plan.sizes
-    if plan.rows or (plan.pointwise and x_layout[1] == 1):
+    if plan.rows or plan.shared or (plan.pointwise and x_layout[1] == 1):
         sizes = sizes.copy()
         sizes[8, 0] = True
-        runs = _runs_in_place(plan, x_layout)
+        runs = runs if plan.shared else _runs_in_place(plan, x_layout)
     load = slab.loads(x_layout, sizes[2, 2], sizes[6, 0])
     parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     return kernel.fixed(
@@ -184,13 +240,54 @@ def _fixed(
 def _runs_in_place(plan: Plan, x_layout: np.ndarray) -> np.ndarray:
     """Return the runs of pixels, or of patches, that are met where they are."""
     if plan.pointwise:
-        return np.array([(0, plan.sizes[6, 0])])
+        return np.array([(0, plan.sizes[6, 0], 0)])
     channels, depth, rows, columns = plan.rows
     _, to_channel, to_plane, to_row = x_layout[:4].tolist()
-    starts = (
+    starts = [
         c * to_channel + z * to_plane + y * to_row for c in range(channels) for z in range(depth) for y in range(rows)
-    )
-    return np.array([(start, columns) for start in starts])
+    ]
+    return _beginning([(start, columns) for start in starts])
+
+
+def _of_turned(
+    kernel: jit.Kernel, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None]:
+    """Return what fills of an image that is put channels last first, by tasks that have some pixels of a plane."""
+    if x_layout[3] != x_layout[7] * x_layout[4]:
+        return _of_copy(kernel, plan, x_layout, epilogue, out_layout, threads)
+    images, channels = int(plan.sizes[7, 0]), int(plan.grid[1] * plan.sizes[6, 0])
+    depth, height, width = x_layout[5:].tolist()
+    pixels = height * width
+    steps = [depth * pixels * channels, 1, pixels * channels, width * channels, channels]
+    fill = _fixed(kernel, plan, np.array([*steps, depth, height, width]), epilogue, out_layout, threads)
+    each = -(-pixels // TURNED)
+    put = _put_last.fixed(images * depth * each, images * depth * pixels * channels, threads)
+    parts = slab.parts_of(epilogue.dtype, slab.loads(x_layout, 1, channels), "")
+    line = np.array([*x_layout[:5], depth, 1, pixels])  # each plane's rows as one
+    sizes = np.array([each, depth, pixels, channels])
+
+    def fill_of_turned(x: np.ndarray, *arrays: np.ndarray) -> None:
+        turned = buffers.aligned(plan.shared).view(x.dtype)
+        put(x, turned, line, sizes, parts)
+        fill(turned, *arrays)
+
+    return fill_of_turned
+
+
+TURNED = 128
+"""Pixels of a task that puts channels last."""
+
+
+@jit.Kernel
+def _put_last(task, x, out, layout, sizes, parts):  # type: ignore[no-untyped-def]
+    """Put the channels of some pixels of a plane side by side."""
+    each, depth, pixels, channels = tuple_of(sizes, 0, 4)
+    plane, part = divmod(task, each)
+    n, z = divmod(plane, depth)
+    first = part * TURNED
+    count = min(TURNED, pixels - first)
+    at, start = (plane * pixels + first) * channels, n * layout[0]
+    slab.load(parts, out, at, channels, x, layout, start, channels, (z, 0, first), (1, 1, 1), (1, 1, count))
 
 
 def _of_copy(
@@ -236,10 +333,11 @@ _taken = taking(_FORM)
 def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
     """Return what computes a rectangle of the result for some panels, of packed weights or of ``plain`` ones.
 
-    A task packs plain ones by the numbers of ``packing``, which others need not; ``starts`` has room for its pixels.
+    A task packs plain ones by the numbers of ``packing``, if not done before; others need not. ``starts`` has room for
+    its pixels, ``far`` for taps.
     """
 
-    def rectangle(task, scratch, x, weights, packing, bias, out, starts, constants):  # type: ignore[no-untyped-def]
+    def rectangle(task, scratch, x, weights, packing, bias, out, starts, far, constants, done):  # type: ignore[no-untyped-def]
         x_layout, epilogue, out_layout, grid, sizes, runs, slabs = constants
         task, place = divmod(task, grid[4])
         vertical, horizontal = divmod(place, grid[5])
@@ -249,14 +347,29 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
         stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, chain) = triples(
             sizes, 0, 8
         )
-        (in_place, parts, panel_at), (room, _, _) = triples(sizes, 8, 2)
-        row, column = vertical * block[1], horizontal * block[2]
-        rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
+        (in_place, parts, panel_at), (room, places, _) = triples(sizes, 8, 2)
+        if places > 0:
+            down, across = places + vertical, places + grid[4] // grid[5] + horizontal
+            row, rows, column, columns = sizes[down, 0], sizes[down, 1], sizes[across, 0], sizes[across, 1]
+        else:
+            row, column = vertical * block[1], horizontal * block[2]
+            rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
         images = min(together, batch - n * together)
         origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
         size = window[0] * window[1] * window[2] * channels
         loaded, result = scratch, after(scratch, room)
         begin = n * together * x_layout[0] + g * channels * x_layout[1]
+        if places > 0:
+            met = 0
+            for tap in range(taps):
+                offset = places + grid[4] // grid[5] + grid[5] + tap
+                z_at, y_at, x_at = sizes[offset, 0], sizes[offset, 1], sizes[offset, 2]
+                to = z_at * x_layout[2] + y_at * x_layout[3] + x_at * x_layout[4]
+                z_at, y_at, x_at = z_at + origin[0], y_at + origin[1], x_at + origin[2]
+                if 0 <= z_at < x_layout[5] and 0 <= y_at < x_layout[6] and 0 <= x_at < x_layout[7]:
+                    far[met, 0], far[met, 1], far[met, 2] = to, channels, tap * channels
+                    met += 1
+            runs = part_of(far, 0, met)
         if in_place > 0:
             size = x_layout[0]
             begin += origin[0] * x_layout[2] + origin[1] * x_layout[3] + origin[2] * x_layout[4]
@@ -290,7 +403,7 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             elif plain:
                 packed, panel_begin = after(scratch, panel_at), 0
                 taps_of = after(packed, taps * channels * wide)
-                for piece in range(packing[1]):
+                for piece in range(0 if done else packing[1]):
                     product.pack_piece(packed, 0, first, piece, taps_of, weights, packing)
             else:
                 packed, panel_begin = weights, first * taps * channels * wide
@@ -329,19 +442,28 @@ def _most_pixels(sizes):  # type: ignore[no-untyped-def]
     return sizes[7, 1] * sizes[5, 1] * sizes[5, 2] + SPARE
 
 
+@jit.inline
+def _far_taps(sizes):  # type: ignore[no-untyped-def]
+    """Return how many taps a task's rectangle may meet that lie far from each other."""
+    return sizes[6, 2] if sizes[9, 1] > 0 else 0
+
+
 @jit.scratch_kernel(_FORM)
 @jit.makes_arrays
 def _packed_block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-untyped-def]
     """Compute a rectangle for some panels of packed weights."""
     given = _taken(constants, x)
     sizes = given[4]
-    _of_packed(task, scratch, x, weights, sizes, bias, out, table(_most_pixels(sizes)), given)
+    far = triple_table(_far_taps(sizes))
+    _of_packed(task, scratch, x, weights, sizes, bias, out, table(_most_pixels(sizes)), far, given, True)
 
 
 @jit.scratch_kernel(_FORM)
 @jit.makes_arrays
 def _plain_block(task, scratch, x, weights, packing, bias, out, constants):  # type: ignore[no-untyped-def]
-    """Compute a rectangle for some panels, and pack these."""
+    """Compute a rectangle for some panels, and pack these; or several for one."""
     given = _taken(constants, x)
     sizes = given[4]
-    _of_plain(task, scratch, x, weights, packing, bias, out, table(_most_pixels(sizes)), given)
+    starts, far, turns = table(_most_pixels(sizes)), triple_table(_far_taps(sizes)), sizes[9, 2]
+    for turn in range(turns):
+        _of_plain(task * turns + turn, scratch, x, weights, packing, bias, out, starts, far, given, turn > 0)

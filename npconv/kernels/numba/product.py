@@ -5,7 +5,8 @@ each pixel, broadcast, and two vectors of the packed weights, and keeps the sums
 the last. Weights are packed in *panels*, as many filters side by side as a tile's row holds, element after element, so
 that they are read in one stream; zeros fill the last panel.
 
-A pixel's numbers are a few *runs*, the same for all pixels, each beginning somewhere behind the pixel's own start. Long
+A pixel's numbers are a few *runs*, the same for all pixels, each beginning somewhere behind the pixel's own start, and
+with one of the filters' elements. Long
 sums are cut into chains, as `npconv.kernels.summation` tells, two products at a time.
 
 Goto and van de Geijn, *Anatomy of high-performance matrix multiplication* (2008), is where the blocking comes from.
@@ -392,9 +393,10 @@ def _height(rows, columns):  # type: ignore[no-untyped-def]
         for row in range(rows):
             ask_for(result, at + row * pitch, wide)
         tile = zeros(result, rows, columns)
-        total, end = tile, first + chain * step
+        total, end, panel = tile, first + chain * step, first
         for run in range(len(runs)):
             begin, pairs = runs[run, 0], runs[run, 1] // 2 * 2
+            first = panel + runs[run, 2] * step
             for element in range(begin, begin + pairs, 2):
                 if first >= end:
                     total = add(total, tile)

@@ -1,0 +1,97 @@
+"""Regions of a result whose pixels meet the same taps of a dilated kernel.
+
+Where a dilation is about as long as the image, most taps of most windows lie in the padding: of 3 × 3 taps with
+dilation 18 a pixel of 33 × 33 meets 3.6, not 9. Cut where a tap begins or ends to meet the image, a result has
+regions that each meet all of some taps, and none of the others: 15 × 15 pixels in each corner meet 4, and 15 × 3
+between these 2. Nothing of the padding is met, so that pixels can be met where they are, if their channels lie side by
+side.
+
+Chen et al., *Rethinking atrous convolution for semantic image segmentation* (2017), §3.3, count the taps that are left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+from npconv.kernels.numba import blocking
+from npconv.problem import ConvProblem
+
+FEW = 9
+"""Taps along an axis, at most, that regions are made for: each of these may begin one, and end one."""
+
+WORTH = 1.5
+"""Products with a panel that are left out, for each number of the input, from which on that pays: to put the channels
+side by side first takes as long, and rectangles are smaller."""
+
+LEAST = 4
+"""Pixels that are computed at once, even if a region has less."""
+
+
+class Regions(NamedTuple):
+    """The regions of a result's planes: rectangles of some rows and some columns."""
+
+    rows: tuple[tuple[int, int], ...]
+    """The first row, and how many there are."""
+
+    columns: tuple[tuple[int, int], ...]
+    taps: int
+    """Taps that a pixel meets, at most."""
+
+    products: float
+    """The share of all products that is computed, some of them in vain."""
+
+    bytes: int
+    """Of the image, whose channels lie side by side or are put so."""
+
+
+class _Segment(NamedTuple):
+    """Some results of an axis: the first, how many, and how many taps they meet."""
+
+    first: int
+    number: int
+    taps: int
+
+
+def _segments(problem: ConvProblem, axis: int) -> list[_Segment]:
+    """Cut an axis of the result where a tap begins or ends to meet the image, at every stride."""
+    taps, dilation, stride = problem.kernel_size[axis], problem.dilation[axis], problem.stride[axis]
+    size, results, before = problem.input_size[axis], problem.output_size[axis], problem.padding[axis][0]
+    met = [
+        [min(max(-(-(place + before - tap * dilation) // stride), 0), results) for place in (0, size)]
+        for tap in range(taps)
+    ]
+    ends = sorted({0, results, *(place for span in met for place in span)})
+    return [
+        _Segment(first, end - first, sum(begin <= first and end <= last for begin, last in met))
+        for first, end in itertools.pairwise(ends)
+    ]
+
+
+def cut(segments: tuple[tuple[int, int], ...], most: int) -> list[tuple[int, int]]:
+    """Cut parts of an axis, of which the first element and the number are told, into even ones of at most so many."""
+    cuts = []
+    for first, count in segments:
+        share = blocking.even(count, most)
+        cuts += [(first + begin, min(share, count - begin)) for begin in range(0, count, share)]
+    return cuts
+
+
+def of(problem: ConvProblem, wide: int) -> Regions | None:
+    """Return the regions of a problem's planes, if what is left out, by panels so ``wide``, is worth it."""
+    if max(problem.dilation) == 1 or problem.up or problem.positions == 0 or max(problem.kernel_size) > FEW:
+        return None
+    axes = [[_Segment(0, 1, 1)]] * (3 - problem.rank) + [_segments(problem, axis) for axis in range(problem.rank)]
+    deep, rows, columns = axes
+    depth = float(sum(one.number * one.taps for one in deep))
+    sizes = [(down.number * across.number, down.taps * across.taps) for down in rows for across in columns]
+    products = depth * sum(max(pixels, LEAST) * taps for pixels, taps in sizes) / problem.positions / problem.taps
+    panels, pixels = -(-(problem.out_channels // problem.groups) // wide), math.prod(problem.input_size)
+    left_out = (1 - products) * problem.taps * panels * problem.positions
+    met = problem.batch * problem.in_channels * pixels * problem.compute_dtype.itemsize
+    if left_out < WORTH * pixels or not products or met > blocking.GATHERED:
+        return None
+    of_rows, of_columns = (tuple(one[:2] for one in axis) for axis in (rows, columns))
+    taps = max(taps for _, taps in sizes) * problem.three(problem.kernel_size)[0]
+    return Regions(of_rows, of_columns, taps, products, met)
