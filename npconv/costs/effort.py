@@ -260,6 +260,8 @@ class Effort:
         copied += pixels * filters * (2 if turned and self.tile == (1, 1) else 1)
         if turned and self.tile == (1, 1) and not self.quarters:
             copied += TURNED * (met + pixels * filters)
+        if parted is not None and not last:
+            again += PACK * threads / COPY
         if self.slivers:
             pixels, copied = slivers(self, problem)
             few = pointwise(problem) or problem.taps >= problem.positions  # or a gradient's elements

@@ -274,7 +274,7 @@ def _of_turned(
     return fill_of_turned
 
 
-TURNED = 128
+TURNED = 32
 """Pixels of a task that puts channels last."""
 
 

@@ -25,8 +25,8 @@ WORTH = 1.5
 """Products with a panel that are left out, for each number of the input, from which on that pays: to put the channels
 side by side first takes as long, and rectangles are smaller."""
 
-LEAST = 4
-"""Pixels that are computed at once, even if a region has less."""
+LEAST = 8
+"""Pixels that take as long as fewer of a region: as long as the weights that they meet take to come."""
 
 
 class Regions(NamedTuple):
