@@ -1008,7 +1008,7 @@ def test_regions_of_far_taps_are_met_where_they_are(text):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_dilation_by_regions(data):
-    """Whether it is worth it or not: kernels, strides and paddings of every size, regions of no taps."""
+    """Whether it is worth it or not: kernels, strides and paddings of every size, regions of no taps; and gradients."""
     axes = data.draw(st.integers(1, 3))
     draw = lambda least, most: tuple(data.draw(st.integers(least, most)) for _ in range(axes))  # noqa: E731
     size, kernel, dilation, stride = draw(1, 9), draw(1, 3), draw(1, 7), draw(1, 3)
@@ -1029,10 +1029,19 @@ def test_any_dilation_by_regions(data):
         problems.forget()
         got = convolve(x, weight, **options, algorithm="direct")
         last = convolve(channels_beside(x), weight, **options, algorithm="direct")
+        first = x
+        slope = rng.integers(-9, 9, got.shape).astype(np.float32)
+        x = rng.integers(-9, 9, (2, 9 * groups, *size)).astype(np.float32)
+        shape = filters * groups, 9, *kernel
+        gradient = getattr(npconv.grad, f"conv{axes}d_weight")
+        of_weight = [gradient(made, shape, slope, **options, algorithm="direct") for made in (x, channels_beside(x))]
     problems.forget()
-    want = convolve(x, weight, **options, backend="numpy", algorithm="im2col")
+    want = convolve(first, weight, **options, backend="numpy", algorithm="im2col")
     assert_same(got, want, options)
     assert_same(last, want, options)
+    want = gradient(x, shape, slope, **options, backend="numpy")
+    for one in of_weight:
+        assert_same(one, want, options)
 
 
 @pytest.mark.parametrize("in_turns", [False, True])

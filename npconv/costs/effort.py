@@ -138,6 +138,12 @@ class Effort:
     in comparison with panels, which are one stream: from the last level of cache sooner, from memory later. 2048 → 1000
     take 62 µs by `dense` and 81 by `direct`, 512 × 7 × 7 → 1024 2.24 and 1.55 ms."""
 
+    IN_ROWS = 1.1
+    """How many times as many products a second there are of rows of the input that are met where they are."""
+
+    ALONE = 10**5
+    """Numbers of a gradient that one thread packs."""
+
     HEAVY, TRANSFORMED = LAST_LEVEL / 2, 0.27
     """Bytes of transformed filters from which on layers may transform them within the tasks, and the same as ``plain``
     for those."""
@@ -229,7 +235,7 @@ class Effort:
         turned = self.panel > 0 and not problem.channels_last
         met, parted = loaded(self, problem), self.far(problem)
         if parted is not None:
-            met, rate = problem.batch * problem.in_channels * math.prod(problem.input_size), rate / parted.products
+            met, rate = parted.bytes // itemsize, rate / parted.products * (1 if parted.bytes else self.IN_ROWS)
         copied = met * problem.kernel_size[0] ** (problem.rank == 3)
         again = 0.0  # what more than one task copies
         if self.tile != (1, 1):
@@ -293,7 +299,8 @@ class Effort:
             if self.several:
                 call += self.NUMPY + packing
             else:
-                work += packing + (PACK * threads if self.panel and self.pack and not within else 0)
+                few = parted is not None and parted.bytes == 0 and weights < self.ALONE  # packed by one thread
+                work += packing + (PACK * threads if self.panel and self.pack and not within and not few else 0)
         # Filters that are packed within the tasks come as they are.
         size = weights * (1 if within else points) * itemsize
         computing, coming = shared(float(work), threads), streaming(size, threads)

@@ -46,8 +46,8 @@ from npconv.kernels.numba.product import FEWEST, MATRIX, multiply_and_finish, wi
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
-LEAST = 24
-"""Pixels of a task, at least, if there are so many."""
+LEAST, MOST = 24, 1024
+"""Pixels of a task, at least, if there are so many; results of single pixels of a task, at most."""
 
 
 class Plan(NamedTuple):
@@ -78,12 +78,18 @@ pack_bias = product.panel_bias
 def packer(problem: ConvProblem, weight: np.ndarray, plain: bool = False) -> Callable[[np.ndarray], Any]:
     """Return what packs filters (K, C/groups, kd, kh, kw) of this weight's strides, or prepares plain ones."""
     make = product.plain_packer if plain else product.packer
-    if not blocking.in_rows(problem):
+    if not _in_rows(problem):
         return make(problem, weight)
     shape = (problem.out_channels, problem.products, 1, 1, 1)
     whole = replace(problem, in_channels=problem.products * problem.groups, kernel_size=(1,) * problem.rank)
     pack = make(whole, weight.reshape(shape))
     return lambda weight: pack(weight.reshape(shape))
+
+
+def _in_rows(problem: ConvProblem) -> bool:
+    """Whether rows of patches are met where they are."""
+    far = regions.of(problem, product.width(problem.compute_dtype))
+    return blocking.in_rows(problem) if far is None else far.bytes == 0
 
 
 def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
@@ -112,32 +118,27 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
 
     # A number of the input takes as long to load as half a product with a panel, three times as long where channels
     # are too few to transpose blocks of them.
-    rows_of_patches = blocking.in_rows(problem)
+    rows_of_patches = _in_rows(problem)
     load = (0.5 if channels >= BLOCK else 1.5) * math.prod(problem.padded_size) / (problem.positions * problem.taps)
     if rows_of_patches:
         load = 0
     pixels, work = PIXELS, problem.flops // 40
     sharing = jit.sharing(work, threads)
-    while True:
+    if far is not None:
+        room = min(blocking.room_beside(panel * far.taps // problem.taps), room)
+        most = room // max(far.taps * channels * itemsize, 1)
+        images, block, down, across, places, turns = _cut(far, problem, min(PIXELS, most), panels, sharing, plain)
+        rows, columns, loaded, step = *kernel[1:], 0, (*dilation[:2], 1)
+    while far is None:
         block = blocking.blocks(height, width, pixels, others, panels, sharing, load, 1)
+        down, across, places, turns = -(-height // block.rows), -(-width // block.columns), [], 1
         rows, columns = window(block.rows, block.columns)
         loaded = 0 if rows_of_patches else images * kernel[0] * rows * columns * channels
         if pixels <= LEAST or loaded * itemsize <= room:
             break
         pixels = pixels * 3 // 4
-    down, across = -(-height // block.rows), -(-width // block.columns)
-    places: list[tuple[int, ...]] = []
-    turns = 1
-    if far is not None:
-        images, loaded = 1, 0
-        room = min(blocking.room_beside(panel * far.taps // problem.taps), room)
-        most = room // max(far.taps * channels * itemsize, 1)
-        one_for_all = 1 if plain else sharing
-        block, down, across, places = _rectangles_of(far, problem, min(PIXELS, most), panels, one_for_all)
-        if plain:  # a task packs a panel once, for all rectangles of a plane
-            block, turns = block._replace(panels=1), down * across
     grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, down * across, across)
-    in_turns = not plain if places else blocking.in_turns(block, height, width, others, panels, threads)
+    in_turns = turns == 1 if places else blocking.in_turns(block, height, width, others, panels, threads)
     before = tuple(-pad for pad, _ in problem.padding)
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     # Pixels a way of the first-level cache apart, those of 1024 channels, all meet in a few of its sets, which took 5 %
@@ -148,10 +149,11 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     sizes = np.array(
         [stride, pace, (dilation[0], step[1], step[2]), before, (kernel[0], rows, columns), (block.panels, *block[:2]),
          (channels, filters, problem.taps),
-         (problem.batch, images, chain), (0, parts, 0), (loaded, 10 if places else 0, turns), *places]
+         (problem.batch, images, chain), (0, parts, 0), (loaded, 11 if places else 0, turns),
+         (far is not None and far.bytes == 0, 0, 0), *places]
     )  # fmt: skip
-    pixels = images * block.rows * block.columns
-    scratch = loaded + (pixels + SPARE) * wide
+    pixels = (images * block.rows * block.columns + SPARE) * (turns if rows_of_patches else 1)
+    scratch = loaded + pixels * wide
     if plain:
         line = buffers.LINE // itemsize
         panel_at = -(-scratch // line) * line
@@ -167,27 +169,47 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     )  # fmt: skip
 
 
-def _rectangles_of(
-    far: regions.Regions, problem: ConvProblem, most: int, panels: int, threads: int
-) -> tuple[blocking.Blocks, int, int, list[tuple[int, ...]]]:
-    """Cut regions into rectangles of at most so many pixels.
+class _Cut(NamedTuple):
+    """How regions are cut into tasks."""
 
-    Return the largest one and a task's panels, how many rows and columns of them there are, where these begin and what
-    they have, and where the taps are. Tasks differ in their sizes: the largest is a small part of what a thread does.
+    images: int
+    block: blocking.Blocks
+    """The largest rectangle, and the panels of a task."""
+
+    down: int
+    across: int
+    """How many rows and columns of rectangles there are."""
+
+    places: list[tuple[int, ...]]
+    """Where these rows and columns begin, how many results they have, and where taps are."""
+
+    turns: int
+    """How many rectangles a task computes, one after the other."""
+
+
+def _cut(far: regions.Regions, problem: ConvProblem, most: int, panels: int, threads: int, plain: bool) -> _Cut:
+    """Cut regions into rectangles, or single results of some images, of at most so many pixels.
+
+    Rectangles differ in their sizes: the largest is a small part of what a thread does. If filters are ``plain``, a
+    task packs a panel once, for all rectangles of a plane. Results of an image lie side by side, and are one thread's.
     """
-    parts = 1
-    if threads > 1:
-        computed = problem.batch * problem.groups * problem.positions * problem.taps * far.products
-        share = computed / (far.taps * threads * TASKS_PER_THREAD)
+    computed = problem.batch * problem.groups * problem.positions * problem.taps * far.products
+    share, parts = computed / (far.taps * threads * TASKS_PER_THREAD), panels if plain else 1
+    if threads > 1 and not plain:
         parts = min(max(math.ceil(most / share), 1), panels)
         most = min(most, int(share * parts))
-    columns = regions.cut(far.columns, max(most, LEAST))
-    widest = max(count for _, count in columns)
-    rows = regions.cut(far.rows, max(most // widest, 1))
+    taps: list[tuple[int, ...]] = []
+    if far.bytes:
+        columns = regions.cut(far.columns, max(most, LEAST))
+        widest = max(count for _, count in columns)
+        rows, images = regions.cut(far.rows, max(most // widest, 1)), 1
+        taps = [tuple(map(operator.mul, tap, problem.dilation)) for tap in np.ndindex(*problem.kernel_size)]
+    else:
+        columns, rows, widest, parts = list(far.columns), list(far.rows), 1, panels
+        images = blocking.even(problem.batch, max(min(most, MOST // (len(rows) * len(columns))), LEAST))
     block = blocking.Blocks(max(count for _, count in rows), widest, -(-panels // parts))
-    taps = itertools.product(*map(range, problem.kernel_size))
-    places = [tuple(map(operator.mul, tap, problem.dilation)) for tap in taps]
-    return block, len(rows), len(columns), [*((*one, 0) for one in (*rows, *columns)), *places]
+    turns = len(rows) * len(columns) if plain or not far.bytes else 1
+    return _Cut(images, block, len(rows), len(columns), [*((*one, 0) for one in (*rows, *columns)), *taps], turns)
 
 
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:
@@ -228,7 +250,7 @@ def _fixed(
     if plan.rows or plan.shared or (plan.pointwise and x_layout[1] == 1):
         sizes = sizes.copy()
         sizes[8, 0] = True
-        runs = runs if plan.shared else _runs_in_place(plan, x_layout)
+        runs = runs if plan.shared or sizes[9, 1] else _runs_in_place(plan, x_layout)
     load = slab.loads(x_layout, sizes[2, 2], sizes[6, 0])
     parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     return kernel.fixed(
@@ -330,6 +352,40 @@ _FORM = "nannNNn"
 _taken = taking(_FORM)
 
 
+@jit.inline
+def _far_runs(far, x_layout, sizes, grid, origin):  # type: ignore[no-untyped-def]
+    """Find the taps that a rectangle's pixels meet, and return how many there are; rows of ``far`` are runs."""
+    ((channels, _, taps),), ((_, places, _),) = triples(sizes, 6, 1), triples(sizes, 9, 1)
+    first, met = places + grid[4] // grid[5] + grid[5], 0
+    for tap in range(taps):
+        z_at, y_at, x_at = sizes[first + tap, 0], sizes[first + tap, 1], sizes[first + tap, 2]
+        to = z_at * x_layout[2] + y_at * x_layout[3] + x_at * x_layout[4]
+        z_at, y_at, x_at = z_at + origin[0], y_at + origin[1], x_at + origin[2]
+        if 0 <= z_at < x_layout[5] and 0 <= y_at < x_layout[6] and 0 <= x_at < x_layout[7]:
+            far[met, 0], far[met, 1], far[met, 2] = to, channels, tap * channels
+            met += 1
+    return met
+
+
+@jit.inline
+def _rows_within(far, x_layout, sizes, origin):  # type: ignore[no-untyped-def]
+    """Find the parts of rows that a result meets within the image, in the same way."""
+    ((z_step, y_step, _),), ((depth, rows, columns),), ((channels, _, _),) = (
+        triples(sizes, 2, 1), triples(sizes, 4, 1), triples(sizes, 6, 1)
+    )  # fmt: skip
+    first, last = max(-origin[2], 0), min(x_layout[7] - origin[2], columns)
+    met = 0
+    for c in range(channels if first < last else 0):
+        for z in range(depth):
+            for y in range(rows):
+                z_at, y_at = z * z_step, y * y_step
+                if 0 <= z_at + origin[0] < x_layout[5] and 0 <= y_at + origin[1] < x_layout[6]:
+                    far[met, 0] = c * x_layout[1] + z_at * x_layout[2] + y_at * x_layout[3] + first * x_layout[4]
+                    far[met, 1], far[met, 2] = last - first, ((c * depth + z) * rows + y) * columns + first
+                    met += 1
+    return met
+
+
 def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
     """Return what computes a rectangle of the result for some panels, of packed weights or of ``plain`` ones.
 
@@ -347,7 +403,7 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
         stride, pace, step, before, window, block, (channels, filters, taps), (batch, together, chain) = triples(
             sizes, 0, 8
         )
-        (in_place, parts, panel_at), (room, places, _) = triples(sizes, 8, 2)
+        (in_place, parts, panel_at), (room, places, _), (single, _, _) = triples(sizes, 8, 3)
         if places > 0:
             down, across = places + vertical, places + grid[4] // grid[5] + horizontal
             row, rows, column, columns = sizes[down, 0], sizes[down, 1], sizes[across, 0], sizes[across, 1]
@@ -360,15 +416,10 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
         loaded, result = scratch, after(scratch, room)
         begin = n * together * x_layout[0] + g * channels * x_layout[1]
         if places > 0:
-            met = 0
-            for tap in range(taps):
-                offset = places + grid[4] // grid[5] + grid[5] + tap
-                z_at, y_at, x_at = sizes[offset, 0], sizes[offset, 1], sizes[offset, 2]
-                to = z_at * x_layout[2] + y_at * x_layout[3] + x_at * x_layout[4]
-                z_at, y_at, x_at = z_at + origin[0], y_at + origin[1], x_at + origin[2]
-                if 0 <= z_at < x_layout[5] and 0 <= y_at < x_layout[6] and 0 <= x_at < x_layout[7]:
-                    far[met, 0], far[met, 1], far[met, 2] = to, channels, tap * channels
-                    met += 1
+            if single > 0:
+                met = _rows_within(far, x_layout, sizes, origin)
+            else:
+                met = _far_runs(far, x_layout, sizes, grid, origin)
             runs = part_of(far, 0, met)
         if in_place > 0:
             size = x_layout[0]
@@ -390,10 +441,14 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
         wide = width_of(out)
         panels = -(-filters // wide)
         # Whether the results of all images lie at one distance from each other, as those of a weight gradient do.
+        met = images * pixels
+        if single > 0:  # results are written when there are all of some images
+            rows, columns, pixels = grid[4] // grid[5], grid[5], grid[4]
+            row = column = 0
         in_line = out_layout[0] == pixels * out_layout[4] and (rows == 1 or out_layout[3] == columns * out_layout[4])
         # If so, and a pixel's filters lie side by side, those of a whole panel are written where they belong: 64 to 256
         # channels at 56² so took 7 % less.
-        straight = out_layout[1] == 1 and images * pixels >= FEWEST
+        straight = out_layout[1] == 1 and images * pixels >= FEWEST and single == 0
         straight = straight and (in_line or (images == 1 and (rows == 1 or out_layout[3] == columns * out_layout[4])))
         for panel in range(part * block[0], min((part + 1) * block[0], panels)):
             first = g * panels + panel
@@ -412,13 +467,15 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             at += row * out_layout[3] + column * out_layout[4]
             if straight and count == wide:
                 target, to, pitch = out, at, out_layout[4]
+            elif single > 0:
+                target, to, pitch = result, place * wide, pixels * wide
             else:
                 target, to, pitch = result, 0, wide
             multiply_and_finish(
-                target, to, pitch, numbers, starts, images * pixels, runs, chain, packed, panel_begin, step,
+                target, to, pitch, numbers, starts, met, runs, chain, packed, panel_begin, step,
                 bias, first * wide, epilogue, count,
             )  # fmt: skip
-            if straight and count == wide:
+            if (straight and count == wide) or (single > 0 and place < pixels - 1):
                 continue
             if in_line:
                 slab.unload(slabs, out, at, out_layout[1], 0, out_layout[4], count, 1, images * pixels, result, 0,
@@ -444,8 +501,9 @@ def _most_pixels(sizes):  # type: ignore[no-untyped-def]
 
 @jit.inline
 def _far_taps(sizes):  # type: ignore[no-untyped-def]
-    """Return how many taps a task's rectangle may meet that lie far from each other."""
-    return sizes[6, 2] if sizes[9, 1] > 0 else 0
+    """Return how many taps, or rows, a task's rectangle may meet that lie far from each other."""
+    taps = sizes[6, 0] * sizes[4, 0] * sizes[4, 1] if sizes[10, 0] > 0 else sizes[6, 2]
+    return taps if sizes[9, 1] > 0 else 0
 
 
 @jit.scratch_kernel(_FORM)
@@ -454,8 +512,9 @@ def _packed_block(task, scratch, x, weights, bias, out, constants):  # type: ign
     """Compute a rectangle for some panels of packed weights."""
     given = _taken(constants, x)
     sizes = given[4]
-    far = triple_table(_far_taps(sizes))
-    _of_packed(task, scratch, x, weights, sizes, bias, out, table(_most_pixels(sizes)), far, given, True)
+    starts, far, turns = table(_most_pixels(sizes)), triple_table(_far_taps(sizes)), sizes[9, 2]
+    for turn in range(turns):
+        _of_packed(task * turns + turn, scratch, x, weights, sizes, bias, out, starts, far, given, True)
 
 
 @jit.scratch_kernel(_FORM)

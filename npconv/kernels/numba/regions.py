@@ -6,6 +6,11 @@ regions that each meet all of some taps, and none of the others: 15 × 15 pixels
 between these 2. Nothing of the padding is met, so that pixels can be met where they are, if their channels lie side by
 side.
 
+The gradient of a kernel, the other way about, has few results, a stride that is as long as the dilation was, and as
+many taps as the forward result has pixels. Those that meet the image are some rows, and some of each: of each result
+others, of all images the same. These meet the input where it is. The gradient of those 256 × 256 kernels takes 2.5 ms
+in two threads, and took 6.0 from slabs; of 71 → 306 channels at 5², without dilation, 84 µs, and 97.
+
 Chen et al., *Rethinking atrous convolution for semantic image segmentation* (2017), §3.3, count the taps that are left.
 """
 
@@ -19,14 +24,16 @@ from npconv.kernels.numba import blocking
 from npconv.problem import ConvProblem
 
 FEW = 9
-"""Taps along an axis, at most, that regions are made for: each of these may begin one, and end one."""
+"""Taps along an axis, at most, that regions are made for: each of these may begin one, and end one. Or results, each of
+which is a region."""
 
 WORTH = 1.5
 """Products with a panel that are left out, for each number of the input, from which on that pays: to put the channels
 side by side first takes as long, and rectangles are smaller."""
 
 LEAST = 8
-"""Pixels that take as long as fewer of a region: as long as the weights that they meet take to come."""
+"""Pixels that take as long as fewer of a region: as long as the weights that they meet take to come. And images, at
+least, of which single results are computed together."""
 
 
 class Regions(NamedTuple):
@@ -43,7 +50,7 @@ class Regions(NamedTuple):
     """The share of all products that is computed, some of them in vain."""
 
     bytes: int
-    """Of the image, whose channels lie side by side or are put so."""
+    """Of the image, if its channels lie side by side or are put so; 0 if regions are single results, that meet rows."""
 
 
 class _Segment(NamedTuple):
@@ -80,18 +87,47 @@ def cut(segments: tuple[tuple[int, int], ...], most: int) -> list[tuple[int, int
 
 def of(problem: ConvProblem, wide: int) -> Regions | None:
     """Return the regions of a problem's planes, if what is left out, by panels so ``wide``, is worth it."""
-    if max(problem.dilation) == 1 or problem.up or problem.positions == 0 or max(problem.kernel_size) > FEW:
+    single = problem.batch >= LEAST and max(problem.output_size) <= FEW and problem.dilation[-1] == 1
+    single = single and problem.taps >= problem.positions  # or their rows are short
+    far = max(problem.dilation) > 1 and max(problem.kernel_size) <= FEW
+    if problem.up or problem.positions == 0 or not (single or far):
         return None
+    if not far:
+        return _single(problem, wide)
     axes = [[_Segment(0, 1, 1)]] * (3 - problem.rank) + [_segments(problem, axis) for axis in range(problem.rank)]
     deep, rows, columns = axes
     depth = float(sum(one.number * one.taps for one in deep))
     sizes = [(down.number * across.number, down.taps * across.taps) for down in rows for across in columns]
     products = depth * sum(max(pixels, LEAST) * taps for pixels, taps in sizes) / problem.positions / problem.taps
-    panels, pixels = -(-(problem.out_channels // problem.groups) // wide), math.prod(problem.input_size)
-    left_out = (1 - products) * problem.taps * panels * problem.positions
-    met = problem.batch * problem.in_channels * pixels * problem.compute_dtype.itemsize
-    if left_out < WORTH * pixels or not products or met > blocking.GATHERED:
+    met = problem.batch * problem.in_channels * math.prod(problem.input_size) * problem.compute_dtype.itemsize
+    if not _pays(problem, wide, products) or met > blocking.GATHERED:
         return None
     of_rows, of_columns = (tuple(one[:2] for one in axis) for axis in (rows, columns))
     taps = max(taps for _, taps in sizes) * problem.three(problem.kernel_size)[0]
     return Regions(of_rows, of_columns, taps, products, met)
+
+
+def _pays(problem: ConvProblem, wide: int, products: float) -> bool:
+    """Whether it pays to compute this share of all products, by panels so wide, and leave out the others."""
+    panels, pixels = -(-(problem.out_channels // problem.groups) // wide), math.prod(problem.input_size)
+    return products > 0 and (1 - products) * problem.taps * panels * problem.positions >= WORTH * pixels
+
+
+def _single(problem: ConvProblem, wide: int) -> Regions | None:
+    """Return regions of one result each."""
+    shares, before = [], (0,) * (3 - problem.rank)
+    for axis in range(problem.rank):
+        taps, dilation, stride = problem.kernel_size[axis], problem.dilation[axis], problem.stride[axis]
+        size, first = problem.input_size[axis], -problem.padding[axis][0]
+        places = range(first, first + problem.output_size[axis] * stride, stride)
+        met = [
+            min(max(-(-(size - place) // dilation), 0), taps) - min(max(-(place // dilation), 0), taps)
+            for place in places
+        ]
+        shares.append(sum(met) / len(met) / taps)
+    products = math.prod(shares)
+    if not _pays(problem, wide, products):
+        return None
+    _, rows, columns = (*before, *problem.output_size)
+    of_rows, of_columns = (tuple((place, 1) for place in range(number or 1)) for number in (rows, columns))
+    return Regions(of_rows, of_columns, problem.taps, products, 0)
