@@ -620,6 +620,7 @@ def weight_step(problem: ConvProblem) -> _WeightStep:
         activation=(),
         last=False,
         apart=max(met) > 1,
+        of_weight=True,
     )
     return _WeightStep(met, made, forward)
 

@@ -68,6 +68,9 @@ class ConvProblem:
     apart: bool = False
     """Whether the pixels of a row lie apart in memory, as far as is known."""
 
+    of_weight: bool = False
+    """Whether its result is the gradient of a weight: each call brings filters of its own."""
+
     among: tuple[tuple[int, int], ...] = ()
     """Which taps of a longer kernel `met` has left, along each axis: the first one, and how many there are of all."""
 

@@ -243,6 +243,38 @@ WEIGHTS = (
 )
 """Convolutions of one tap, whose weight's gradient is dense or made of outer products."""
 
+FEW = (
+    # Batch, channels, filters, image, kernel, dilation, padding, groups: rows of the image, whole ones and parts.
+    (1, 33, 40, (5, 6), (3, 3), (1, 1), (1, 1), 1),
+    (2, 9, 70, (7, 9), (3, 3), (5, 6), (5, 6), 1),
+    (1, 70, 9, (12, 33), (3, 5), (4, 7), (4, 14), 1),
+    (3, 40, 34, (9, 4), (2, 3), (7, 1), (3, 1), 2),
+    (1, 24, 33, (20, 8), (3, 3), (6, 6), (6, 6), 1),
+)
+"""Convolutions whose weight's gradient has few elements, each of which is computed by itself."""
+
+
+def run_few(dtype: str, algorithm: str, guards: Guards) -> list[str]:
+    """Compute these gradients from guarded arrays; return what is wrong."""
+    rng, said = np.random.default_rng(6), []
+    for batch, channels, filters, size, kernel, dilation, padding, groups in FEW:
+        options = {"dilation": dilation, "padding": padding, "groups": groups}
+        results = (n + 2 * p - (k - 1) * d for n, p, k, d in zip(size, padding, kernel, dilation, strict=True))
+        x = rng.integers(-9, 9, (batch, channels, *size)).astype(dtype)
+        slope = rng.integers(-9, 9, (batch, filters, *results)).astype(dtype)
+        shape = filters, channels // groups, *kernel
+        want = npconv.grad.conv2d_weight(x, shape, slope, **options, backend="numpy")
+        turned = guards.copy(np.ascontiguousarray(np.moveaxis(x, 1, -1)))
+        longer = guards.empty((*x.shape[:-1], x.shape[-1] + 3), x.dtype)
+        rows_apart = longer[..., 3:] if guards.at_end else longer[..., :-3]
+        rows_apart[...] = x
+        for made in (guards.copy(x), guards.copy(x), guards.spread(x), rows_apart, np.moveaxis(turned, -1, 1)):
+            arrays = made, shape, guards.copy(slope)
+            with mock.patch.object(np, "empty", guards.empty):
+                got = npconv.grad.conv2d_weight(*arrays, **options, algorithm=algorithm)
+            said += [] if np.array_equal(got, want) else [f"weight {batch} {channels} {filters} {size} {dtype}"]
+    return said
+
 
 def run_weights(dtype: str, algorithm: str, guards: Guards) -> list[str]:
     """Compute these gradients from and into guarded arrays; return what is wrong."""
@@ -298,6 +330,9 @@ def run_all(
                 if algorithm in ("dense", "outer"):
                     print(f"gradients {dtype} on {threads} threads, guard at the {place}", flush=True)
                     wrong += run_weights(dtype, algorithm, guards)
+                if algorithm == "direct":
+                    print(f"gradients of few elements {dtype} on {threads} threads, guard at the {place}", flush=True)
+                    wrong += run_few(dtype, algorithm, guards)
     assert not wrong, "\n".join(wrong[:20])
     print("untouched")
 

@@ -402,7 +402,11 @@ def test_results_over_more_threads_than_cpus():
         ((5, 512, 1, 1), (1000, 512, 1, 1), {"dense"}),
         # Images that the direct sum puts together, too; `outer` is for panels of them that are full.
         ((45, 512, 1, 1), (1000, 512, 1, 1), {"dense", "direct", "outer"}),
-        ((1, 256, 33, 33), (256, 256, 3, 3), {"winograd4"}),  # of images of one tile, many of which are taken together
+        (
+            (1, 256, 33, 33),
+            (256, 256, 3, 3),
+            {"winograd4", "direct"},
+        ),  # of images of one tile, many of which are taken together
     ],
 )
 def test_odd_shapes_are_not_left_to_what_takes_ten_times_as_long(shape, weight, algorithms):

@@ -107,9 +107,9 @@ def may_be_halved(problem: ConvProblem, lanes: int) -> bool:
 SPARE = 6
 """Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
 
-PIXELS, SMALL = 256, 64
-"""Pixels of a task of the direct sum, if the cache has room for what they need; and those that images are put together
-for, because a tile takes pixels of several of them."""
+PIXELS, LEAST, SMALL = 256, 24, 64
+"""Pixels of a task of the direct sum, if the cache has room for what they need, and at least; and those that images are
+put together for, because a tile takes pixels of several of them."""
 
 
 WAY = 2**12

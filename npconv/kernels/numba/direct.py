@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -38,16 +37,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit, product, regions, slab
-from npconv.kernels.numba.blocking import PIXELS, SMALL, SPARE, TASKS_PER_THREAD, WAY
+from npconv.kernels.numba.blocking import LEAST, PIXELS, SMALL, SPARE, WAY
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, part_of, table, triple_table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import FEWEST, MATRIX, multiply_and_finish, width_of
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
-
-LEAST, MOST = 24, 1024
-"""Pixels of a task, at least, if there are so many; results of single pixels of a task, at most."""
 
 
 class Plan(NamedTuple):
@@ -127,7 +123,7 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     if far is not None:
         room = min(blocking.room_beside(panel * far.taps // problem.taps), room)
         most = room // max(far.taps * channels * itemsize, 1)
-        images, block, down, across, places, turns = _cut(far, problem, min(PIXELS, most), panels, sharing, plain)
+        images, block, down, across, places, turns = far.cut(problem, min(PIXELS, most), panels, sharing, plain)
         rows, columns, loaded, step = *kernel[1:], 0, (*dilation[:2], 1)
     while far is None:
         block = blocking.blocks(height, width, pixels, others, panels, sharing, load, 1)
@@ -167,49 +163,6 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
         tasks, work, (scratch, problem.compute_dtype), np.array(grid), in_turns, sizes, runs, pointwise,
         (channels, *kernel) if rows_of_patches else (), 0 if far is None else far.bytes,
     )  # fmt: skip
-
-
-class _Cut(NamedTuple):
-    """How regions are cut into tasks."""
-
-    images: int
-    block: blocking.Blocks
-    """The largest rectangle, and the panels of a task."""
-
-    down: int
-    across: int
-    """How many rows and columns of rectangles there are."""
-
-    places: list[tuple[int, ...]]
-    """Where these rows and columns begin, how many results they have, and where taps are."""
-
-    turns: int
-    """How many rectangles a task computes, one after the other."""
-
-
-def _cut(far: regions.Regions, problem: ConvProblem, most: int, panels: int, threads: int, plain: bool) -> _Cut:
-    """Cut regions into rectangles, or single results of some images, of at most so many pixels.
-
-    Rectangles differ in their sizes: the largest is a small part of what a thread does. If filters are ``plain``, a
-    task packs a panel once, for all rectangles of a plane. Results of an image lie side by side, and are one thread's.
-    """
-    computed = problem.batch * problem.groups * problem.positions * problem.taps * far.products
-    share, parts = computed / (far.taps * threads * TASKS_PER_THREAD), panels if plain else 1
-    if threads > 1 and not plain:
-        parts = min(max(math.ceil(most / share), 1), panels)
-        most = min(most, int(share * parts))
-    taps: list[tuple[int, ...]] = []
-    if far.bytes:
-        columns = regions.cut(far.columns, max(most, LEAST))
-        widest = max(count for _, count in columns)
-        rows, images = regions.cut(far.rows, max(most // widest, 1)), 1
-        taps = [tuple(map(operator.mul, tap, problem.dilation)) for tap in np.ndindex(*problem.kernel_size)]
-    else:
-        columns, rows, widest, parts = list(far.columns), list(far.rows), 1, panels
-        images = blocking.even(problem.batch, max(min(most, MOST // (len(rows) * len(columns))), LEAST))
-    block = blocking.Blocks(max(count for _, count in rows), widest, -(-panels // parts))
-    turns = len(rows) * len(columns) if plain or not far.bytes else 1
-    return _Cut(images, block, len(rows), len(columns), [*((*one, 0) for one in (*rows, *columns)), *taps], turns)
 
 
 def _runs(problem: ConvProblem, channels: int, rows: int, columns: int) -> np.ndarray:

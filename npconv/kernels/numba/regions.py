@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from typing import NamedTuple
 
 from npconv.kernels.numba import blocking
@@ -31,9 +32,27 @@ WORTH = 1.5
 """Products with a panel that are left out, for each number of the input, from which on that pays: to put the channels
 side by side first takes as long, and rectangles are smaller."""
 
-LEAST = 8
+LEAST, MOST = 8, 1024
 """Pixels that take as long as fewer of a region: as long as the weights that they meet take to come. And images, at
-least, of which single results are computed together."""
+least, of which single results are computed together; results of a task of these, at most."""
+
+
+class Cut(NamedTuple):
+    """How regions are cut into tasks."""
+
+    images: int
+    block: blocking.Blocks
+    """The largest rectangle, and the panels of a task."""
+
+    down: int
+    across: int
+    """How many rows and columns of rectangles there are."""
+
+    places: list[tuple[int, ...]]
+    """Where these rows and columns begin, how many results they have, and where taps are."""
+
+    turns: int
+    """How many rectangles a task computes, one after the other."""
 
 
 class Regions(NamedTuple):
@@ -51,6 +70,34 @@ class Regions(NamedTuple):
 
     bytes: int
     """Of the image, if its channels lie side by side or are put so; 0 if regions are single results, that meet rows."""
+
+    def cut(self, problem: ConvProblem, most: int, panels: int, threads: int, plain: bool) -> Cut:
+        """Cut regions into rectangles, or single results of some images, of at most so many pixels.
+
+        Rectangles differ in their sizes: the largest is a small part of what a thread does. If filters are ``plain``, a
+        task packs a panel once, for all rectangles of a plane. Single results of an image lie side by side: they are
+        one thread's.
+        """
+        computed = problem.batch * problem.groups * problem.positions * problem.taps * self.products
+        share, parts = computed / (self.taps * threads * blocking.TASKS_PER_THREAD), panels if plain else 1
+        if threads > 1 and not plain:
+            parts = min(max(math.ceil(most / share), 1), panels)
+            most = min(most, int(share * parts))
+        taps: list[tuple[int, ...]] = []
+        if self.bytes:
+            columns = _pieces(self.columns, max(most, blocking.LEAST))
+            widest = max(count for _, count in columns)
+            rows, images = _pieces(self.rows, max(most // widest, 1)), 1
+            taps = [
+                tuple(map(operator.mul, tap, problem.dilation))
+                for tap in itertools.product(*map(range, problem.kernel_size))
+            ]
+        else:
+            columns, rows, widest, parts = list(self.columns), list(self.rows), 1, panels
+            images = blocking.even(problem.batch, max(min(most, MOST // (len(rows) * len(columns))), blocking.LEAST))
+        block = blocking.Blocks(max(count for _, count in rows), widest, -(-panels // parts))
+        turns = len(rows) * len(columns) if plain or not self.bytes else 1
+        return Cut(images, block, len(rows), len(columns), [*((*one, 0) for one in (*rows, *columns)), *taps], turns)
 
 
 class _Segment(NamedTuple):
@@ -76,7 +123,7 @@ def _segments(problem: ConvProblem, axis: int) -> list[_Segment]:
     ]
 
 
-def cut(segments: tuple[tuple[int, int], ...], most: int) -> list[tuple[int, int]]:
+def _pieces(segments: tuple[tuple[int, int], ...], most: int) -> list[tuple[int, int]]:
     """Cut parts of an axis, of which the first element and the number are told, into even ones of at most so many."""
     cuts = []
     for first, count in segments:
@@ -87,8 +134,10 @@ def cut(segments: tuple[tuple[int, int], ...], most: int) -> list[tuple[int, int
 
 def of(problem: ConvProblem, wide: int) -> Regions | None:
     """Return the regions of a problem's planes, if what is left out, by panels so ``wide``, is worth it."""
-    single = problem.batch >= LEAST and max(problem.output_size) <= FEW and problem.dilation[-1] == 1
+    # Filters that are packed once meet images of any size, of which one may have single results, and others not.
+    single = problem.of_weight and problem.batch >= LEAST and max(problem.output_size) <= FEW
     single = single and problem.taps >= problem.positions  # or their rows are short
+    single = single and problem.dilation[-1] == 1 and not problem.apart
     far = max(problem.dilation) > 1 and max(problem.kernel_size) <= FEW
     if problem.up or problem.positions == 0 or not (single or far):
         return None
@@ -100,7 +149,7 @@ def of(problem: ConvProblem, wide: int) -> Regions | None:
     sizes = [(down.number * across.number, down.taps * across.taps) for down in rows for across in columns]
     products = depth * sum(max(pixels, LEAST) * taps for pixels, taps in sizes) / problem.positions / problem.taps
     met = problem.batch * problem.in_channels * math.prod(problem.input_size) * problem.compute_dtype.itemsize
-    if not _pays(problem, wide, products) or met > blocking.GATHERED:
+    if not _pays(problem, wide, products) or not 0 < met <= blocking.GATHERED:
         return None
     of_rows, of_columns = (tuple(one[:2] for one in axis) for axis in (rows, columns))
     taps = max(taps for _, taps in sizes) * problem.three(problem.kernel_size)[0]
