@@ -124,7 +124,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     are met as they are by few filters, and by others as slivers. So has depthwise, for strides, activations and
     channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked to. So does
     grouped what is not 3 × 3, or has not 4 or 8 channels a group. Dense, dots, outer and pieces are for large kernels,
-    and strassen is for those of one element.
+    and strassen is for those of one element. Slivers of these are cut from pixels side by side, from every second one,
+    or from such as are put side by side first; channels are put so for taps that lie far from each other.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -150,6 +151,9 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         calls.append(_Call((1, 640, 14, 14), (640, 640, 3, 3), options))
     if algorithm == "planes":
         calls.append(_Call((1, 32, 20, 20), (32, 32, 3, 3), options))
+        calls += [_Call((1, 64, 60, 60), (64, 64, 1, 1), {**options, "stride": stride}) for stride in (1, 2, 3)]
+    if algorithm == "direct":
+        calls.append(_Call((1, 64, 16, 16), (64, 64, 3, 3), {**options, "dilation": 9, "padding": 9}))
     grouped = {**options, "groups": 64}
     if algorithm == "depthwise":
         weight, last = (64, 1, 3, 3), {**grouped, "data_format": "channels_last"}

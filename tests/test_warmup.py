@@ -67,6 +67,10 @@ with jit.compile_clock() as clock:
                     npconv.conv2d(x, weight, padding=1, algorithm=algorithm, backend="numba", activation="relu")
                     npconv.Conv2d(weight, padding=1, algorithm=algorithm, backend="numba")(x)
                 npconv.conv2d(x, large, padding=2, algorithm="winograd2")
+                far = {"padding": side // 2, "dilation": side // 2}
+                npconv.conv2d(x, weight, **far, algorithm="direct")
+                for stride in (1, 2) if side > 16 else ():
+                    npconv.conv2d(x, weight[..., :1, :1], stride=stride, algorithm="planes")
                 for stride in (1, 2):
                     for activation in (None, "relu6"):
                         npconv.conv2d(x, weight[:, :1], stride=stride, groups=channels, activation=activation)
