@@ -139,9 +139,10 @@ class Effort:
     take 62 µs by `dense` and 81 by `direct`, 512 × 7 × 7 → 1024 2.24 and 1.55 ms."""
 
     IN_ROWS = 1.1
-    """How many times as many products a second there are of rows of the input that are met where they are."""
+    """How many times as many products a second there are of rows of an input that are met where they are, at a stride,
+    of whose slab little would be met."""
 
-    ALONE = 10**5
+    BY_ONE = 10**5
     """Numbers of a gradient that one thread packs."""
 
     HEAVY, TRANSFORMED = LAST_LEVEL / 2, 0.27
@@ -235,7 +236,8 @@ class Effort:
         turned = self.panel > 0 and not problem.channels_last
         met, parted = loaded(self, problem), self.far(problem)
         if parted is not None:
-            met, rate = parted.bytes // itemsize, rate / parted.products * (1 if parted.bytes else self.IN_ROWS)
+            met, rate = parted.bytes // itemsize, rate / parted.products
+            rate *= self.IN_ROWS if max(problem.stride) > 1 and not parted.bytes else 1
         copied = met * problem.kernel_size[0] ** (problem.rank == 3)
         again = 0.0  # what more than one task copies
         if self.tile != (1, 1):
@@ -266,7 +268,7 @@ class Effort:
         copied += pixels * filters * (2 if turned and self.tile == (1, 1) else 1)
         if turned and self.tile == (1, 1) and not self.quarters:
             copied += TURNED * (met + pixels * filters)
-        if parted is not None and not last:
+        if parted is not None and parted.bytes and not last:  # channels are put side by side first
             again += PACK * threads / COPY
         if self.slivers:
             pixels, copied = slivers(self, problem)
@@ -299,7 +301,7 @@ class Effort:
             if self.several:
                 call += self.NUMPY + packing
             else:
-                few = parted is not None and parted.bytes == 0 and weights < self.ALONE  # packed by one thread
+                few = parted is not None and parted.bytes == 0 and weights < self.BY_ONE  # packed by one thread
                 work += packing + (PACK * threads if self.panel and self.pack and not within and not few else 0)
         # Filters that are packed within the tasks come as they are.
         size = weights * (1 if within else points) * itemsize
@@ -381,10 +383,9 @@ class Effort:
         if self.plain == 0:
             return False
         if self.tile == (1, 1):
-            few = (
-                problem.out_channels < TASKS_PER_THREAD * threads * self.wide(problem) and self.far(problem) is not None
-            )
-            return not packed and self._panel(problem) <= SECOND_LEVEL // 2 and not few
+            if self.far(problem) is not None and problem.out_channels < TASKS_PER_THREAD * threads * self.wide(problem):
+                return False
+            return not packed and self._panel(problem) <= SECOND_LEVEL // 2
         return problem.groups == 1 or (not packed and self._cut(problem, threads).own)
 
     def _as_they_lie(self, problem: ConvProblem) -> bool:
@@ -399,11 +400,8 @@ class Effort:
     def _packings(self, problem: ConvProblem, threads: int) -> int:
         """Return how many tasks meet a panel of filters, each of which packs it."""
         if self.tile == (1, 1):
-            return (
-                meetings(problem)
-                if self.far(problem) is None
-                else problem.batch * problem.three(problem.output_size)[0]
-            )
+            planes = problem.batch * problem.three(problem.output_size)[0]
+            return meetings(problem) if self.far(problem) is None else planes
         cut = self._cut(problem, threads)
         return -(-cut.lines // cut.share)
 

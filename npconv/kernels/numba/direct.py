@@ -393,11 +393,11 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             starts[pixel] = begin + image * size + i * to_row + j * to_column
         wide = width_of(out)
         panels = -(-filters // wide)
-        # Whether the results of all images lie at one distance from each other, as those of a weight gradient do.
         met = images * pixels
         if single > 0:  # results are written when there are all of some images
             rows, columns, pixels = grid[4] // grid[5], grid[5], grid[4]
             row = column = 0
+        # Whether the results of all images lie at one distance from each other, as those of a weight gradient do.
         in_line = out_layout[0] == pixels * out_layout[4] and (rows == 1 or out_layout[3] == columns * out_layout[4])
         # If so, and a pixel's filters lie side by side, those of a whole panel are written where they belong: 64 to 256
         # channels at 56² so took 7 % less.
