@@ -32,6 +32,9 @@ WORTH = 1.5
 """Products with a panel that are left out, for each number of the input, from which on that pays: to put the channels
 side by side first takes as long, and rectangles are smaller."""
 
+ROOM = 3 * blocking.ENGINE_LIMIT // 4
+"""Bytes of an image whose channels are put side by side, at most."""
+
 LEAST, MOST = 8, 1024
 """Pixels that take as long as fewer of a region: as long as the weights that they meet take to come. And images, at
 least, of which single results are computed together; results of a task of these, at most."""
@@ -149,7 +152,7 @@ def of(problem: ConvProblem, wide: int) -> Regions | None:
     sizes = [(down.number * across.number, down.taps * across.taps) for down in rows for across in columns]
     products = depth * sum(max(pixels, LEAST) * taps for pixels, taps in sizes) / problem.positions / problem.taps
     met = problem.batch * problem.in_channels * math.prod(problem.input_size) * problem.compute_dtype.itemsize
-    if not _pays(problem, wide, products) or not 0 < met <= blocking.GATHERED:
+    if not _pays(problem, wide, products) or not 0 < met <= ROOM:
         return None
     of_rows, of_columns = (tuple(one[:2] for one in axis) for axis in (rows, columns))
     taps = max(taps for _, taps in sizes) * problem.three(problem.kernel_size)[0]
