@@ -920,7 +920,7 @@ def test_what_no_window_of_a_stride_meets_spoils_nothing(text, packing):
 def test_depthwise_rows_put_channels_first_band_by_band(text, dtype, monkeypatch):
     """A task has some rows, the last one fewer, and what these meet, whatever the machine would choose."""
     monkeypatch.setattr(depthwise, "turns", lambda problem, threads: True)
-    monkeypatch.setattr(depthwise, "_is_tall", lambda problem: False)
+    monkeypatch.setattr(depthwise, "_is_tall", lambda *_: False)
     case, (arrays, want) = parse(text), exact(text, dtype)
     for rows, n in itertools.product((1, 6), THREADS):
         monkeypatch.setattr(depthwise.channels, "_rows", lambda problem, threads, rows=rows: rows)
@@ -1089,6 +1089,14 @@ def test_narrow_results_have_room_for_the_parts_of_their_rows():
         MALLOC_CHECK_="3",
         LD_PRELOAD="libc_malloc_debug.so.0",
     )
+
+
+def test_depthwise_channels_of_one_vector_are_not_turned_for_several_threads():
+    """If that leaves but one of them with work, and rows fill their vectors nearly."""
+    side = 3 * product.width("float32") // 2 + 3
+    channels = product.width("float32") // 2
+    case = parse(f"g{channels}ic{channels}oc{channels}ih{side}kh7ph3")
+    assert depthwise.plan(canonical(case, "float32"), 2).turned is None
 
 
 @pytest.mark.parametrize("ratio", [1, 2])

@@ -101,6 +101,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     down = _straight(problem, threads) if _is_small(problem) else _down(problem, threads)
     along = channels.way(problem, threads) if first_channels(problem) else None
     turned = channels.way(problem, threads, True) if turns(problem, threads) and not _is_tall(problem) else None
+    if turned is not None and _is_tall(problem, turned.tasks / (-(-turned.tasks // threads) * threads)):
+        turned = None
     skipped = max(math.prod(problem.input_shape) - math.prod(problem.result_shape), 0)  # which is loaded, too
     return Plan(problem.flops // 8 + skipped, down, along, turned)
 
@@ -132,13 +134,17 @@ AVX2, 7 × 7 at 9² 27 instead of 31, and at 11² 33.
 """
 
 
-def _is_tall(problem: ConvProblem) -> bool:
-    """Whether so many rows are, for several of which a number of the image is loaded, and that fill their vectors."""
+def _is_tall(problem: ConvProblem, busy: float = 1.0) -> bool:
+    """Whether so many rows are, for several of which a number of the image is loaded, and that fill their vectors.
+
+    And no less well than turned ones fill the threads, of which such a share is ``busy``. (16 channels are one vector,
+    and at 51² took 53 µs in two threads as in one, with 7 × 7 taps, and take 30; 80, which are five, at 36² 96 and 72.)
+    """
     _, height, width = problem.output_size
     if problem.stride[1:] != (1, 1) or height < MANY or not _is_small(problem):
         return False
     most = next((most for taps, most in FILLED if problem.taps >= taps), 2.0)
-    return -(-width // lanes(problem)) * lanes(problem) < most * width
+    return -(-width // lanes(problem)) * lanes(problem) * busy < most * width
 
 
 def _share(problem: ConvProblem, threads: int) -> int:
