@@ -52,6 +52,7 @@ from npconv.kernels.numba import (
     jit,
     outer,
     piecing,
+    plane_plan,
     planes,
     product,
     regions,
@@ -943,7 +944,7 @@ def test_depthwise_rows_put_channels_first_band_by_band(text, dtype, monkeypatch
 )  # fmt: skip
 def test_slivers_go_on_with_the_next_row_or_do_not(text, closed, monkeypatch):
     """Whatever is faster on this machine: rows shorter and longer than a sliver, parts of one at its ends."""
-    monkeypatch.setattr(planes, "_are_closed", lambda *_: closed)
+    monkeypatch.setattr(plane_plan, "_are_closed", lambda *_: closed)
     problems.forget()
     for dtype in ("float32", "float64"):
         case, (arrays, want) = parse(text), exact(text, dtype)
@@ -1075,9 +1076,9 @@ def test_narrow_results_have_room_for_the_parts_of_their_rows():
         """
         import numpy as np
         import npconv
-        from npconv.kernels.numba import planes
+        from npconv.kernels.numba import plane_plan
 
-        planes._are_closed = lambda *_: True
+        plane_plan._are_closed = lambda *_: True
         for columns in (1, 2, 3, 5):
             for rows in (9, 17, 18, 25, 33, 34, 47, 65):
                 x, weight = np.ones((1, 2, rows + 1, columns), "f"), np.ones((20, 2, 2, 1), "f")

@@ -236,8 +236,8 @@ class Run:
 class Merged:
     """Two problems of one input, whose results are the even and the odd pixels of a row, computed in one pass.
 
-    Or one of the even pixels, if ``all_rows`` are told (`npconv.kernels.numba.planes.plan_of`); or one whose filters
-    are those of both in turns (`npconv.kernels.numba.pairs`).
+    Or one of the even pixels, if ``all_rows`` are told (`npconv.kernels.numba.plane_plan.plan_of`); or one whose
+    filters are those of both in turns (`npconv.kernels.numba.pairs`).
     """
 
     def __init__(

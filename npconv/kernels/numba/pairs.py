@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import jit, planes
+from npconv.kernels.numba import jit, plane_plan, planes
 from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
@@ -74,7 +74,7 @@ class Patches(NamedTuple):
         """Cut the convolution into tasks."""
         (problem,) = problems
         depth, height, width = problem.input_size
-        like = planes.plan_of([replace(problem, input_size=(depth, 1, height * width))], threads, in_line=True)
+        like = plane_plan.plan_of([replace(problem, input_size=(depth, 1, height * width))], threads, in_line=True)
         channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
         slivers = int(like.sizes[7, 0])
         wide = COLUMNS * VECTOR_BYTES // problem.compute_dtype.itemsize

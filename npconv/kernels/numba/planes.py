@@ -35,7 +35,8 @@ Two convolutions of one input whose results are the even and the odd pixels of a
 convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. One
 of a 1 × 1 kernel is merged with pixels, and rows, that meet no tap.
 
-A task is a rectangle of one plane of the result, for some groups, or some filters of one group.
+A task is a rectangle of one plane of the result, for some groups, or some filters of one group
+(`npconv.kernels.numba.plane_plan`).
 
 Zhang, Franchetti and Low, *High performance zero-memory overhead direct convolutions* (2018), show that the memory
 order of the input decides the speed of a direct sum; the running over the rows' ends is npconv's.
@@ -44,15 +45,13 @@ order of the input decides the speed of a direct sum; the running over the rows'
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, buffers, jit, product
-from npconv.kernels.numba.blocking import in_slivers
+from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import (
     after,
@@ -68,7 +67,6 @@ from npconv.kernels.numba.lean import (
 )
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
-    FEWEST,
     WIDEST,
     ahead_of,
     cut_planes,
@@ -80,82 +78,17 @@ from npconv.kernels.numba.pixels import (
     tiles_of_slivers,
     turn_filters,
 )
+from npconv.kernels.numba.plane_plan import Plan, may_turn, plan_of
 from npconv.kernels.numba.plane_slab import load_planes, loads, merge_planes, parts_of, unload_planes
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import in_rows
 from npconv.kernels.numba.slab import clear, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
-from npconv.kernels.summation import chain_length, shortest_chain
 from npconv.problem import ConvProblem
-
-PIXELS = 1536
-"""Pixels of a task, if the cache has room for what they need."""
-
-LOAD, WHOLE = 1.0, 1024
-"""How long it takes to load a number of the input, in products with a few filters; pixels of a task, at most, where not
-all channels of them fit the cache at once."""
-
-CUT, SLAB = 2, 8
-"""How many cycles it takes to cut two vectors of pixels into a sliver, and to load them; a product with a filter takes
-one."""
-
-PART, UNLOAD = 4, 4
-"""How many cycles it takes to cut what a sliver has of another row, and to move two vectors of results."""
-
-FILTERS = 16
-"""Filters of a task, if they belong to several groups."""
-
-MOST = 4
-"""Filters of a group that have a task of their own."""
-
-CHANNELS, IN_PLACE = 8, 1024
-"""Channels whose pixels are read where they are, before those of the next ones, and pixels of such a task, whose sums
-stay in the first-level cache. Each channel is a stream from memory: all of 64 at once, at 388², took up to three times
-as long, and 16 of 256 at 64², whose planes meet in the sets of the cache, 0.35 ms for three filters instead of 0.15."""
 
 MERGED = 32
 """Filters of a group up to which convolutions of several taps are computed together."""
-
-ROOM = 2**20
-"""Bytes of scratch that a task with slivers may need in the memory orders that are worst for it."""
-
-SLIVERS = 2**17
-"""Bytes of slivers that meet the weights together. With those that half a first-level cache holds, so that weights pass
-by more often, 256 → 512 channels took 4 % longer."""
-
-
-class Plan(NamedTuple):
-    """A problem's numbers, as the kernel takes them."""
-
-    tasks: int
-    work: int
-    scratch: tuple[int, np.dtype[Any]]
-    turning: tuple[int, np.dtype[Any]]
-    """The same where filters lie side by side, not one behind the other."""
-
-    grid: np.ndarray
-    sizes: np.ndarray
-    turned_sizes: np.ndarray
-    """Where filters lie side by side, with how many numbers apart a filter's elements are; in ``sizes`` that is 0."""
-
-    offsets: np.ndarray
-    kernel: str
-    """Its key in `_kernels`."""
-
-    merges: bool
-    """Whether results of several problems, or pixels that meet no tap, are merged."""
-
-    gathering: tuple[int, np.dtype[Any], np.ndarray, np.ndarray] | None = None
-    """Tasks that put pixels side by side first, their dtype, numbers, and the layout that comes of it."""
-
-    @property
-    def shared(self) -> int:
-        """Bytes of these pixels, which all tasks read."""
-        if self.gathering is None:
-            return 0
-        channels, dtype, _, layout = self.gathering
-        return channels * math.prod(layout[5:].tolist()) * dtype.itemsize
 
 
 class Filters(NamedTuple):
@@ -170,16 +103,11 @@ def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks can turn them."""
     if weight.flags.c_contiguous:
         return Filters(weight.ravel(), False)
-    if _may_turn(problem):
+    if may_turn(problem):
         matrix = weight[:, :, 0, 0, 0].T
         if matrix.flags.c_contiguous:
             return Filters(matrix.reshape(-1), True)
     return Filters(in_rows([weight]), False)
-
-
-def _may_turn(problem: ConvProblem) -> bool:
-    """Whether tasks can turn filters that lie side by side."""
-    return problem.taps == 1 and problem.groups == 1 and in_slivers(problem)
 
 
 def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
@@ -222,135 +150,6 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return plan_of([form], threads, in_line=True)._replace(gathering=gathering)
 
 
-def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False, all_rows: int = 0) -> Plan:
-    """Cut a problem into tasks, or two that differ in the taps along a row, and whose results are merged.
-
-    With ``all_rows``, one is merged with pixels that meet no tap, and its rows with such rows, which makes so many. The
-    input's pixels are ``in_line`` if they, of several rows too, all lie at one distance from each other.
-    """
-    problem = problems[0]
-    itemsize = problem.compute_dtype.itemsize
-    channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
-    depth, height, width = problem.output_size
-    lanes = VECTOR_BYTES // itemsize
-    before = [max(one.padding[axis][0] for one in problems) for axis in range(3)]
-    shifts = [before[2] - one.padding[2][0] for one in problems]
-    phases = [sorted({tap * dilation[axis] % stride[axis] for tap in range(kernel[axis])}) for axis in (1, 2)]
-    beyond = [(problem.span[1] - 1) // stride[1]]
-    beyond.append(max((one.span[2] - 1) // stride[2] + shift for one, shift in zip(problems, shifts, strict=True)))
-    together = max(min(problem.groups, FILTERS // filters), 1)
-    many = in_slivers(problem)
-    pointwise = (height == 1 or in_line) and all(
-        one.taps == 1 and one.stride == (1, 1, 1) and not any(map(any, one.padding)) for one in problems
-    )
-    # Channels whose products are summed up before those of the next ones; results of several problems are merged.
-    some = channels
-    if not many and pointwise and len(problems) == 1 and not all_rows and together == 1:
-        some = blocking.even(channels, max(CHANNELS, shortest_chain(channels, problem.loose) + 1))
-    least = _least(problem) if not many and len(problems) == 1 and not all_rows else channels
-    limit = blocking.share(problem, threads)
-    # Filters that a task has one or more of.
-    unit = max(product.width(problem.compute_dtype), FEWEST) if many else MOST
-    # Planes whose pixels meet one tap each need no slab: they are cut as they are, rows behind rows.
-    as_they_are = many and pointwise
-    sliver = max(one.products for one in problems) * COLUMNS * lanes  # numbers
-    slivers = max(SLIVERS // (sliver * itemsize), 1) if many else 0
-    pixels = IN_PLACE if some < channels else PIXELS
-    load = (CUT + SLAB / problem.taps) / unit if many else LOAD * len(phases[0]) * len(phases[1]) / problem.taps
-    # Pixels that are computed together: of the last sliver of a slab, half may be all. Groups are tasks enough.
-    wide = (COLUMNS if as_they_are else 1) * lanes if many else int(together == 1)
-    work = sum(one.flops for one in problems) // 20
-    sharing = jit.sharing(work, threads)
-    while True:
-        planes = some * kernel[0] * len(phases[0]) * len(phases[1])
-        others = problem.batch * -(-problem.groups // together) * depth
-        panels = max(filters // unit, 1) if together == 1 else 1
-        block = blocking.blocks(height, width, pixels, others, panels, sharing, load, wide)
-        rows, columns = block.rows + beyond[0], block.columns + beyond[1]
-        inputs = planes * rows * columns
-        share = -(-filters // -(-panels // block.panels))
-        shared = others * panels, sharing
-        closed = many and _are_closed(height, block, columns, share, problem.products, wide, shared)
-        line = block.columns if closed else columns  # from one row of results to the next
-        results = min((block.panels + 1) * unit, filters) * len(problems) * block.rows * line
-        in_place = len(problems) == 1 and not all_rows and (line == width or block.rows == 1)
-        used = (0 if as_they_are else inputs) + (0 if in_place else results if many else 0)
-        room = (0 if as_they_are else inputs) + results
-        if used * itemsize <= blocking.CACHE // (8 if together > 1 else 1) and (not many or room * itemsize <= ROOM):
-            break
-        in_parts = some > least and together == 1  # of all channels, which costs less than tasks of a few rows
-        if pixels > (WHOLE if in_parts else 64):
-            pixels = pixels * 3 // 4
-            continue
-        taken = planes * _apart(rows * columns, itemsize) + filters * (rows * columns + WIDEST * lanes)
-        if some <= least or (together > 1 and min(together, BLOCK) * taken * itemsize <= limit):
-            break
-        some, together = blocking.even(channels, max(some // 2, least)), 1
-    if many:
-        _, fitting = _fitting(height, block, line, wide, shared)
-        block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
-    rows = block.rows + beyond[0]
-    # Numbers of results, and of filters that are turned, for each filter of a task: fewer, lest one thread is left.
-    each = (block.rows * line + WIDEST * lanes) * len(problems) + (2 * block.columns if all_rows else 0)
-    each += problem.products if problem.turned and _may_turn(problem) else 0
-    left = limit // itemsize - slivers * (sliver + COLUMNS * lanes) - (0 if as_they_are else planes * rows * columns)
-    while block.panels > 1 and each * -(-filters // -(-panels // block.panels)) > left:
-        block = block._replace(panels=-(-block.panels // 2))
-    parts = -(-panels // block.panels)
-    share = -(-filters // parts)
-    plane = _apart(rows * columns, itemsize)
-    grid = (problem.batch, -(-problem.groups // together), parts, depth,
-            -(-height // block.rows), -(-width // block.columns))  # fmt: skip
-    sizes = np.array(
-        [stride, (dilation[0], len(phases[0]), len(phases[1])), [-pad for pad in before], (kernel[0], rows, columns),
-         (share, *block[:2]), (channels, filters, plane), (problem.groups, together, all_rows),
-         (slivers, as_they_are, 0), (some, pointwise and not many and len(problems) == 1 and not all_rows, closed)]
-    )  # fmt: skip
-    offsets: list[np.ndarray] = []
-    sums = []
-    depth_step = len(phases[0]) * len(phases[1]) * plane
-    for one, shift in zip(problems, shifts, strict=True):
-        lines = [j * dilation[1] for j in range(kernel[1])]
-        pixels_of = [m * one.dilation[2] for m in range(one.kernel_size[2])]
-        to_line = [phases[0].index(j % stride[1]) * len(phases[1]) * plane + j // stride[1] * columns for j in lines]
-        to_pixel = [phases[1].index(m % stride[2]) * plane + m // stride[2] + shift for m in pixels_of]
-        to_plane = np.arange(channels * kernel[0]) * depth_step
-        each = (to_plane[:, None, None] + np.array(to_line, np.int64)[:, None] + np.array(to_pixel, np.int64)).ravel()
-        cut_before = bool(offsets) and np.array_equal(offsets[-1], each)  # what the problem before this one has cut
-        sums.append((one.products, _even_chain(one), cut_before))
-        offsets.append(each)
-    offsets.append(np.array(phases[0] + phases[1]))
-    spare = WIDEST * lanes
-    pitch = -(-block.rows * line // lanes) * lanes + spare
-    at_once = min(together, BLOCK)
-    scratch = at_once * share * len(problems) * pitch + spare + slivers * (sliver + COLUMNS * lanes)
-    if not as_they_are:
-        scratch += at_once * planes * plane
-    if all_rows:
-        scratch += 2 * share * block.columns
-    sizes, turned_sizes = (np.concatenate([some, sums]) for some in (sizes, sizes))
-    turned_sizes[7, 2] = filters
-    turning = scratch + share * problem.products + COLUMNS * lanes
-    if problem.turned and _may_turn(problem):
-        scratch = turning  # what threads are said to work in is what they do
-    return Plan(
-        int(np.prod(grid)), work, (scratch, problem.compute_dtype),
-        (turning, problem.compute_dtype), np.array(grid),
-        sizes, turned_sizes, np.concatenate(offsets),
-        "planes" if not many else "whole" if as_they_are else "slivers", len(problems) > 1 or all_rows > 0,
-    )  # fmt: skip
-
-
-def _apart(pixels: int, itemsize: int) -> int:
-    """Return how far apart planes of so many pixels are: an odd number of lines of the cache.
-
-    Powers of two would meet in a few of its sets.
-    """
-    line = buffers.LINE // itemsize
-    return (-(-pixels // line) | 1) * line
-
-
 @jit.inline
 def _straight(rows, columns, line, lined, layout, least):  # type: ignore[no-untyped-def]
     """Whether results are written where they belong, as one row; else they are moved there.
@@ -367,53 +166,6 @@ def _ends_with_half(positions, wide, as_they_are):  # type: ignore[no-untyped-de
     """Whether half of the last sliver has all pixels that are left. Of planes as they are it would begin too late."""
     left = positions % wide
     return 0 < left <= wide // 2 and (not as_they_are or left == positions)
-
-
-def _are_closed(
-    height: int, block: blocking.Blocks, line: int, filters: int, products: int, wide: int, shared: tuple[int, int]
-) -> bool:
-    """Whether slivers have the pixels of one row behind those of another, and not what lies between them in the slab.
-
-    That is, rows of a ``line`` there. To cut them takes longer, the more the shorter rows are, and what is computed
-    between rows is saved, and need not be moved. In two threads 3 → 96 channels at 217², 3 × 3 at stride 2, so take 338
-    µs instead of 399, and 48 → 96 at 13² 82 instead of 104; but 32 → 32 at 14² took 31.7 instead of 29.7.
-    """
-    others = COLUMNS * wide / block.columns if block.columns % wide else 0  # rows that a sliver has a part of, too
-    closed, apart = (_fitting(height, block, pitch, wide, shared)[0] for pitch in (block.columns, line))
-    return closed * (filters + CUT + PART * others) < apart * (filters + CUT + UNLOAD * filters / products)
-
-
-def _fitting(height: int, block: blocking.Blocks, pitch: int, wide: int, shared: tuple[int, int]) -> tuple[int, int]:
-    """Return how many vectors, or slivers, of a result a thread has, and by how many rows, that leave these least bare.
-
-    Of at most as many rows as a block has, and at least half as many. ``shared`` are how many times each is computed,
-    for other images, groups and panels, and by how many threads all are shared.
-    """
-    times, threads = shared
-
-    def slivers(most: int) -> int:
-        rows = blocking.even(height, most)  # as they are cut
-        tasks = -(-times * -(-height // rows) // threads)
-        return tasks * -(-((rows - 1) * pitch + block.columns) // wide)
-
-    return min(((slivers(rows), rows) for rows in range(block.rows, block.rows // 2, -1)), key=lambda cut: cut[0])
-
-
-def _least(problem: ConvProblem) -> int:
-    """Return how few channels may be summed up by themselves.
-
-    What they add goes one after the other into a result: as a chain of as many sums as a third of the chains that the
-    direct sum has, which the channels have so many times fewer of.
-    """
-    channels = problem.in_channels // problem.groups
-    return -(-channels // max(problem.products // _even_chain(problem) // 3, 1))
-
-
-def _even_chain(problem: ConvProblem) -> int:
-    """Return the length, an even number, of chains of sums that are about as long as each other."""
-    products = problem.products
-    longest = (chain_length(products, problem.loose) - 1) // 2 * 2  # the last one may be longer by an odd product
-    return -(-blocking.even(products, longest) // 2) * 2
 
 
 def fixed(
