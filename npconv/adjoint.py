@@ -193,7 +193,7 @@ def _in_patches(
         plan, made = choose(step.forward, choice), room[: step.forward.batch]
         results = made.transpose(0, 4, 1, 2, 3)
         plan.run(grad_output[step.images], step.taps_of(weight), bias, results, workspace, step.begins)
-        fast = plan.algorithm.engine is not None and room.dtype == step.forward.compute_dtype
+        fast = plan.algorithm.engine is not None and room.dtype == step.forward.compute_dtype and not plan.in_parts
         patches.place(made, out[step.images], step.patch, fast)
 
 
@@ -286,7 +286,7 @@ def merging(steps: list[Step], choice: Choice, in_line: bool, all_rows: int = 0)
     plans = [choose(step.forward, choice) for step in steps]
     anything = choice.algorithm == "auto"
     like = (*_MERGED[anything], *["strassen"] * (anything and in_patches))
-    if any(plan.algorithm.name not in like for plan in plans):
+    if any(plan.algorithm.name not in like or plan.in_parts for plan in plans):
         return None
     forwards = tuple(plan.computed for plan in plans)
     if any(forward.among for forward in forwards):  # whose filters would have to be cut
@@ -335,7 +335,8 @@ def in_one_pass(problem: ConvProblem, steps: list[Step], choice: Choice) -> Any:
     """Return the kernel that computes all phases at once, if all are depthwise and there is one for them, or None."""
     if problem.groups == 1 or problem.stride[2] != 2:
         return None
-    if any(choose(step.forward, choice).algorithm.name != "depthwise" for step in steps):
+    plans = [choose(step.forward, choice) for step in steps]
+    if any(plan.algorithm.name != "depthwise" or plan.in_parts for plan in plans):
         return None
     spread = loading.module("npconv.kernels.numba.spread")
     return spread if spread.takes(problem) else None

@@ -133,6 +133,8 @@ class Explanation:
                 facts.append(("instead", f"{_convolutions(number, not problem.up)}: expected {seconds(expected)}"))
             if self._kept:
                 facts.append(("patches", f"{quantity(self._kept, 'B')} at a time, as npconv.patches tells"))
+        if self._plan.in_parts:
+            facts.append(("parts", "a convolution of real numbers for each, as npconv.kernels.parts tells"))
         facts += [
             ("input", f"{problem.batch} × {problem.in_channels} channels, {by(problem.input_size)}, {problem.dtype}"),
             ("kernel", f"{problem.out_channels} filters of {by(problem.kernel_size)}, groups {problem.groups}"),

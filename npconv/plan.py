@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from npconv import backends, loading, registry, winners
-from npconv.kernels import host
+from npconv.kernels import host, parts
 from npconv.kernels.numba.blocking import engine_limit
 from npconv.kernels.packed import Packing, Run
 from npconv.loading import once
@@ -84,6 +84,11 @@ class Plan:
         """Return the problem as it is computed."""
         return _computed(self.algorithm, self.problem)
 
+    @once
+    def in_parts(self) -> bool:
+        """Whether real and imaginary parts are computed one after the other."""
+        return _in_parts(self.algorithm, self.problem)
+
     @property
     def modest(self) -> bool:
         """Whether it is within its limit of workspace."""
@@ -133,8 +138,15 @@ class Plan:
             return self._packing(weight, bias)
         key = self._packed_engine, self.problem.compute_dtype, part
         met = self.met
-        # Of a dilation that is as long as the image, an image of another size meets other taps.
-        return workspace.packed(key, lambda: self._packing(weight, bias), (met.among, met.kernel_size))
+
+        def pack() -> Any:
+            return tuple(self._packing(weight, bias)) if self.in_parts else self._packing(weight, bias)
+
+        # Of a dilation that is as long as the image, an image of another size meets other taps. Large images of complex
+        # numbers meet other filters than small ones.
+        return workspace.packed(
+            key, pack, (met.among, met.kernel_size, self.in_parts and parts.by_images(self.problem))
+        )
 
     @property
     def quick(self) -> Callable[[Any, np.ndarray, np.ndarray | None], np.ndarray] | None:
@@ -142,7 +154,7 @@ class Plan:
 
         The result to fill is C-contiguous and of the same dtype, or None for a new one.
         """
-        return None if self.algorithm.engine is None else self._run.quick
+        return self._run.quick if self._has_short_roads else None
 
     def fixed(self, x: np.ndarray, out: np.ndarray, packed: bool = False) -> tuple[Any, Any]:
         """Return what packs a weight and a bias, and what fills arrays made like these two; None if nothing does.
@@ -150,7 +162,7 @@ class Plan:
         The weight is canonical, aligned and of the compute dtype. If it is to be ``packed`` once, `pack` does it, too.
         The arrays are as `npconv.kernels.packed.Run.fixed` tells.
         """
-        if self.algorithm.engine is None:
+        if not self._has_short_roads:
             return None, None
         packing, run = (self._packing, self._run) if packed else self._of_call
         return packing.quick, run.fixed(x, out)
@@ -158,31 +170,39 @@ class Plan:
     @property
     def road(self) -> Callable[[Any, Any, Any, Any], np.ndarray] | None:
         """A function of C-contiguous input, bias and ``out`` and aligned weight of the problem's dtype, or None."""
-        if self.algorithm.engine is None:
+        if not self._has_short_roads:
             return None
         packing, run = self._of_call
         quick, pack = run.quick, packing.quick
         return None if quick is None else lambda input, weight, bias, out: quick(pack(weight, bias), input, out)
 
+    @property
+    def _has_short_roads(self) -> bool:
+        return self.algorithm.engine is not None and not self.in_parts
+
     @once
     def computed(self) -> ConvProblem:
         """Return the problem as engines take it, with the precision of its sums."""
-        return replace(self.met, loose=self.choice.precision != "strict")
+        return replace(self.met, loose=self.choice.precision != "strict" and not self.in_parts)
 
     @once
-    def _of_call(self) -> tuple[Packing, Run]:
+    def _of_call(self) -> tuple[Any, Any]:
         """How a call that brings plain weights packs them and runs."""
-        packing = Packing(self._named(self._engine_of_call), self.computed) if self._takes_plain else self._packing
+        packing = self._packing_of(self._engine_of_call) if self._takes_plain else self._packing
         return packing, self._fitted[1]
 
     @once
-    def _packing(self) -> Packing:
-        return Packing(self._named(self._packed_engine), self.computed)
+    def _packing(self) -> Any:
+        return self._packing_of(self._packed_engine)
+
+    def _packing_of(self, path: str | None) -> Any:
+        engine = self._named(path)
+        return parts.Packing(engine, self.computed, self.problem) if self.in_parts else Packing(engine, self.computed)
 
     @once
-    def _run(self) -> Run:
+    def _run(self) -> Any:
         """Make the run of packed weights."""
-        run: Run = self._in_room(self._packed_engine, 0) if self._takes_plain else self._fitted[1]
+        run = self._in_room(self._packed_engine, 0) if self._takes_plain else self._fitted[1]
         return run
 
     @once
@@ -192,18 +212,23 @@ class Plan:
         if self.algorithm.engine is None:
             return chosen, None
         packed = 0 if plain or self.choice.packed else self.algorithm.packed_bytes(self.met)
+        if self.in_parts:
+            packed += parts.copied(self.problem, self.choice.packed) - parts.copied(self.problem, is_packed=True)
         run = self._in_room(self._engine_of_call, packed)
         if not self.modest:
             return chosen, run
         return replace(chosen, threads=run.threads, workspace=run.bytes + packed), run
 
-    def _in_room(self, engine: str | None, packed: int) -> Run:
+    def _in_room(self, path: str | None, packed: int) -> Any:
         """Return a run in as many threads as leave room for so many bytes, or in all if there is none anyway."""
 
         def within(size: int) -> bool:
             return self.algorithm.within_limit(self.problem, size + packed)
 
-        return Run(self._named(engine), self.computed, self.chosen.threads, within if self.modest else None)
+        engine, threads, limit = self._named(path), self.chosen.threads, within if self.modest else None
+        if self.in_parts:
+            return parts.Run(engine, self.computed, self.problem, threads, limit)
+        return Run(engine, self.computed, threads, limit)
 
     @once
     def _within_tasks(self) -> bool:
@@ -230,11 +255,21 @@ class Plan:
 
 
 def _computed(algorithm: Algorithm, problem: ConvProblem) -> ConvProblem:
-    """Return a problem as an algorithm computes it: engines without taps that meet nothing, if they take it so."""
+    """Return a problem as an algorithm computes it.
+
+    Engines: without taps that meet nothing, if they take it so, and complex numbers as real ones.
+    """
+    if _in_parts(algorithm, problem):
+        problem = parts.of(problem)
     met = problem.met
     if algorithm.engine is None or met is problem or algorithm.refuse(met) is not None:
         return problem
     return met
+
+
+def _in_parts(algorithm: Algorithm, problem: ConvProblem) -> bool:
+    """Whether an algorithm computes complex numbers in two parts."""
+    return algorithm.engine is not None and problem.compute_dtype.kind == "c"
 
 
 def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:
@@ -242,7 +277,10 @@ def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str 
         return "it transforms its data, which precision 'strict' rules out"
     if problem.up and not algorithm.spaced:
         return "it takes no zeros between elements"
-    return algorithm.refuse(_computed(algorithm, problem))
+    refused = algorithm.refuse(_computed(algorithm, problem))
+    if refused is None and _in_parts(algorithm, problem):
+        return parts.refuse(problem, algorithm.direct, precision == "strict")
+    return refused
 
 
 def considered(choice: Choice) -> list[Algorithm]:
@@ -264,8 +302,10 @@ def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algori
         if refusal is not None:  # what it would take need not make sense
             return Candidate(algorithm, refusal, math.inf, 0)
         computed = _computed(algorithm, problem)
-        threads, workspace = _fitting(algorithm, computed, choice)
+        threads, workspace = _fitting(algorithm, problem, choice)
         seconds = algorithm.seconds(computed, threads, choice.packed)
+        if _in_parts(algorithm, problem):
+            seconds = parts.seconds(problem, seconds, choice.packed)
         measured = times.get((algorithm.backend, algorithm.name))
         return Candidate(algorithm, None, seconds, workspace, measured, threads)
 
@@ -278,14 +318,16 @@ def _fitting(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> tupl
     All, if none could. Small results would not do for many threads otherwise: 64 channels at 56² for 16, whom `im2col`
     gives 505 µs, and Winograd's tiles 113 to 160.
     """
-    all_of_them = choice.threads, algorithm.workspace(problem, choice.threads, choice.packed)
-    threads, workspace = all_of_them
-    while not algorithm.within_limit(problem, workspace):
-        if threads == 1:
-            return all_of_them
-        threads -= 1
-        workspace = algorithm.workspace(problem, threads, choice.packed)
-    return threads, workspace
+    computed = _computed(algorithm, problem)
+    others = parts.copied(problem, choice.packed) if _in_parts(algorithm, problem) else 0
+
+    def workspace(threads: int) -> int:
+        return algorithm.workspace(computed, threads, choice.packed) + others
+
+    for threads in range(choice.threads, 0, -1):
+        if algorithm.within_limit(problem, workspace(threads)):
+            return threads, workspace(threads)
+    return choice.threads, workspace(choice.threads)
 
 
 def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:

@@ -38,7 +38,7 @@ def no_activation(problem: ConvProblem) -> str | None:
 def direct(problem: ConvProblem) -> str | None:
     """Refuse what the engines for floats do not compute, or what has no results."""
     if problem.compute_dtype.kind != "f":
-        return f"it computes in float32 and float64, not in {problem.compute_dtype}"
+        return f"it computes in floats and complex numbers, not in {problem.compute_dtype}"
     if 0 in (problem.products, problem.batch, problem.out_channels):
         return NOTHING
     return None

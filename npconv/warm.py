@@ -47,6 +47,9 @@ class _Task(NamedTuple):
 
     algorithm: str
     dtype: np.dtype[Any]
+    within: np.dtype[Any]
+    """What the kernels are compiled for."""
+
     threads: int
     calls: list[_Call]
 
@@ -97,10 +100,11 @@ def warmup(
     wanted = [arguments.dtype_named("dtypes", dtype) for dtype in dtypes]
     counts = sorted({1, get_num_threads()})
     tasks = [
-        _Task(name, dtype, count, calls)
+        _Task(name, dtype, within, count, calls)
         for name in (known if chosen is None else chosen)
         for dtype in wanted
-        for calls in [_calls(name, dtype, must=chosen is not None)]
+        for within in [_within(name, dtype)]
+        for calls in [_calls(name, within, must=chosen is not None)]
         for count in counts
         if calls
     ]
@@ -108,11 +112,17 @@ def warmup(
     for task in shown(tasks, progress, "compiling"):
         with threads(task.threads), compile_clock() as clock:
             for input_shape, weight_shape, options in task.calls:
-                x, weight = np.zeros(input_shape, task.dtype), np.zeros(weight_shape, task.dtype)
+                x, weight = np.zeros(input_shape, task.within), np.zeros(weight_shape, task.within)
                 api.conv2d(x, weight, algorithm=task.algorithm, **options)
                 layers.Conv2d(weight, algorithm=task.algorithm, **options)(x)  # which packs its weight in its own way
         done.append(Compiled(task.algorithm, str(task.dtype), task.threads, clock.seconds))
     return WarmupReport(done)
+
+
+def _within(algorithm: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of what an algorithm's kernels meet: of complex numbers engines' meet the parts."""
+    engine = any(entry.engine for entry in registry.candidates("numba") if entry.name == algorithm)
+    return np.empty(0, dtype).real.dtype if engine and dtype.kind == "c" else dtype
 
 
 def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
@@ -160,7 +170,7 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         calls = [
             _Call((1, 64, 99, 99), weight, {**grouped, "stride": stride, "activation": activation})
             for stride in (1, 2)
-            for activation in (None, *["relu"] * (dtype.kind != "c"))
+            for activation in (None, "relu")
         ]
         calls += [_Call((1, 99, 99, 64), weight, {**last, "stride": stride}) for stride in (1, 2)]
     elif algorithm == "grouped":

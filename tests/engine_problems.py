@@ -507,9 +507,11 @@ def data(text: str, dtype: str, whole: bool = True) -> Arrays:
     case, to = parse(text), named(dtype)
     rng = np.random.default_rng(zlib.crc32(text.encode()))
 
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.integers(1, 5, shape) * rng.choice([-1.0, 1.0], shape) if whole else rng.standard_normal(shape)
+
     def draw(*shape: int) -> np.ndarray:
-        numbers = rng.integers(1, 5, shape) * rng.choice([-1.0, 1.0], shape) if whole else rng.standard_normal(shape)
-        return numbers.astype(to)
+        return (numbers(*shape) + (1j * numbers(*shape) if to.kind == "c" else 0)).astype(to)
 
     return draw(*case.input_shape), draw(*case.weight_shape), draw(case.filters) if case.bias else None
 
@@ -522,9 +524,9 @@ def exact(text: str, dtype: str) -> np.ndarray:
 
 @cache
 def wanted(text: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """The result of normal numbers in float64, and the error that Winograd's engines are allowed."""
-    case = parse(text)
-    arrays = [None if array is None else array.astype(np.float64) for array in data(text, dtype, False)]
+    """The result of normal numbers in twice the precision, and the error that Winograd's engines are allowed."""
+    case, wide = parse(text), np.complex128 if named(dtype).kind == "c" else np.float64
+    arrays = [None if array is None else array.astype(wide) for array in data(text, dtype, False)]
     want = call(case, arrays, backend="numpy", algorithm="im2col")
     sizes = call(case, [None if a is None else np.abs(a) for a in arrays], backend="numpy", algorithm="im2col")
     to = named(dtype)
@@ -539,7 +541,7 @@ def judge(got: np.ndarray, text: str, dtype: str, algorithm: str) -> str | None:
     """What is wrong with a result for `data` of the kind that `arrays_for` gives; None if nothing is."""
     if algorithm in WINOGRAD:
         want, bound = wanted(text, dtype)
-        right = np.abs(got.astype(np.float64) - want) <= bound if got.shape == want.shape else np.zeros(1, bool)
+        right = np.abs(got.astype(want.dtype) - want) <= bound if got.shape == want.shape else np.zeros(1, bool)
     else:
         want = exact(text, dtype)
         right = got == want if got.shape == want.shape else np.zeros(1, bool)

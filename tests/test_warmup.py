@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from checks import DTYPES, FLOATS, TEXTBOOK, named
+from checks import COMPLEX, DTYPES, FLOATS, TEXTBOOK, named
 from engine_problems import FAST
 from processes import python
 
@@ -40,10 +40,10 @@ def test_by_default_with_other_dtypes_what_computes_with_them():
 @pytest.mark.parametrize("algorithm", FAST)
 def test_what_an_algorithm_does_not_compute_with_is_said(algorithm, dtype):
     to = named(dtype)
-    if dtype in FLOATS:
+    if dtype in FLOATS + COMPLEX:
         assert npconv.warmup([to], [algorithm], progress=False)[0].algorithm == algorithm
         return
-    message = f"algorithms has '{algorithm}', which does not take {dtype}: it computes in float32 and float64"
+    message = f"algorithms has '{algorithm}', which does not take {dtype}: it computes in floats and complex numbers"
     with pytest.raises(ValueError, match=message):
         npconv.warmup([to], [algorithm], progress=False)
 

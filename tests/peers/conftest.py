@@ -18,7 +18,7 @@ from peers.before import Before
 from peers.cores import Cores
 from peers.drawn import drawn
 from peers.race import Contestant, LeftOut, check, keep_memory, others_seconds, race
-from peers.work import Work
+from peers.work import Work, real
 
 PEERS = ("torch", "onnxruntime", "ncnn")
 CORES = pytest.StashKey[Cores]()
@@ -87,7 +87,7 @@ def pytest_benchmark_update_json(config, output_json):
     peaks = config.stash[CORES].peaks
     for entry in output_json["benchmarks"]:
         extra = entry["extra_info"]
-        extra["peak_gflops"] = peaks.get((extra["threads"], extra["dtype"]))
+        extra["peak_gflops"] = peaks.get((extra["threads"], real(extra["dtype"])))
     output_json["peak_gflops"] = peaks.get((npconv.get_num_threads(), "float32"))
 
 
@@ -148,7 +148,7 @@ def compete(request, report, threads, version_before):
             running, left_out = admitted(entrants, reference, stack)
             cores, rounds = request.config.stash[CORES], request.config.getoption("--peers-rounds")
             others, start, waited = others_had(), time.perf_counter(), cores.waited
-            race(list(running.values()), rounds, lambda: cores.wait(threads, work.dtype))
+            race(list(running.values()), rounds, lambda: cores.wait(threads, real(work.dtype)))
             taken = None if others is None else (others_had() - others) / (time.perf_counter() - start)
         report(
             f"{group}, {threads} threads",

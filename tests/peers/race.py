@@ -25,7 +25,7 @@ from npconv.cli.measure import ENOUGH, PAUSE, TURN
 LONGEST_PAUSE = 1.0
 """Seconds after which a turn begins even if threads still spin."""
 
-TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
+TOLERANCE = {"float32": 1e-3, "complex64": 1e-3, "float64": 1e-9}
 """Of the largest element: loose, for it is only to tell who computes something else."""
 
 

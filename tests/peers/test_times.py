@@ -135,6 +135,13 @@ def test_float64(name, text, threads, compete):
 
 
 @problems(LAYERS)
+def test_complex(name, text, threads, compete):
+    work = Work(name, text, dtype="complex64")
+    entrants = {"npconv": partial(ours.layer, work, threads), **torch_formats(with_torch.function, work, threads)}
+    compete("Layers of complex numbers", work, entrants, BESIDE_TORCH, with_torch.reference(work))
+
+
+@problems(LAYERS)
 def test_channels_last(name, text, threads, compete):
     work = Work(name, text)
     first, last = "npconv, channels first", "npconv, channels last"

@@ -77,7 +77,18 @@ class Work:
 
     @cached_property
     def _explained(self) -> npconv.Explanation:
-        return npconv.explain(self.function, self.case.input_shape, self.weight_shape, **self.options)
+        return npconv.explain(
+            self.function, self.case.input_shape, self.weight_shape, dtype=self.dtype, **self.options
+        )  # fmt: skip
 
     def _random(self, seed: int, shape: tuple[int, ...]) -> np.ndarray:
-        return np.random.default_rng(seed).standard_normal(shape, np.float32).astype(self.dtype)
+        rng = np.random.default_rng(seed)
+        numbers = rng.standard_normal(shape, np.float32)
+        if np.dtype(self.dtype).kind == "c":
+            numbers = numbers + 1j * rng.standard_normal(shape, np.float32)
+        return numbers.astype(self.dtype)
+
+
+def real(dtype: str) -> str:
+    """The dtype of a number's real part, which the peaks are measured in."""
+    return np.empty(0, dtype).real.dtype.name

@@ -1,0 +1,220 @@
+"""Complex convolutions by engines, which know real numbers alone.
+
+A complex number is a real one and an imaginary one side by side. So an image is two planes, whose pixels are every
+other number, and so is a kernel; and each part of the result is a convolution of real numbers. These are the products
+and sums that complex numbers take, computed in whatever way an engine does. Where channels lie side by side, and in
+volumes, which have no axis to spare, the planes are channels, twice as many. Two ways, whichever copies less:
+
+- *By filters*. Real parts of filters and negative imaginary ones make the real part of the result, imaginary and real
+  ones the imaginary part: two convolutions. Input and result are met where they are, but for volumes with the channels
+  first, whose input is copied. 64 channels at 56², 3 × 3, take 1.9 ms in two threads, and took 5.1 by `im2col`.
+- *By images*. One convolution of twice as many images, of real and negative imaginary parts, and of imaginary and real
+  ones, meets the filters as they are, once. These are packed once and read half as often. 256 channels at 14² take 2.5
+  ms, and took 5.5.
+
+One convolution of twice as many filters would have its result copied, and that may be all the workspace there is. Three
+convolutions (Gauss's product) would do with three quarters of the products, and their differences would lose what the
+parts have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from npconv.kernels import packed
+from npconv.problem import ConvProblem
+
+COPY = 0.1e-9
+"""Seconds to copy a byte."""
+
+ROOM = 2**25
+"""Bytes of copies of images, at most."""
+
+LONGEST = 1568
+"""Complex products whose parts, twice as many, engines add up within 63 eps (`npconv.kernels.summation`); 64 are
+promised by default."""
+
+
+@lru_cache(maxsize=1024)
+def of(problem: ConvProblem) -> ConvProblem:
+    """Return the convolution of real numbers that a complex one runs as, or that makes one part of its result.
+
+    It is over canonical arrays.
+    """
+    form, planes, images = problem.canonical_form(), _in_planes(problem), by_images(problem)
+    form = replace(
+        form,
+        dtype=_real(problem).name,
+        batch=form.batch * (2 if images else 1),
+        turned=False,
+        apart=planes and not images,
+        last=form.last and not images,
+    )
+    if not planes:
+        return replace(form, in_channels=2 * form.in_channels)
+    size, kernel, stride, dilation = (
+        (first, *each[1:])
+        for first, each in ((2, form.input_size), (2, form.kernel_size), (1, form.stride), (1, form.dilation))
+    )
+    return replace(form, input_size=size, kernel_size=kernel, stride=stride, dilation=dilation)
+
+
+def by_images(problem: ConvProblem) -> bool:
+    """Whether parts of the input are images, and not those of the weight filters."""
+    return _of_images(problem) < min(problem.weight_bytes, ROOM)
+
+
+def copied(problem: ConvProblem, is_packed: bool) -> int:
+    """Return how many bytes copies take: of the images, or of the weight for one part, if that is not packed already.
+
+    And of the input, if it is not met where it is.
+    """
+    if by_images(problem):
+        return _of_images(problem)
+    return _of_input(problem) + (0 if is_packed else problem.weight_bytes)
+
+
+def seconds(problem: ConvProblem, each: float, is_packed: bool) -> float:
+    """Return how long it should take, if each convolution does so long."""
+    return (1 if by_images(problem) else 2) * (each + COPY * copied(problem, is_packed))
+
+
+def refuse(problem: ConvProblem, direct: bool, strict: bool) -> str | None:
+    """Refuse sums, ``direct`` ones or others, that are not exact enough, and volumes whose copy is too large.
+
+    Each part of a result is a sum of twice as many real products as the complex ones that accuracy is promised by.
+    """
+    if strict:
+        return "sums of real and imaginary parts are too long for precision 'strict'"
+    if direct and problem.products > LONGEST:
+        return f"sums of real and imaginary parts are exact enough for {LONGEST} products, not for {problem.products}"
+    if not by_images(problem) and _of_input(problem) > ROOM:
+        return f"it would copy the volumes' real and imaginary parts, which are over {ROOM // 2**20} MiB"
+    return None
+
+
+def _of_images(problem: ConvProblem) -> int:
+    return 2 * problem.input_bytes + problem.output_bytes
+
+
+def _of_input(problem: ConvProblem) -> int:
+    return 0 if _in_planes(problem) or problem.channels_last else problem.input_bytes
+
+
+def _in_planes(problem: ConvProblem) -> bool:
+    """Whether parts are planes, and not channels.
+
+    For the gradient of a weight channels: kernels of one plane are cut into pieces, 64 channels at 56² in 3.7 ms, not
+    in 5.6.
+    """
+    form = problem.canonical_form()
+    flat = form.input_size[0] == form.kernel_size[0] == 1 and form.padding[0] == (0, 0) and form.up[:1] in ((), (1,))
+    return flat and not problem.of_weight and (not form.last or by_images(problem))
+
+
+def _real(problem: ConvProblem) -> np.dtype[Any]:
+    return np.empty(0, problem.compute_dtype).real.dtype
+
+
+def _apart(array: np.ndarray, planes: bool) -> np.ndarray:
+    """Return complex numbers (N, C, D, H, W) as real ones: two ``planes``, (N, C, 2, H, W), or (N, 2 · C, D, H, W).
+
+    A view, if numbers lie so.
+    """
+    parts = np.lib.stride_tricks.as_strided(
+        array.real,
+        (*array.shape[:2], 2, *array.shape[2:]),
+        (*array.strides[:2], array.itemsize // 2, *array.strides[2:]),
+    )
+    return _merged(parts, planes)
+
+
+def _merged(parts: np.ndarray, planes: bool) -> np.ndarray:
+    """Return the same of real numbers (N, C, 2, D, H, W)."""
+    images, channels, _, depth, *size = parts.shape
+    return parts.reshape(images, *((channels, 2) if planes else (2 * channels, depth)), *size)
+
+
+class Packing:
+    """How complex filters and biases of a ``problem`` are packed: see `npconv.kernels.packed.Packing`.
+
+    What runs is ``computed``, on an engine.
+    """
+
+    def __init__(self, engine: Any, computed: ConvProblem, problem: ConvProblem) -> None:
+        self._problem, self._planes, self._images = problem, _in_planes(problem), by_images(problem)
+        self._each = packed.Packing(engine, computed)
+
+    def __call__(self, weight: np.ndarray, bias: np.ndarray | None) -> Iterator[packed.Packed | np.ndarray | None]:
+        """Pack a caller's arrays: filters, and the bias as it is; or for the real part, and then for the imaginary."""
+        dtype = self._problem.compute_dtype
+        with np.errstate(all="ignore"):
+            weight = self._problem.canonical_weight(weight).astype(dtype, copy=False)
+            numbers = None if bias is None else np.asarray(bias).astype(dtype, copy=False)
+        if self._images:
+            yield self._each(_apart(weight, self._planes), None)
+            yield numbers
+            return
+        for real, imaginary, of_bias in ((weight.real, -weight.imag, "real"), (weight.imag, weight.real, "imag")):
+            filters = _merged(np.stack([real, imaginary], axis=2), self._planes)
+            yield self._each(filters, None if numbers is None else getattr(numbers, of_bias))
+
+
+class Run:
+    """A complex problem on one engine, made once, run for many arrays: see `npconv.kernels.packed.Run`."""
+
+    def __init__(
+        self,
+        engine: Any,
+        computed: ConvProblem,
+        problem: ConvProblem,
+        threads: int,
+        within: Callable[[int], bool] | None = None,
+    ) -> None:
+        self._problem, self._planes, self._images = problem, _in_planes(problem), by_images(problem)
+        self._copied = copied(problem, is_packed=True)
+        left = None if within is None else lambda size: within(size + self._copied)
+        self._each = packed.Run(engine, computed, threads, left)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes its threads work in at most, and those of copies of images."""
+        return self._each.bytes + self._copied
+
+    @property
+    def threads(self) -> int:
+        """How many threads run for arrays that lie in C order."""
+        return self._each.threads
+
+    def __call__(self, input: np.ndarray, numbers: Iterable[Any], out: np.ndarray) -> None:
+        """Fill ``out``, of numbers as `Packing` yields them."""
+        x, target = self._problem.canonical(input), self._problem.canonical(out)
+        with np.errstate(all="ignore"):
+            x = x.astype(self._problem.compute_dtype, copy=False)
+            if self._images:
+                filters, bias = numbers
+                self._fill_by_images(x, filters, bias, target)
+                return
+        numbers_of_input = _apart(x, self._planes)
+        for filters, part in zip(numbers, (target.real, target.imag), strict=True):
+            self._each(numbers_of_input, filters, part)
+
+    def _fill_by_images(
+        self, x: np.ndarray, filters: packed.Packed, bias: np.ndarray | None, target: np.ndarray
+    ) -> None:
+        images, channels, *size = x.shape
+        made = np.empty((images, 2, channels, 2, *size), x.real.dtype)
+        made[:, 0, :, 0] = made[:, 1, :, 1] = x.real
+        made[:, 1, :, 0] = x.imag
+        np.negative(x.imag, out=made[:, 0, :, 1])
+        filled = np.empty((images, 2, *target.shape[1:]), made.dtype)
+        parts = made.reshape(2 * images, channels, 2, *size)
+        self._each(_merged(parts, self._planes), filters, filled.reshape(2 * images, *target.shape[1:]))
+        if bias is not None:
+            filled += np.stack([bias.real, bias.imag])[:, :, None, None, None]
+        target.real, target.imag = filled[:, 0], filled[:, 1]
