@@ -194,6 +194,29 @@ def test_bound_of_transforms(algorithm, taps, stride, channels, dtype, make):
         assert_within(got, want, np.full(want.shape, bound), f"{algorithm} {make.__name__} {other.__name__}")
 
 
+@pytest.mark.parametrize("channels", [40, 130, 512])
+@pytest.mark.parametrize("dtype", COMPLEX)
+@pytest.mark.parametrize("make", [constants, thirds, positive, normal, alternating, dust])
+def test_bound_of_quarters(channels, dtype, make):
+    """The same for Strassen's, of kernels of one element."""
+    rng, to = np.random.default_rng(seed_of(f"quarters {channels} {make.__name__} {dtype}")), np.dtype(dtype)
+    x = (make(rng, (1, channels, 5, 9), to) * (1 + 1j)).astype(to)
+    for other in (constants, thirds, positive, normal, alternating, dust):
+        w = (other(rng, (70, channels, 1, 1), to) * (1 - 1j)).astype(to)
+        got = npconv.conv2d(x, w, algorithm="strassen")
+        wide = np.clongdouble if dtype == "complex128" else np.complex128
+        want, largest = sums(x, w, 1, wide), float(sums(np.abs(x), np.abs(w), 1, np.float64).max())
+        bound = max(64, 8 + math.sqrt(channels)) * eps(to) * largest
+        assert_within(got, want, np.full(want.shape, bound), f"{make.__name__} {other.__name__}")
+
+
+def test_large_images_of_one_element_kernels_are_not_copied():
+    assert parts.of(canonical("ic64oc9ih56")).kernel_size == (1, 1, 1)
+    large = parts.of(canonical("ic64oc9ih300"))
+    assert large.kernel_size == (2, 1, 1)
+    assert parts.copied(canonical("ic64oc9ih300"), is_packed=True) == 0
+
+
 def test_explain_tells():
     found = npconv.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype="complex64")
     assert found.algorithm == "winograd4"
@@ -207,7 +230,7 @@ def test_volumes_too_large_to_copy_are_left_to_others():
     """With the channels first; with the channels last nothing is copied."""
     shape = (1, 8, 100, 100, 100)
     found = npconv.explain("conv3d", shape, (8, 8, 3, 3, 3), padding=1, dtype="complex64")
-    assert "copy" in found.refusals["numba", "direct"]
+    assert "apart" in found.refusals["numba", "direct"]
     assert found.algorithm == "im2col"
     last = (1, 100, 100, 100, 8)
     found = npconv.explain("conv3d", last, (8, 8, 3, 3, 3), padding=1, dtype="complex64", data_format="channels_last")
