@@ -154,7 +154,7 @@ class Plan:
 
         The result to fill is C-contiguous and of the same dtype, or None for a new one.
         """
-        return self._run.quick if self._has_short_roads else None
+        return None if self.algorithm.engine is None else self._run.quick
 
     def fixed(self, x: np.ndarray, out: np.ndarray, packed: bool = False) -> tuple[Any, Any]:
         """Return what packs a weight and a bias, and what fills arrays made like these two; None if nothing does.
@@ -162,7 +162,7 @@ class Plan:
         The weight is canonical, aligned and of the compute dtype. If it is to be ``packed`` once, `pack` does it, too.
         The arrays are as `npconv.kernels.packed.Run.fixed` tells.
         """
-        if not self._has_short_roads:
+        if self.algorithm.engine is None or self.in_parts:
             return None, None
         packing, run = (self._packing, self._run) if packed else self._of_call
         return packing.quick, run.fixed(x, out)
@@ -170,15 +170,11 @@ class Plan:
     @property
     def road(self) -> Callable[[Any, Any, Any, Any], np.ndarray] | None:
         """A function of C-contiguous input, bias and ``out`` and aligned weight of the problem's dtype, or None."""
-        if not self._has_short_roads:
+        if self.algorithm.engine is None:
             return None
         packing, run = self._of_call
         quick, pack = run.quick, packing.quick
         return None if quick is None else lambda input, weight, bias, out: quick(pack(weight, bias), input, out)
-
-    @property
-    def _has_short_roads(self) -> bool:
-        return self.algorithm.engine is not None and not self.in_parts
 
     @once
     def computed(self) -> ConvProblem:
@@ -334,10 +330,10 @@ def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
     """Return those that are within their limit of workspace; if there is none, the one that needs least.
 
     Where an engine is, all must be within the engines' limit, or, where that is too little for any of them, within what
-    the most modest one needs.
+    the most modest one needs; of complex numbers, which all can, the most modest of all.
     """
-    engines = [c.workspace for c in able if c.algorithm.engine]
-    if engines:
+    engines = [c.workspace for c in able if c.algorithm.engine or problem.compute_dtype.kind == "c"]
+    if any(c.algorithm.engine for c in able):
         limit = max(engine_limit(problem), min(engines))
         return [c for c in able if c.workspace <= limit]
     within = [c for c in able if c.algorithm.within_limit(problem, c.workspace)]

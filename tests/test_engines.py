@@ -1211,3 +1211,16 @@ def test_winograd_keeps_nan_to_its_tile(algorithm):
     far = np.ones_like(got, bool)
     far[1, :, 8:23, 8:23] = False
     assert_same(got[far], plain[far], algorithm)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("algorithm", ["outer", "direct", "planes"])
+def test_an_axis_of_one_element_may_have_any_dilation(algorithm, dtype):
+    """And any stride: of a kernel that fills the image, whose elements `outer` meets as one line."""
+    rng = np.random.default_rng(4)
+    for size, dilation in (((1, 9), (7, 1)), ((9, 1), (1, 3)), ((4, 5), (1, 1)), ((1, 1), (3, 2))):
+        x, weight = (rng.integers(-4, 5, (n, 3, *size)).astype(dtype) for n in (5, 23))
+        options = {"dilation": dilation, "stride": dilation[::-1]}
+        want = npconv.conv2d(x, weight, backend="numpy", **options)
+        for _ in range(3):
+            assert_same(npconv.conv2d(x, weight, algorithm=algorithm, **options), want, (size, dilation))

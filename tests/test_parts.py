@@ -160,7 +160,18 @@ def test_layers(text):
         list(pool.map(check, sides * 3))
 
 
-@pytest.mark.parametrize("text", [*SHAPES[::9], "ic64oc64ih56kh3ph1", "ic256oc256ih14kh3ph1", "ic16oc16id20ih30kd3pd1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *SHAPES[::9],
+        "ic64oc64ih56kh3ph1",
+        "ic256oc256ih14kh3ph1",
+        "ic16oc16id20ih30kd3pd1",
+        "ic512oc512ih40kh3ph1",
+        "ic256oc256ih40kh5ph2",
+        "ic64oc192ih27kh5ph2",
+    ],
+)
 @pytest.mark.parametrize("layout", ["", "+last"])
 def test_workspace_is_within_its_limit(text, layout):
     """Copies and all; what `auto` chooses takes no more than the arrays do, and a mebibyte."""
@@ -171,6 +182,18 @@ def test_workspace_is_within_its_limit(text, layout):
     problem = canonical(text + layout)
     arrays = problem.input_bytes + problem.weight_bytes + problem.output_bytes
     assert found.workspace <= arrays + 2**20
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("dtype", COMPLEX)
+def test_channels_that_lie_apart(step, dtype):
+    """By images, of one position. NumPy 2.4.6 makes wrong negative numbers of some of these."""
+    rng = np.random.default_rng(step)
+    x, weight = ((rng.integers(-3, 4, s) + 1j * rng.integers(-3, 4, s)).astype(dtype) for s in ((2, 640), (64, 64)))
+    assert parts.by_images(canonical("mb2ic64oc64ih1", dtype))
+    for given_x in (x[:, : 64 * step : step], x[:, : 64 * step : step][:, ::-1]):
+        got = npconv.conv2d(given_x[:, :, None, None], weight[:, :, None, None], algorithm="direct")
+        assert_same(got[:, :, 0, 0], given_x @ weight.T, step)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from npconv.kernels import packed
+from npconv.kernels import host, packed
+from npconv.loading import once
 from npconv.problem import ConvProblem
 
 COPY = 0.1e-9
@@ -161,9 +162,19 @@ class Packing:
             yield self._each(_apart(weight, self._planes), None)
             yield numbers
             return
-        for real, imaginary, of_bias in ((weight.real, -weight.imag, "real"), (weight.imag, weight.real, "imag")):
-            filters = _merged(np.stack([real, imaginary], axis=2), self._planes)
-            yield self._each(filters, None if numbers is None else getattr(numbers, of_bias))
+        yield self._part(weight.real, weight.imag, -1, None if numbers is None else numbers.real)
+        yield self._part(weight.imag, weight.real, 1, None if numbers is None else numbers.imag)
+
+    quick = __call__
+
+    @np.errstate(all="ignore")
+    def _part(self, first: np.ndarray, second: np.ndarray, sign: int, bias: np.ndarray | None) -> packed.Packed:
+        """Pack what meets real and imaginary numbers, the latter with a sign."""
+        filters, channels, *size = first.shape
+        made = np.empty((filters, channels, 2, *size), first.dtype)
+        made[:, :, 0] = first
+        np.multiply(second, sign, out=made[:, :, 1])
+        return self._each(_merged(made, self._planes), bias)
 
 
 class Run:
@@ -197,14 +208,45 @@ class Run:
         x, target = self._problem.canonical(input), self._problem.canonical(out)
         with np.errstate(all="ignore"):
             x = x.astype(self._problem.compute_dtype, copy=False)
-            if self._images:
-                filters, bias = numbers
-                self._fill_by_images(x, filters, bias, target)
-                return
-        numbers_of_input = _apart(x, self._planes)
-        for filters, part in zip(numbers, (target.real, target.imag), strict=True):
-            self._each(numbers_of_input, filters, part)
+        if self._images:
+            each, bias = numbers
+            self._fill_by_images(x, each, bias, target)
+            return
+        parts, filters = _apart(x, self._planes), iter(numbers)
+        for part in (target.real, target.imag):  # what the first one's filters take is free when the second's are made
+            self._each(parts, next(filters), part)
 
+    @once
+    def quick(self) -> Callable[[Iterable[Any], np.ndarray, np.ndarray | None], np.ndarray]:
+        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again.
+
+        It takes what was packed, the input, and a result to fill, which must be so, too, or None for a new one.
+        """
+        problem, dtype = self._problem, self._problem.compute_dtype
+        shape, real = problem.result_shape, _real(problem)
+        x, made = (problem.canonical(np.empty(size, dtype)) for size in (problem.input_shape, shape))
+        parts = _apart(x, self._planes)
+        fills = [None if self._images else self._each.fixed(parts, part) for part in (made.real, made.imag)]
+        met_as_it_is = np.may_share_memory(parts, x)
+
+        def call(numbers: Iterable[Any], x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+            if out is None:
+                out = np.empty(shape, dtype)
+            if None in fills:
+                self(x, numbers, out)
+                return out
+            met = host.writeable(x)
+            met = met.ravel().view(real) if met_as_it_is else _apart(problem.canonical(met), self._planes).ravel()
+            flat, filters = out.ravel().view(real), iter(numbers)
+            for part, fill in enumerate(fills):
+                each = next(filters)
+                fill(met, each.weight, each.bias, flat[part:])  # type: ignore[misc]
+                del each
+            return out
+
+        return call
+
+    @np.errstate(all="ignore")
     def _fill_by_images(
         self, x: np.ndarray, filters: packed.Packed, bias: np.ndarray | None, target: np.ndarray
     ) -> None:
@@ -212,7 +254,7 @@ class Run:
         made = np.empty((images, 2, channels, 2, *size), x.real.dtype)
         made[:, 0, :, 0] = made[:, 1, :, 1] = x.real
         made[:, 1, :, 0] = x.imag
-        np.negative(x.imag, out=made[:, 0, :, 1])
+        np.multiply(x.imag, -1, out=made[:, 0, :, 1])  # NumPy 2.4.6's `negative` reads every fourth float wrongly here
         filled = np.empty((images, 2, *target.shape[1:]), made.dtype)
         parts = made.reshape(2 * images, channels, 2, *size)
         self._each(_merged(parts, self._planes), filters, filled.reshape(2 * images, *target.shape[1:]))

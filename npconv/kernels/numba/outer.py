@@ -106,7 +106,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     if problem.kernel_size == problem.input_size and not any(map(any, problem.padding)):
         size = (1, 1, problem.taps)
         if size != problem.kernel_size:
-            line = plan(replace(problem, input_size=size, kernel_size=size), threads)
+            one = (1, 1, 1)  # an axis of one element may have any dilation
+            line = plan(replace(problem, input_size=size, kernel_size=size, dilation=one, stride=one), threads)
     cut = costs[swapped][1]
     padded = any(pad > 0 for pair in problem.padding for pad in pair)
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
