@@ -22,8 +22,9 @@ TILE, VECTOR, LINE = 1.8, 3.6e-9, 3.3e-9
 of results, and with a row that is loaded. (By 700 layers of 1 to 40 filters, in one thread and two; as of their
 products alone, they were thought to take a quarter longer than they do, within a factor of 1.4, now of 1.2.)"""
 
-LOADED = (0.36, 0.67, 6.0)
-"""Copies that take as long as to load a number for them, by the stride, and to write a result as the first."""
+LOADED = (0.36, 2.5, 6.0)
+"""Copies that take as long as to load a number for them, by the stride, and to write a result as the first. (At stride
+2 once 0.67: 64 to 16 channels at 111 × 176, 3 × 3, were thought to take 500 µs, take 680, and by `winograd2` 477.)"""
 
 ALONE = 1.45
 """How many times as long products take of one position with a single panel."""
