@@ -84,7 +84,7 @@ def _whole_road(
 def _convolved(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | None:
     """Return the short road of the transposed convolution of a transposed convolution, which is the convolution."""
     road = choose(problem, choice).road
-    return None if road is None else lambda slope, kernel: road(slope, kernel, None, None)
+    return None if road is None else lambda slope, kernel: road(slope, kernel.conj(), None, None)
 
 
 def _swapped_weight(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | None:

@@ -122,15 +122,40 @@ def test_whatever_is_chosen_is_right(rank, images, channels, filters, groups, ta
         assert got.dtype == np.complex64
         assert np.abs(got - want).max(initial=0) <= 64 * 2**-23 * 8 * size
 
-    close(conv(x, weight, **options), want)
-    close(getattr(npconv, f"Conv{rank}d")(weight, **options)(x), want)
+    layer = getattr(npconv, f"Conv{rank}d")(weight, **options)
+    for _ in range(2):  # the second call goes a shorter way
+        close(conv(x, weight, **options), want)
+        close(layer(x), want)
     for what, first, second in (("input", x.shape, weight), ("weight", x, weight.shape)):
         gradient = getattr(grad, f"{name}_{what}")
         wide = (each.astype("complex128") if isinstance(each, np.ndarray) else each for each in (first, second))
-        close(
-            gradient(first, second, slope, **options),
-            gradient(*wide, slope.astype("complex128"), backend="numpy", **options),
-        )
+        want = gradient(*wide, slope.astype("complex128"), backend="numpy", **options)
+        for _ in range(2):
+            close(gradient(first, second, slope, **options), want)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("channels", [2, 40])
+def test_transposed_convolutions_and_their_gradients(rank, channels):
+    """Twice each, for the second call goes a shorter way; those of the input conjugate the weight."""
+    rng = np.random.default_rng(rank)
+
+    def draw(*shape):
+        return (rng.integers(-4, 5, shape) + 1j * rng.integers(-4, 5, shape)).astype("complex64")
+
+    x, weight = draw(2, channels, *[5] * rank), draw(channels, 3, *[3] * rank)
+    name, options = f"conv_transpose{rank}d", {"stride": 2, "padding": 1}
+    function, layer = getattr(npconv, name), getattr(npconv, f"ConvTranspose{rank}d")(weight, **options)
+    want = function(x, weight, backend="numpy", **options)
+    slope = draw(*want.shape)
+    for _ in range(2):
+        np.testing.assert_allclose(function(x, weight, **options), want, atol=2e-3)
+        np.testing.assert_allclose(layer(x), want, atol=2e-3)
+    for what, first, second in (("input", x.shape, weight), ("weight", x, weight.shape)):
+        gradient = getattr(npconv.grad, f"{name}_{what}")
+        want = gradient(first, second, slope, backend="numpy", **options)
+        for _ in range(2):
+            np.testing.assert_allclose(gradient(first, second, slope, **options), want, atol=2e-3)
 
 
 @pytest.mark.parametrize("text", [BY_IMAGES, "g2ic40oc60ih5iw6kh3ph1"])
