@@ -332,9 +332,9 @@ def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
     Where an engine is, all must be within the engines' limit, or, where that is too little for any of them, within what
     the most modest one needs; of complex numbers, which all can, the most modest of all.
     """
-    engines = [c.workspace for c in able if c.algorithm.engine or problem.compute_dtype.kind == "c"]
     if any(c.algorithm.engine for c in able):
-        limit = max(engine_limit(problem), min(engines))
+        needed = [c.workspace for c in able if c.algorithm.engine or problem.compute_dtype.kind == "c"]
+        limit = max(engine_limit(problem), min(needed))
         return [c for c in able if c.workspace <= limit]
     within = [c for c in able if c.algorithm.within_limit(problem, c.workspace)]
     return within or [min(able, key=lambda c: c.workspace)]
