@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from npconv import adjoint, arguments, backends, call, registry
+from npconv.kernels import parts
 from npconv.plan import Choice, Plan, choose
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
@@ -134,7 +135,8 @@ class Explanation:
             if self._kept:
                 facts.append(("patches", f"{quantity(self._kept, 'B')} at a time, as npconv.patches tells"))
         if self._plan.in_parts:
-            facts.append(("parts", "a convolution of real numbers for each, as npconv.kernels.parts tells"))
+            of = "images" if parts.by_images(problem) else "filters"
+            facts.append(("parts", f"real and imaginary ones, by {of}, as npconv.kernels.parts tells"))
         facts += [
             ("input", f"{problem.batch} × {problem.in_channels} channels, {by(problem.input_size)}, {problem.dtype}"),
             ("kernel", f"{problem.out_channels} filters of {by(problem.kernel_size)}, groups {problem.groups}"),

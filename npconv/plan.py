@@ -86,7 +86,7 @@ class Plan:
 
     @once
     def in_parts(self) -> bool:
-        """Whether real and imaginary parts are computed one after the other."""
+        """Whether complex numbers are computed as real and imaginary parts."""
         return _in_parts(self.algorithm, self.problem)
 
     @property
@@ -264,7 +264,7 @@ def _computed(algorithm: Algorithm, problem: ConvProblem) -> ConvProblem:
 
 
 def _in_parts(algorithm: Algorithm, problem: ConvProblem) -> bool:
-    """Whether an algorithm computes complex numbers in two parts."""
+    """Whether an algorithm computes complex numbers as such parts: engines do."""
     return algorithm.engine is not None and problem.compute_dtype.kind == "c"
 
 

@@ -307,6 +307,25 @@ def test_bound_of_transforms(algorithm, taps, stride, channels, make, dtype):
         assert_within(got, want, np.broadcast_to(bound + rounding, want.shape), f"{algorithm} {make.__name__}")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("period", [(1, 1), (1, -1), (1, 1, -1, -1), (1, 1, -1)])
+def test_bound_of_one_live_tap(dtype, period):
+    """Pixels of a tile count as if each met each tap: signs in squares are made to lose more than the pixel that does.
+
+    In float32 this data meets more than twice the bound of the pixels that the one tap meets.
+    """
+    rows, columns = np.resize(np.array(period, float), 9), np.resize(np.array(period, float), 11)
+    x = np.broadcast_to(np.outer(rows, columns) * 0.56, (1, 129, 9, 11)).astype(dtype)
+    for tap in range(9):
+        w = np.zeros((1, 129, 3, 3), dtype)
+        w.reshape(129, 9)[:, tap] = 0.9
+        wide = np.promote_types(dtype, np.float64)
+        want = npconv.conv2d(x.astype(wide), w.astype(wide), backend="numpy")
+        bound = 64 * eps(np.dtype(dtype)) * 36 * 129 * 0.56 * 0.9
+        got = npconv.conv2d(x, w, algorithm="winograd4")
+        assert_within(got, want, np.full(want.shape, bound), f"{period} {tap}")
+
+
 @pytest.mark.parametrize("taps", [5, 7, 8])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bound_where_residues_are_folded(taps, dtype):

@@ -33,8 +33,9 @@ def test_convolution(case: Case, complex_, seed):
         want = want + bias.reshape(-1, *(1,) * case.rank)
     if case.channels_last:
         want = np.moveaxis(want, 1, -1)
-    assert_same(call(case, (x, weight, bias), precision="strict"), want, f"{case} seed {seed}")
-    np.testing.assert_allclose(call(case, (x, weight, bias)), want, atol=1e-11)  # transforms round
+    precision = "strict" if complex_ else "default"  # by default transforms of parts may be chosen, which round
+    assert_same(call(case, (x, weight, bias), precision=precision), want, f"{case} seed {seed}")
+    np.testing.assert_allclose(call(case, (x, weight, bias)), want, atol=1e-11)
 
 
 @given(cases(modes=("zeros",), names=(), kinds=("batched",)), seeds, st.data())

@@ -6,11 +6,12 @@ and sums that complex numbers take, computed in whatever way an engine does. Whe
 volumes, which have no axis to spare, the planes are channels, twice as many. Two ways, whichever copies less:
 
 - *By filters*. Real parts of filters and negative imaginary ones make the real part of the result, imaginary and real
-  ones the imaginary part: two convolutions. Input and result are met where they are, but for volumes with the channels
-  first, whose input is copied. 64 channels at 56², 3 × 3, take 1.9 ms in two threads, and took 5.1 by `im2col`.
+  ones the imaginary part: two convolutions. Input and result are met where they are, but where the channels come first
+  in volumes, in gradients of weights, and for kernels of one element: there the input is copied. 64 channels at 56²,
+  3 × 3, take 1.9 ms in two threads, and took 5.1 by `im2col`.
 - *By images*. One convolution of twice as many images, of real and negative imaginary parts, and of imaginary and real
-  ones, meets the filters as they are, once. These are packed once and read half as often. 256 channels at 14² take 2.5
-  ms, and took 5.5.
+  ones, meets the filters as they are, once. These are packed once and read half as often. 256 channels at 14² take 2.8
+  ms, and took 5.5 to 7.6.
 
 One convolution of twice as many filters would have its result copied, and that may be all the workspace there is. Three
 convolutions (Gauss's product) would do with three quarters of the products, and their differences would lose what the
