@@ -207,7 +207,7 @@ class Plan:
         chosen, plain = self.chosen, self._takes_plain
         if self.algorithm.engine is None:
             return chosen, None
-        packed = 0 if plain or self.choice.packed else self.algorithm.packed_bytes(self.met)
+        packed = 0 if plain or self.choice.packed else self.algorithm.cost.packed_bytes(self.met)
         if self.in_parts:
             packed += parts.copied(self.problem, self.choice.packed) - parts.copied(self.problem, is_packed=True)
         run = self._in_room(self._engine_of_call, packed)
@@ -229,7 +229,7 @@ class Plan:
     @once
     def _within_tasks(self) -> bool:
         """Whether it is tasks that make of filters what they meet."""
-        return self.algorithm.within_tasks(self.met, self.chosen.threads, self.choice.packed)
+        return self.algorithm.cost.within_tasks(self.met, self.chosen.threads, self.choice.packed)
 
     @property
     def _takes_plain(self) -> bool:
@@ -299,7 +299,7 @@ def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algori
             return Candidate(algorithm, refusal, math.inf, 0)
         computed = _computed(algorithm, problem)
         threads, workspace = _fitting(algorithm, problem, choice)
-        seconds = algorithm.seconds(computed, threads, choice.packed)
+        seconds = algorithm.cost.seconds(computed, threads, choice.packed)
         if _in_parts(algorithm, problem):
             seconds = parts.seconds(problem, seconds, choice.packed)
         measured = times.get((algorithm.backend, algorithm.name))
@@ -318,7 +318,7 @@ def _fitting(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> tupl
     others = parts.copied(problem, choice.packed) if _in_parts(algorithm, problem) else 0
 
     def workspace(threads: int) -> int:
-        return algorithm.workspace(computed, threads, choice.packed) + others
+        return algorithm.cost.workspace(computed, threads, choice.packed) + others
 
     for threads in range(choice.threads, 0, -1):
         if algorithm.within_limit(problem, workspace(threads)):

@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from npconv import refusals
-from npconv.costs import Effort, Rate, plane_matrix, prepared_bytes, region_matrix
+from npconv import costs, refusals
+from npconv.costs import Textbook, plane_matrix, region_matrix
 from npconv.kernels.numba.blocking import engine_limit
 from npconv.problem import ConvProblem
 
 WORKSPACE_LIMIT = 2**30
 """Bytes of workspace over which ``"auto"`` passes a textbook algorithm by while another takes the problem with less."""
-
-
-def _no_workspace(problem: ConvProblem) -> int:
-    return 0
 
 
 @dataclass(frozen=True)
@@ -29,9 +25,8 @@ class Algorithm:
     name: str
     backend: str
     summary: str
-    rate: Rate | Effort
+    cost: costs.Cost
     refuse: Callable[[ConvProblem], str | None] = field(default=refusals.takes_all, repr=False)
-    own_workspace: Callable[[ConvProblem], int] = field(default=_no_workspace, repr=False)
     direct: bool = True
     spaced: bool = False
     """Whether it takes inputs with zeros between elements (`npconv.problem.ConvProblem.up`)."""
@@ -42,39 +37,16 @@ class Algorithm:
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
     plain_engine: str | None = None
-    """The engine for calls that bring plain weights, if `Effort.within_tasks` says so."""
+    """The engine for calls that bring plain weights, if `Cost.within_tasks` says so."""
 
     panel_engine: str | None = None
-    """The engine for packed weights that are made more of within the tasks, if `Effort.within_tasks` says so."""
-
-    def workspace(self, problem: ConvProblem, threads: int = 1, packed: bool = False) -> int:
-        """Return the bytes of memory that the algorithm needs besides input, weight and result.
-
-        Packed weights count if they are packed for the call.
-        """
-        if isinstance(self.rate, Effort):
-            return self.rate.workspace(problem, threads, packed)
-        return prepared_bytes(problem) + self.own_workspace(problem)
-
-    def packed_bytes(self, problem: ConvProblem) -> int:
-        """Return the bytes of the weights when they are packed."""
-        return self.rate.packed_bytes(problem) if isinstance(self.rate, Effort) else 0
+    """The engine for packed weights that are made more of within the tasks, if `Cost.within_tasks` says so."""
 
     def within_limit(self, problem: ConvProblem, workspace: int) -> bool:
         """Whether ``"auto"`` may take the algorithm if it needs so much workspace."""
         if self.engine is None:
             return workspace <= WORKSPACE_LIMIT
         return workspace <= engine_limit(problem)
-
-    def within_tasks(self, problem: ConvProblem, threads: int, packed: bool) -> bool:
-        """Whether it is tasks that make of filters, plain or ``packed``, what they meet."""
-        return isinstance(self.rate, Effort) and self.rate.within_tasks(problem, threads, packed)
-
-    def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
-        """Return the time that a problem should take; ``packed`` if the weights are so already."""
-        if isinstance(self.rate, Effort):
-            return self.rate.seconds(problem, threads, packed)
-        return self.rate.seconds(problem, threads)
 
 
 _LOOP = "slide the kernel; at each position, for each output and input channel, multiply and add"
@@ -97,7 +69,7 @@ _TABLE = (
         "winograd4",
         "numba",
         "2 × 2 to 4 × 4, 6 × 6 to 12 × 12 with 2 to 4 times fewer products, by transforms of 6 × 6 tiles; strides to 4",
-        Effort(9e-6, 42e9, 0.6, panel=2, tile=(4, 4), plain=0.33),
+        costs.Winograd(9e-6, 42e9, 0.6, tile=(4, 4)),
         refuse=refusals.winograd({1: {2, 3, 4, *range(6, 13)}, 2: {*range(3, 9)}, **FOLDED}),
         direct=False,
         spaced=True,
@@ -110,7 +82,7 @@ _TABLE = (
         "winograd2",
         "numba",
         "3 × 3 or 5 × 5 with 2.2 or 2.8 times fewer products, by transforms of 4 × 4 or 6 × 6 tiles; strides to 4",
-        Effort(9e-6, 44e9, 0.3, panel=2, tile=(2, 2), plain=0.33),
+        costs.Winograd(9e-6, 44e9, 0.3, tile=(2, 2)),
         refuse=refusals.winograd({1: {2, 3, 5}, 2: {3, 4, 5}, **FOLDED}),
         direct=False,
         spaced=True,
@@ -123,7 +95,7 @@ _TABLE = (
         "winograd2x4",
         "numba",
         "3 × 3 with 3 times fewer products, by transforms of 4 × 6 tiles: fewer weights to read where images are small",
-        Effort(9e-6, 42e9, 0.4, panel=2, tile=(2, 4), plain=0.33),
+        costs.Winograd(9e-6, 42e9, 0.4, tile=(2, 4)),
         refuse=refusals.winograd({1: {3}}),
         direct=False,
         dtypes="float, complex",
@@ -135,7 +107,7 @@ _TABLE = (
         "pieces",
         "numba",
         "large kernels of 2 × 2 to 5 × 5 results with 1.8 to 4 times fewer products, by transforms of pieces of them",
-        Effort(12e-6, 44e9, 0, panel=2, pieces=True),
+        costs.Pieces(12e-6, 44e9),
         refuse=refusals.pieces,
         direct=False,
         dtypes="float, complex",
@@ -145,7 +117,7 @@ _TABLE = (
         "strassen",
         "numba",
         "1 × 1 with 7 products of matrices instead of 8, by sums of halves of pixels, channels and filters; for layers",
-        Effort(9e-6, 43e9, 12, panel=2, quarters=True, turned=12),
+        costs.Strassen(9e-6, 43e9, 12, turned=12),
         refuse=refusals.strassen,
         direct=False,
         dtypes="float, complex",
@@ -155,7 +127,7 @@ _TABLE = (
         "direct",
         "numba",
         _DIRECT,
-        Effort(9e-6, 52e9, 0.6, panel=2, plain=0.19, turned=0.3),
+        costs.Direct(9e-6, 52e9, 0.6, turned=0.3),
         refuse=refusals.direct,
         dtypes="float, complex",
         engine="direct",
@@ -165,7 +137,7 @@ _TABLE = (
         "depthwise",
         "numba",
         _DEPTHWISE,
-        Effort(8e-6, 40e9, 0.3),
+        costs.Depthwise(8e-6, 40e9, 0.3),
         refuse=refusals.depthwise,
         dtypes="float, complex",
         engine="depthwise",
@@ -174,7 +146,7 @@ _TABLE = (
         "grouped",
         "numba",
         _GROUPED,
-        Effort(8e-6, 32e9, 0.45, several=True),
+        costs.Grouped(8e-6, 32e9, 0.45),
         refuse=refusals.grouped,
         dtypes="float, complex",
         engine="grouped",
@@ -183,7 +155,7 @@ _TABLE = (
         "outer",
         "numba",
         _OUTER,
-        Effort(26e-6, 45e9, 0, panel=1, outer=True),
+        costs.Outer(26e-6, 45e9),
         refuse=refusals.outer,
         dtypes="float, complex",
         engine="outer",
@@ -192,7 +164,7 @@ _TABLE = (
         "dots",
         "numba",
         _DOTS,
-        Effort(8e-6, 30e9, 0, dots=True),
+        costs.Dots(8e-6, 30e9),
         refuse=refusals.dots,
         dtypes="float, complex",
         engine="dots",
@@ -201,7 +173,7 @@ _TABLE = (
         "dense",
         "numba",
         _DENSE,
-        Effort(7e-6, 30e9, 0, dense=True),
+        costs.Dense(7e-6, 30e9),
         refuse=refusals.dense,
         dtypes="float, complex",
         engine="dense",
@@ -210,44 +182,47 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        Effort(9e-6, 47e9, 0, slivers=True, turned=0.2, group=8e-7),
+        costs.Planes(9e-6, 47e9, turned=0.2, group=8e-7),
         refuse=refusals.direct,
         dtypes="float, complex",
         engine="planes",
     ),
     Algorithm(
-        "im2col", "numba", _IM2COL, Rate(90e-6, 0, 30e9, 15e9, 3e9, 5e9, region=1e-9, weight=1.5e-9, vectors=True)
+        "im2col",
+        "numba",
+        _IM2COL,
+        Textbook(90e-6, 0, 30e9, 15e9, 3e9, 5e9, region=1e-9, weight=1.5e-9, vectors=True),
     ),
-    Algorithm("flatten", "numba", _FLATTEN, Rate(90e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9, weight=1e-8)),
-    Algorithm("loop", "numba", _LOOP, Rate(80e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
+    Algorithm("flatten", "numba", _FLATTEN, Textbook(90e-6, 0, 8e9, 4e9, 2e9, 1e9, region=1e-9, weight=1e-8)),
+    Algorithm("loop", "numba", _LOOP, Textbook(80e-6, 0, 0.7e9, 0.7e9, 0.7e9, 0.3e9)),
     Algorithm(
         "im2col",
         "numpy",
         _IM2COL,
-        Rate(130e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9, weight=3e-10),
-        own_workspace=region_matrix,
+        Textbook(130e-6, 0, 36e9, 18e9, 0.5e9, 4e9, region=1.5e-9, weight=3e-10, matrix=region_matrix),
     ),
     Algorithm(
-        "flatten", "numpy", _FLATTEN, Rate(160e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9), own_workspace=plane_matrix
+        "flatten",
+        "numpy",
+        _FLATTEN,
+        Textbook(160e-6, 0, 4e9, 2e9, 0.3e9, 0.5e9, region=2e-9, matrix=plane_matrix),
     ),
-    Algorithm("loop", "numpy", _LOOP, Rate(80e-6, 4e-6, 1e9, 1e9, 1e9, 1e9, False)),
+    Algorithm("loop", "numpy", _LOOP, Textbook(80e-6, 4e-6, 1e9, 1e9, 1e9, 1e9, False)),
     Algorithm(
         "im2col",
         "cuda",
         _IM2COL,
-        Rate(1e-3, 0, 1e12, 1e11, 1e11, 1e11, False),
+        Textbook(1e-3, 0, 1e12, 1e11, 1e11, 1e11, False, matrix=region_matrix),
         refuse=refusals.no_activation,
-        own_workspace=region_matrix,
     ),
     Algorithm(
         "flatten",
         "cuda",
         _FLATTEN,
-        Rate(1e-3, 0, 1e11, 1e10, 1e10, 1e10, False),
+        Textbook(1e-3, 0, 1e11, 1e10, 1e10, 1e10, False, matrix=plane_matrix),
         refuse=refusals.no_activation,
-        own_workspace=plane_matrix,
     ),
-    Algorithm("loop", "cuda", _LOOP, Rate(1e-3, 0, 1e11, 1e10, 1e10, 1e10, False), refuse=refusals.no_activation),
+    Algorithm("loop", "cuda", _LOOP, Textbook(1e-3, 0, 1e11, 1e10, 1e10, 1e10, False), refuse=refusals.no_activation),
 )
 
 

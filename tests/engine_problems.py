@@ -489,15 +489,15 @@ def forget() -> None:
 @contextmanager
 def packing_within(limit: int | None = None) -> Iterator[None]:
     """Let engines that can pack filters within their tasks, Winograd's in so many bytes of workspace."""
-    kept = costs.Effort.within_tasks, blocking.engine_limit
+    kept = costs.Engine.within_tasks, blocking.engine_limit
     try:
-        costs.Effort.within_tasks = costs.Effort.may_be_within
+        costs.Engine.within_tasks = lambda cost, *given: cost.may_be_within(*given)
         if limit is not None:
             blocking.engine_limit = lambda problem: limit
         forget()
         yield
     finally:
-        costs.Effort.within_tasks, blocking.engine_limit = kept
+        costs.Engine.within_tasks, blocking.engine_limit = kept
         forget()
 
 

@@ -206,10 +206,10 @@ def test_filters_packed_within_tasks(algorithm, dtype, limit, request):
 def test_a_layer_may_transform_filters_once_and_within_its_tasks(algorithm, monkeypatch):
     """By the size of its image: what it keeps for one way is not taken for the other."""
 
-    def within_tasks(effort, problem, threads, packed):
-        return problem.input_size[-1] > 10 and effort.may_be_within(problem, threads, packed)
+    def within_tasks(cost, problem, threads, packed):
+        return problem.input_size[-1] > 10 and cost.may_be_within(problem, threads, packed)
 
-    monkeypatch.setattr(costs.Effort, "within_tasks", within_tasks)
+    monkeypatch.setattr(costs.Engine, "within_tasks", within_tasks)
     problems.forget()
     arrays = {size: arrays_for(f"ic40oc70ih{size}kh3ph1", "float32", algorithm) for size in (19, 5)}
     weight, bias = arrays[19][1:]
@@ -800,7 +800,7 @@ def test_winograd_tiles_keep_to_the_share_of_a_thread(text, threads):
         assert threads * numbers * dtype.itemsize <= limit
     for algorithm in registry.candidates("numba"):
         if algorithm.name in ("winograd2", "winograd4"):
-            assert algorithm.workspace(problem, threads, True) <= limit
+            assert algorithm.cost.workspace(problem, threads, True) <= limit
 
 
 @pytest.mark.parametrize(
@@ -859,7 +859,7 @@ def test_planes_have_the_threads_that_have_room(text):
     algorithm = next(one for one in registry.candidates("numba") if one.name == "planes")
     numbers, dtype = planes.plan(problem, 2).scratch
     assert 2 * numbers * dtype.itemsize <= limit
-    assert algorithm.workspace(problem, 2, True) <= limit
+    assert algorithm.cost.workspace(problem, 2, True) <= limit
 
 
 @pytest.mark.parametrize(

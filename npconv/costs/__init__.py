@@ -1,12 +1,36 @@
 """What an algorithm costs: how long it should take, and what memory it works in.
 
-The figures of `Rate` for float32 are near what ``pytest bench`` shows for one core of a server of 2023; the others, and
-all of CUDA's, are guesses from them. They serve to rank candidates and to tell milliseconds from minutes, no more.
+The figures of `Textbook` for float32 are near what ``pytest bench`` shows for one core of a server of 2023; the others,
+and all of CUDA's, are guesses from them. They serve to rank candidates and to tell milliseconds from minutes, no more.
 
-`Rate` is the model of textbook algorithms, `Effort` that of engines; the other modules are parts of the latter.
+`Textbook` is the model of textbook algorithms, `Engine` that of engines, of which each has a class that tells what it
+does in another way than most.
 """
 
-from npconv.costs.effort import Effort
-from npconv.costs.textbook import Rate, plane_matrix, prepared_bytes, region_matrix
+from npconv.costs.cost import Cost
+from npconv.costs.direct import Direct
+from npconv.costs.engine import Engine
+from npconv.costs.groups import Depthwise, Grouped
+from npconv.costs.large_kernels import Dense, Dots, Outer, Pieces
+from npconv.costs.planes import Planes
+from npconv.costs.strassen import Strassen
+from npconv.costs.textbook import Textbook, plane_matrix, region_matrix
+from npconv.costs.winograd import Winograd
 
-__all__ = ["Effort", "Rate", "plane_matrix", "prepared_bytes", "region_matrix"]
+__all__ = [
+    "Cost",
+    "Dense",
+    "Depthwise",
+    "Direct",
+    "Dots",
+    "Engine",
+    "Grouped",
+    "Outer",
+    "Pieces",
+    "Planes",
+    "Strassen",
+    "Textbook",
+    "Winograd",
+    "plane_matrix",
+    "region_matrix",
+]

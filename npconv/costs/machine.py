@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from npconv import loading
+from npconv.problem import ConvProblem
 
 
 @cache
@@ -21,6 +22,11 @@ def _vectors() -> tuple[int, bool]:
 def vector_bytes() -> int:
     """Return the width of this machine's vectors."""
     return _vectors()[0]
+
+
+def lanes(problem: ConvProblem) -> int:
+    """Return the numbers of a vector in which a problem is computed."""
+    return vector_bytes() // problem.compute_dtype.itemsize
 
 
 @dataclass(frozen=True)

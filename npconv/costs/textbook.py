@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from npconv.costs.cost import Cost
 from npconv.costs.machine import machine
 from npconv.problem import ConvProblem
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Rough speed of an algorithm: seconds a call, seconds a window of one channel, products a second and thread."""
+def no_matrix(problem: ConvProblem) -> int:
+    """Return the bytes of none."""
+    return 0
 
-    call: float
+
+@dataclass(frozen=True)
+class Textbook(Cost):
+    """Rough speed of a textbook algorithm: seconds a window of one channel, products a second and thread."""
+
     window: float
     float32: float
     float64: float
@@ -29,13 +35,16 @@ class Rate:
     vectors: bool = False
     """Whether floats are multiplied in Numba's vectors, whatever their width."""
 
+    matrix: Callable[[ConvProblem], int] = field(default=no_matrix, repr=False)
+    """The bytes of the matrices that it makes."""
+
     TURNED = 1.5e-9
     """Seconds to put a number of a weight in order whose filters are not."""
 
     SCALING = 0.6
     """16 threads are 3 to 8 times as fast as one, 2 are 1.5 to 1.8 times: the textbook's tasks are few, and uneven."""
 
-    def seconds(self, problem: ConvProblem, threads: int) -> float:
+    def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
         dtype = problem.compute_dtype
         speed = {"i": self.integer, "u": self.integer, "c": self.complex}.get(dtype.kind)
@@ -50,6 +59,10 @@ class Rate:
         work = windows * self.window + results * problem.products / speed + regions * self.region
         work += problem.out_channels * problem.products * max(self.weight, self.TURNED if problem.turned else 0)
         return float(self.call + work / (threads**self.SCALING if self.threaded else 1))
+
+    def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
+        """Return the bytes of copies and matrices."""
+        return prepared_bytes(problem) + self.matrix(problem)
 
 
 @lru_cache(maxsize=64)  # it is the same for each of them
