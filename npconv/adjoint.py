@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import backends, loading, patches
+from npconv import backends, loading, patches, recall
 from npconv.kernels import activation, host, packed
 from npconv.kernels.numba.blocking import engine_limit
 from npconv.plan import Choice, choose
@@ -358,6 +358,7 @@ class Step(NamedTuple):
         return patches.filters(weight) if self.patch else weight[self.taps][..., ::-1, ::-1, ::-1]
 
 
+@recall.until_forgotten
 @lru_cache(maxsize=1024)
 def steps(problem: ConvProblem, choice: Choice, in_place: bool = True) -> tuple[list[Step], bool]:
     """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npconv import backends, loading, registry, winners
+from npconv import backends, loading, recall, registry, winners
 from npconv.kernels import host, parts
 from npconv.kernels.numba.blocking import engine_limit
 from npconv.kernels.packed import Packing, Run
@@ -136,17 +136,14 @@ class Plan:
         """Return weight and bias in the order of the algorithm's engine, from the workspace if it has them."""
         if workspace is None:
             return self._packing(weight, bias)
-        key = self._packed_engine, self.problem.compute_dtype, part
-        met = self.met
+        key, met = (self._packed_engine, self.problem.compute_dtype, part), self.met
 
         def pack() -> Any:
             return tuple(self._packing(weight, bias)) if self.in_parts else self._packing(weight, bias)
 
-        # Of a dilation that is as long as the image, an image of another size meets other taps. Large images of complex
-        # numbers meet other filters than small ones.
-        return workspace.packed(
-            key, pack, (met.among, met.kernel_size, self.in_parts and parts.by_images(self.problem))
-        )
+        # Of a dilation that is as long as the image, an image of another size meets other taps; and an image may be met
+        # by filters in another order.
+        return workspace.packed(key, pack, (met.among, met.kernel_size, self._packing.order))
 
     @property
     def quick(self) -> Callable[[Any, np.ndarray, np.ndarray | None], np.ndarray] | None:
@@ -340,6 +337,7 @@ def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
     return within or [min(able, key=lambda c: c.workspace)]
 
 
+@recall.until_forgotten
 @lru_cache(maxsize=4096)
 def choose(problem: ConvProblem, choice: Choice) -> Plan:
     """Return the plan for a problem: the named algorithm and backend, or the fastest there is for ``"auto"``.

@@ -10,7 +10,7 @@ arrays again, are for C-contiguous ones.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,12 +22,22 @@ KEPT = 1024
 
 
 _generation = 0
+_caches: list[Any] = []
+_Cached = TypeVar("_Cached")
+
+
+def until_forgotten(cached: _Cached) -> _Cached:
+    """Decorate a function with an ``lru_cache`` of what follows from the choice of algorithms."""
+    _caches.append(cached)
+    return cached
 
 
 def forget() -> None:
     """Let every call look for its road again, because ``"auto"`` may take another one from now on."""
     global _generation
     _generation += 1
+    for cached in _caches:
+        cached.cache_clear()
 
 
 def key(*arrays: Any) -> tuple[Hashable, ...] | None:

@@ -320,7 +320,7 @@ def tune(
     if any(race.least == math.inf for race in races):
         raise MemoryError("memory cannot hold the result or the workspace of any algorithm")
     winners.keep({winners.key(race.problem, race.choice): race.times() for race in races})
-    _choose_anew()
+    recall.forget()
     return TuneReport(timing for race in races for timing in race.timings())
 
 
@@ -355,12 +355,7 @@ def forget(everything: bool = False) -> int:
     try:
         return winners.forget(everything)
     finally:
-        _choose_anew()
-
-
-def _choose_anew() -> None:
-    plan.choose.cache_clear()
-    recall.forget()
+        recall.forget()
 
 
 def _plain(function: str, problem: ConvProblem, choices: Sequence[Choice], options: dict[str, Any]) -> list[_Race]:

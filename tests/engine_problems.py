@@ -15,7 +15,7 @@ import numpy as np
 from corpus import Case, parse
 
 import npconv
-from npconv import costs, plan, recall
+from npconv import costs, recall
 from npconv.kernels.numba import bands, blocking, piecing
 
 DIRECT = ("direct", "planes")
@@ -479,7 +479,6 @@ def refusal(case: Case, dtype: str, algorithm: str) -> str | None:
 
 def forget() -> None:
     """Forget what follows from the model of costs and the limits of workspace."""
-    plan.choose.cache_clear()
     piecing.cut.cache_clear()
     bands.cut.cache_clear()
     recall.forget()

@@ -16,7 +16,7 @@ from engine_problems import DIRECT, FAST
 from processes import python
 
 import npconv
-from npconv import adjoint, arguments, plan, winners
+from npconv import adjoint, arguments, plan, recall, winners
 from npconv.threads import max_threads
 
 
@@ -117,7 +117,7 @@ def test_a_refusal_is_explained_and_never_passed_over(monkeypatch):
     picky = replace(registry.candidates("numpy")[0], name="loop", refuse=refuse)
     others = tuple(a for a in registry.all_algorithms() if (a.backend, a.name) != ("numpy", "loop"))
     monkeypatch.setattr(registry, "_TABLE", (picky, *others))
-    plan.choose.cache_clear()
+    recall.forget()
     try:
         found = npconv.explain("conv2d", (1, 3, 8, 9), (2, 3, 3, 3), backend="numpy")
         assert found.refusals == {("numpy", "loop"): "the image's height is even"}
@@ -128,7 +128,7 @@ def test_a_refusal_is_explained_and_never_passed_over(monkeypatch):
         odd = npconv.explain("conv2d", (1, 3, 9, 9), (2, 3, 3, 3), backend="numpy", algorithm="loop")
         assert odd.algorithm == "loop"
     finally:
-        plan.choose.cache_clear()
+        recall.forget()
 
 
 EXPLAIN_ERRORS = [

@@ -3,6 +3,7 @@
 That is by the same algorithm; ``"auto"`` may take another one where the weight is packed.
 """
 
+import itertools
 import os
 import pickle
 import threading
@@ -12,6 +13,7 @@ import pytest
 from checks import BACKENDS, assert_same, poison
 
 import npconv
+from npconv import registry
 
 KINDS = {
     "Conv1d": ((6, 2, 3), {"stride": 2, "padding": ((1, 2),), "groups": 2, "activation": "relu"}),
@@ -123,6 +125,34 @@ def test_any_number_of_images(shape, algorithm):
                 want = npconv.conv2d(x, weight, backend="numpy")
                 np.testing.assert_allclose(layer(x), want, rtol=0, atol=1e-3 if algorithm == "auto" else 0)
                 assert_same(npconv.conv2d(x, made, algorithm="dense"), want, f"{n} images")
+
+
+ENGINES = [found.name for found in registry.candidates("numba") if found.engine is not None]
+SIZES = ((8, 9), (24, 24), (4, 4), (9, 8), (5, 31), (8, 8))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("algorithm", ["auto", *ENGINES])
+def test_images_of_many_sizes(algorithm, dtype):
+    """What is packed for one is not taken for another whose padding, which follows from its size, asks for more."""
+    rng = np.random.default_rng(5)
+    met = 0
+    for channels, filters, groups in ((3, 16, 1), (16, 40, 4), (8, 8, 8), (32, 32, 8), (64, 64, 1)):
+        for kernel, stride, dilation in itertools.product(((1, 1), (2, 2), (3, 3), (4, 4)), (1, 2, 4), (1, 9)):
+            weight = rng.integers(-9, 9, (filters, channels // groups, *kernel)).astype(dtype)
+            for padding in ("same_upper", "same_lower"):
+                options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+                layer = npconv.Conv2d(weight, **options, algorithm=algorithm, backend="numba")
+                for size in SIZES:
+                    x = rng.integers(-9, 9, (1, channels, *size)).astype(dtype)
+                    try:
+                        got = layer(x)
+                    except ValueError:  # the engine does not take this problem
+                        continue
+                    want = npconv.conv2d(x, weight, **options, backend="numpy")
+                    np.testing.assert_allclose(got, want, rtol=0, atol=0.5, err_msg=f"{weight.shape} {options} {size}")
+                    met += 1
+    assert met > 0 or algorithm == "pieces", "which is for weight gradients"
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -10,7 +10,7 @@ from checks import BACKENDS, DTYPES, ENGINES, assert_same, cast, named, poison
 from transposed import PROBLEMS, SPECIAL, Problem, arrays_of, call, exact, exact_problem, scatter, torch_answer
 
 import npconv
-from npconv import adjoint, patches
+from npconv import adjoint, patches, recall
 from npconv.arguments import conv_problem
 from npconv.kernels import packed
 from npconv.kernels.numba import planes
@@ -406,9 +406,9 @@ def test_filters_are_dealt_out_in_one_pass(monkeypatch):
 @pytest.fixture
 def other_steps():
     """Let steps be found anew, before and after a test that changes what they depend on."""
-    adjoint.steps.cache_clear()
+    recall.forget()
     yield
-    adjoint.steps.cache_clear()
+    recall.forget()
 
 
 @pytest.mark.usefixtures("other_steps")
@@ -422,7 +422,7 @@ def test_patches(name, dtype, monkeypatch):
     options = problem.options | {"bias": arrays[2] is not None, "dtype": named(dtype)}
     for most in (patches.MOST, 1):
         monkeypatch.setattr(patches, "MOST", most)
-        adjoint.steps.cache_clear()
+        recall.forget()
         found = npconv.explain(function, *shapes, **options, backend="numpy")
         convolutions = problem.batch if most == 1 else 1
         assert f"runs as {convolutions} convolution" in str(found).replace("one", "1")

@@ -32,7 +32,6 @@ def start_afresh():
     """What a new process knows."""
     winners._kept = None
     winners._warned.clear()
-    plan.choose.cache_clear()
     recall.forget()
 
 

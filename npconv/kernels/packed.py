@@ -2,10 +2,11 @@
 
 An *engine* is a module or object with four functions. ``pack(problem, weight)`` and ``pack_bias(problem, bias)`` bring
 the filters (K, C/groups, kd, kh, kw) and the bias into its order, once for many calls. Instead of the former, one may
-have ``packer(problem, weight)``, which returns what does so with weights of the same strides. ``plan(problem,
-threads)`` cuts a canonical problem into ``tasks``, each of which works in a ``scratch`` of so many numbers of a dtype,
-and ``fixed(plan, x_layout, epilogue, out_layout, threads)`` returns what fills arrays of these memory orders,
-``fill(x, weights, bias, out)``: what can be looked up once is not looked up by each call
+have ``packer(problem, weight)``, which returns what does so with weights of the same strides. If there are several
+orders for such a weight, by the image or the padding that follows from its size, ``order(problem)`` tells which one it
+is. ``plan(problem, threads)`` cuts a canonical problem into ``tasks``, each of which works in a ``scratch`` of so many
+numbers of a dtype, and ``fixed(plan, x_layout, epilogue, out_layout, threads)`` returns what fills arrays of these
+memory orders, ``fill(x, weights, bias, out)``: what can be looked up once is not looked up by each call
 (`npconv.kernels.numba.jit.Kernel`).
 Unlike the textbook kernels, engines take input and result of any memory order, and see to the zeros of the padding
 themselves; other paddings are made here. Arrays that they get can be written to.
@@ -65,6 +66,8 @@ class Packing:
         self._shape = filters, channels, *(taps for _, taps in form.among or zip(kernel, kernel, strict=True))
         self._taps = tuple(slice(first, first + n) for (first, _), n in zip(form.among, kernel, strict=False))
         self._no_bias = engine.pack_bias(problem, None)
+        self.order = engine.order(problem) if hasattr(engine, "order") else None
+        """In which order filters are packed, where such a weight's may be in several."""
 
     def __call__(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
         """Pack a caller's arrays."""

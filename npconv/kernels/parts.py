@@ -152,6 +152,7 @@ class Packing:
     def __init__(self, engine: Any, computed: ConvProblem, problem: ConvProblem) -> None:
         self._problem, self._planes, self._images = problem, _in_planes(problem), by_images(problem)
         self._each = packed.Packing(engine, computed)
+        self.order = self._images, self._each.order
 
     def __call__(self, weight: np.ndarray, bias: np.ndarray | None) -> Iterator[packed.Packed | np.ndarray | None]:
         """Pack a caller's arrays: filters, and the bias as it is; or for the real part, and then for the imaginary."""
