@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -96,6 +97,15 @@ def module(name: str) -> ModuleType:
         return importlib.import_module(name)
     with lock:
         return in_whole(lambda: importlib.import_module(name))
+
+
+def fingerprint(*patterns: str) -> str:
+    """Return what changes with the sources of kernels: those whose names, in their folder, have such a pattern."""
+    import hashlib
+
+    folder = Path(__file__).parent / "kernels"
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 class once(Generic[_T]):  # named like the functions it decorates are used

@@ -11,6 +11,8 @@ PROBLEMS = [
     ((2, 24, 13, 10), (16, 12, 3, 2), {"stride": (3, 2), "padding": 1, "groups": 2}),
     ((4, 3, 40, 40), (2, 3, 1, 1), {"stride": 1}),
     ((1, 8, 30, 12), (256, 8, 2, 3), {"stride": 2, "dilation": 2}),
+    ((1, 16, 8, 36), (1024, 16, 2, 2), {"stride": 2}),  # patches that are written where they belong
+    ((1, 4, 16, 36), (1024, 4, 4, 4), {"stride": 2, "padding": 1}),  # phases that are merged
 ]
 FILLS = {
     "random": lambda rng, shape: rng.standard_normal(shape),

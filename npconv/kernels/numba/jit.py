@@ -17,7 +17,6 @@ took a twentieth less, and loops over integers a fifth longer.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -164,17 +163,13 @@ def specialised(function: Callable[..., Any], *values: object, within: bool = Fa
     return numba.njit(**_INLINE, forceinline=within)(function)
 
 
-def _digest() -> str:
-    """Return a fingerprint of this folder's sources.
+_DIGEST = loading.fingerprint("*.py", "numba/*.py")[:12]
+"""Of the sources that kernels are made of: this folder's, and what the one above tells them, such as the sizes of
+Winograd's tiles.
 
-    Numba recompiles a cached kernel when its own file has changed, but does not see changes in the files whose
-    functions it calls (numba#1833). The fingerprint in a kernel's name does.
-    """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-
-
-_DIGEST = _digest()
+Numba recompiles a cached kernel when its own file has changed, but does not see changes in the files whose functions it
+calls (numba#1833). The fingerprint in a kernel's name does.
+"""
 
 
 class _Code:

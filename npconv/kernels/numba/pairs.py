@@ -76,16 +76,11 @@ class Patches(NamedTuple):
         depth, height, width = problem.input_size
         like = plane_plan.plan_of([replace(problem, input_size=(depth, 1, height * width))], threads, in_line=True)
         channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-        slivers = int(like.sizes[7, 0])
+        (slivers, _, _), (_, _, pixels), ((_, chain, _),) = like.sizes.slivers, like.sizes.block, like.sizes.sums
         wide = COLUMNS * VECTOR_BYTES // problem.compute_dtype.itemsize
         deep, down = self.size[:2]
         scratch = slivers * channels * wide + ROWS * wide + (-(-filters // int(like.grid[2])) + PAIR) * channels
-        chain = int(like.sizes[8, 1])
-        sizes = [
-            (channels, filters, slivers),
-            (height * width, int(like.sizes[4, 2]), chain),
-            (deep, down, problem.groups),
-        ]
+        sizes = [(channels, filters, slivers), (height * width, pixels, chain), (deep, down, problem.groups)]
         return Plan(like.tasks, like.work, (scratch, problem.compute_dtype), like.grid, np.array(sizes))
 
     def fixed(

@@ -53,8 +53,45 @@ SLIVERS = 2**17
 by more often, 256 → 512 channels took 4 % longer."""
 
 
+class Sizes(NamedTuple):
+    """A problem's numbers, in threes: the kernel takes them as the rows of a matrix."""
+
+    stride: tuple[int, ...]
+    phases: tuple[int, ...]
+    """The dilation of planes, and the residues of rows and pixels that taps meet."""
+
+    before: tuple[int, ...]
+    """Where the first window begins."""
+
+    slab: tuple[int, ...]
+    """Planes, rows and columns of a task's part of a channel."""
+
+    block: tuple[int, ...]
+    """Filters, rows and columns of a task."""
+
+    channels: tuple[int, ...]
+    """Channels and filters of a group, and how far apart planes are in a slab."""
+
+    groups: tuple[int, ...]
+    """Groups, those of a task, and all rows of a result that is merged with pixels that meet no tap."""
+
+    slivers: tuple[int, ...]
+    """Slivers that meet the weights together, whether they are cut from planes as they are, and, where filters lie side
+    by side, how many numbers apart a filter's elements are, else 0."""
+
+    parts: tuple[int, ...]
+    """Channels that are met at a time, whether planes are met in place, and whether rows of results are closed."""
+
+    sums: list[tuple[int, int, int]]
+    """Of each problem: elements of a filter, those of a chain, and whether the problem before has cut its slivers."""
+
+    def matrix(self) -> np.ndarray:
+        """Return them as the kernel takes them."""
+        return np.array([*self[:-1], *self.sums])
+
+
 class Plan(NamedTuple):
-    """A problem's numbers, as the kernel takes them."""
+    """How a problem is computed."""
 
     tasks: int
     work: int
@@ -63,9 +100,9 @@ class Plan(NamedTuple):
     """The same where filters lie side by side, not one behind the other."""
 
     grid: np.ndarray
-    sizes: np.ndarray
-    turned_sizes: np.ndarray
-    """Where filters lie side by side, with how many numbers apart a filter's elements are; in ``sizes`` that is 0."""
+    sizes: Sizes
+    matrices: tuple[np.ndarray, np.ndarray]
+    """These, for filters one behind the other, and side by side."""
 
     offsets: np.ndarray
     kernel: str
@@ -162,13 +199,19 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
     in_place = way.pointwise and not way.many and way.alone
     offsets, sums = _offsets(problems, way, columns, plane)
-    sizes = np.array(
-        [stride, (problem.dilation[0], *map(len, way.phases)), [-pad for pad in before],
-         (problem.kernel_size[0], rows, columns), (share, *block[:2]), (channels, filters, plane),
-         (problem.groups, together, all_rows), (slivers, way.as_they_are, 0), (some, in_place, closed), *sums]
-    )  # fmt: skip
-    turned_sizes = sizes.copy()
-    turned_sizes[7, 2] = filters
+    sizes = Sizes(
+        stride=stride,
+        phases=(problem.dilation[0], *map(len, way.phases)),
+        before=tuple(-pad for pad in before),
+        slab=(problem.kernel_size[0], rows, columns),
+        block=(share, *block[:2]),
+        channels=(channels, filters, plane),
+        groups=(problem.groups, together, all_rows),
+        slivers=(slivers, way.as_they_are, 0),
+        parts=(some, in_place, closed),
+        sums=sums,
+    )
+    matrices = sizes.matrix(), sizes._replace(slivers=(slivers, way.as_they_are, filters)).matrix()
     spare = WIDEST * way.lanes
     pitch = -(-block.rows * line // way.lanes) * way.lanes + spare
     at_once = min(together, BLOCK)
@@ -181,7 +224,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     if problem.turned and may_turn(problem):
         scratch = turning  # what threads are said to work in is what they do
     kernel = "planes" if not way.many else "whole" if way.as_they_are else "slivers"
-    return Plan(math.prod(grid), work, (scratch, dtype), (turning, dtype), np.array(grid), sizes, turned_sizes, offsets,
+    return Plan(math.prod(grid), work, (scratch, dtype), (turning, dtype), np.array(grid), sizes, matrices, offsets,
                 kernel, not way.alone)  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def fixed(
         channels, dtype, numbers, layout = plan.gathering
         size = plan.shared // dtype.itemsize
         put, kept, x_layout = gather.fixed(channels, size, threads), (x_layout, numbers), layout
-    load = "" if plan.kernel in ("whole", "halved") else loads(x_layout, plan.sizes[0, 2])
+    load = "" if plan.kernel in ("whole", "halved") else loads(x_layout, plan.sizes.stride[2])
     unload = not plan.merges and _unloads(plan, out_layout)
     parts = parts_of(epilogue.dtype, load, _tiles(plan, out_layout), unload, plan.merges)
 
@@ -189,7 +189,7 @@ def fixed(
         constants = x_layout, epilogue, out_layout, plan.grid, sizes, plan.offsets, parts
         return _kernels[plan.kernel].fixed(plan.tasks, plan.work, threads, constants, scratch)
 
-    in_rows, turned = cut(plan.sizes, plan.scratch), cut(plan.turned_sizes, plan.turning)
+    in_rows, turned = map(cut, plan.matrices, (plan.scratch, plan.turning))
 
     def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
         if put is not None:
@@ -222,17 +222,13 @@ def _are_halved(plan: Plan, layout: np.ndarray, out_layout: np.ndarray) -> bool:
 
 def _rectangles(plan: Plan, layout: np.ndarray) -> list[tuple[int, int, int]]:
     """Return the rows and columns of tasks' results, and how far apart rows are."""
-    _, block = plan.sizes[3:5].tolist()
-    merged = 2 if plan.merges else 1
+    merged, (_, _, closed) = 2 if plan.merges else 1, plan.sizes.parts
     height, width = layout[6:].tolist()
     sizes = (
         {min(size, most), size % most or most}
-        for size, most in zip((height, -(-width // merged)), block[1:], strict=True)
+        for size, most in zip((height, -(-width // merged)), plan.sizes.block[1:], strict=True)
     )
-    return [
-        (rows, columns, columns if plan.sizes[8, 2] else int(plan.sizes[3, 2]))
-        for rows, columns in itertools.product(*sizes)
-    ]
+    return [(rows, columns, columns if closed else plan.sizes.slab[2]) for rows, columns in itertools.product(*sizes)]
 
 
 def _positions(plan: Plan, layout: np.ndarray) -> list[int]:
@@ -242,7 +238,7 @@ def _positions(plan: Plan, layout: np.ndarray) -> list[int]:
 
 def _tiles(plan: Plan, layout: np.ndarray) -> tuple[jit.Part | None, ...]:
     """Return the parts that multiply filters by what they meet."""
-    filters, parts = int(plan.sizes[5, 1]), int(plan.grid[2])
+    filters, parts = plan.sizes.channels[1], int(plan.grid[2])
     counts = {(part + 1) * filters // parts - part * filters // parts for part in range(parts)}
     if plan.kernel == "planes":
         return tiles_of_planes(counts)
@@ -255,9 +251,8 @@ def _tiles(plan: Plan, layout: np.ndarray) -> tuple[jit.Part | None, ...]:
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
     """Whether there are results, not to be merged, that tasks do not write where they belong."""
-    lanes, channels = VECTOR_BYTES // plan.scratch[1].itemsize, plan.sizes[5, 0]
-    lined = layout[4] == 1 and plan.sizes[8, 0] == channels
-    least = (COLUMNS if plan.sizes[7, 0] > 0 else WIDEST) * lanes
+    lined = layout[4] == 1 and plan.sizes.parts[0] == plan.sizes.channels[0]
+    least = (COLUMNS if plan.sizes.slivers[0] > 0 else WIDEST) * VECTOR_BYTES // plan.scratch[1].itemsize
     cuts = _rectangles(plan, layout)
     return not all(_straight.py_func(rows, columns, line, lined, layout, least) for rows, columns, line in cuts)
 
