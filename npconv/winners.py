@@ -61,6 +61,8 @@ def key(problem: ConvProblem, choice: Choice) -> str:
         f"stride {_by(form.stride)}, dilation {_by(form.dilation)}" + (f", up {_by(form.up)}" if form.up else ""),
         f"padding {' '.join(f'{before}+{after}' for before, after in form.padding)} {form.padding_mode}",
         "channels_last" if problem.channels_last else "channels_first",
+        *["filters side by side"] * form.turned,
+        *["gradient of a weight"] * form.of_weight,
         *["bias"] * form.bias,
         *["activation"] * bool(form.activation),
         f"{choice.precision} precision, backend {choice.backend}, {choice.threads} threads",
@@ -173,11 +175,7 @@ def file() -> Path:
 @cache
 def _sources() -> str:
     """Return a fingerprint of the kernels that run on a CPU."""
-    import hashlib
-
-    here = Path(__file__).parent / "kernels"
-    found = sorted([*here.glob("*.py"), *here.glob("numpy/*.py"), *here.glob("numba/*.py")])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()
+    return loading.fingerprint("*.py", "numpy/*.py", "numba/*.py")
 
 
 def _cpu() -> tuple[str, str]:
