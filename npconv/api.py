@@ -262,7 +262,7 @@ def conv_transpose1d(
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError, MemoryError, CudaUnavailableError
         As for `conv_transpose2d`.
 
     Examples
@@ -321,7 +321,7 @@ def conv_transpose2d(
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError, MemoryError, CudaUnavailableError
         As for `conv2d`; also if the result would have no elements.
 
     Notes
@@ -380,7 +380,7 @@ def conv_transpose3d(
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError, MemoryError, CudaUnavailableError
         As for `conv_transpose2d`.
 
     Examples

@@ -1,4 +1,7 @@
-"""What users write, brought to one form. Every user error is raised here, before anything is computed.
+"""What users write, brought to one form; whatever is wrong with it is said before anything is computed.
+
+What one function alone asks of its arguments, such as `npconv.fold`, its module checks, in the same way and with what
+is here; whether an algorithm takes a problem, `npconv.plan` tells.
 
 `as_array` takes arrays, `conv_problem` takes shapes and parameters, `check_out` takes the array to fill. `conv_problem`
 needs no array, so `npconv.explain` asks it the same questions and gets the same errors.

@@ -43,8 +43,8 @@ def unfold(
 
     Raises
     ------
-    ValueError, TypeError
-        As for `conv2d`, if arguments do not fit.
+    ValueError, TypeError, MemoryError
+        As for `conv2d`, if arguments do not fit, or memory cannot hold the result.
 
     Notes
     -----
@@ -108,7 +108,7 @@ def fold(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, MemoryError
         As for `conv2d`; also if the number of rows or columns does not fit the sizes.
 
     Notes

@@ -289,7 +289,7 @@ _DOC = """Return the gradient of `npconv.{function}` with respect to its {what}.
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    {errors}
         As for `npconv.{function}`; also if ``grad_output`` has not the shape of its result.
 
     Notes
@@ -353,6 +353,7 @@ def _document(
         options=", ".join((*steps, *options)),
         result=shapes[argument],
         example=f">>> {example}",
+        errors="ValueError, TypeError, MemoryError" + ", CudaUnavailableError" * ("backend" in options),
     )
     return gradient
 

@@ -222,7 +222,7 @@ def explain(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, CudaUnavailableError
         As the function would.
 
     Examples

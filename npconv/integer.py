@@ -41,7 +41,7 @@ def conv1d_integer(
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError, MemoryError, CudaUnavailableError
         As for `conv2d_integer`.
 
     Examples
@@ -104,7 +104,7 @@ def conv2d_integer(
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError, MemoryError, CudaUnavailableError
         As for `conv2d`; also if a zero point is not a number of its array's dtype.
 
     Examples
@@ -161,7 +161,7 @@ def conv3d_integer(
 
     Raises
     ------
-    ValueError, TypeError, MemoryError
+    ValueError, TypeError, MemoryError, CudaUnavailableError
         As for `conv2d_integer`.
 
     Examples

@@ -30,7 +30,7 @@ class _Layer:
         self._options, self._choice = copy.deepcopy(options), choice  # the caller's lists may change
         self._weight = contiguous(named["weight"], self._dtype).copy()
         self._bias = contiguous(named["bias"], self._dtype).copy() if "bias" in named else None
-        self._packed = {name: contiguous(array, compute_dtype(self._dtype.name)) for name, array in self._arrays()}
+        self._cast = {name: contiguous(array, compute_dtype(self._dtype.name)) for name, array in self._arrays()}
         self._problems: dict[Any, ConvProblem] = {}
         self._workspace = Workspace()
         self._roads: dict[Any, Callable[[np.ndarray, Any], np.ndarray]] = {}
@@ -67,7 +67,7 @@ class _Layer:
         dtype = call.dtype(named)
         problem = self._problem_of(tuple(named["input"].shape), dtype)
         choice = call.choice(*self._choice, named, packed=True)
-        arrays = self._packed if dtype == self._dtype else dict(self._arrays())
+        arrays = self._cast if dtype == self._dtype else dict(self._arrays())
         weight, bias = arrays["weight"], arrays.get("bias")
         out = call.result(out, problem.input_shape if self.transposed else problem.result_shape, dtype, named)
         if self.transposed:
@@ -177,7 +177,7 @@ class _Layer:
 
 
 class Conv2d(_Layer):
-    """A `conv2d` with its weight: packed when the layer is built, planned once for each input shape.
+    """A `conv2d` with its weight: packed once, planned once for each input shape.
 
     Parameters
     ----------
@@ -187,8 +187,8 @@ class Conv2d(_Layer):
 
     Raises
     ------
-    ValueError, TypeError
-        As for `conv2d`, when the layer is built wherever the input is not to blame.
+    ValueError, TypeError, CudaUnavailableError
+        As for `conv2d`: when the layer is built, unless it is for the input, or for a named algorithm, to tell.
         Of an integer weight the activation must have integer results.
 
     Notes
@@ -258,7 +258,7 @@ class Conv3d(Conv2d):
 
 
 class ConvTranspose2d(_Layer):
-    """A `conv_transpose2d` with its weight: packed when the layer is built, planned once for each input shape.
+    """A `conv_transpose2d` with its weight: packed once, planned once for each input shape.
 
     Parameters
     ----------
@@ -268,8 +268,9 @@ class ConvTranspose2d(_Layer):
 
     Raises
     ------
-    ValueError, TypeError
-        As for `conv_transpose2d`, when the layer is built wherever the input is not to blame.
+    ValueError, TypeError, CudaUnavailableError
+        As for `conv_transpose2d`: when the layer is built, unless it is for the input, or for a named algorithm, to
+        tell.
         Of an integer weight the activation must have integer results.
 
     Notes

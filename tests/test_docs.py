@@ -23,3 +23,13 @@ def test_docstring(name):
         if inspect.signature(value).parameters:
             assert "Parameters\n----------" in text, f"{name} does not say what it takes"
             assert "Raises\n------" in text, f"{name} does not say what it refuses"
+
+
+COMPUTING = [name for name in NAMES if name.lower().startswith("conv") or name == "explain"]
+
+
+@pytest.mark.parametrize("name", [*COMPUTING, *(f"grad.{name}" for name in GRADIENTS if "bias" not in name)])
+def test_a_backend_may_be_missing(name):
+    value = getattr(npconv.grad, name[5:]) if name.startswith("grad.") else getattr(npconv, name)
+    text = inspect.getdoc(value)
+    assert "CudaUnavailableError" in text or "everything else is as for `Conv" in text

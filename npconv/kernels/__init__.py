@@ -9,6 +9,7 @@ Each textbook algorithm is a function ``conv(x, weight, bias, out, stride, dilat
 
 The faster algorithms of the Numba backend are engines with another entry: see `npconv.kernels.packed`.
 
-One- and two-dimensional convolutions arrive with axes of length one in front. Nothing here imports from outside this
-folder, but for the shapes' names.
+One- and two-dimensional convolutions arrive with axes of length one in front. Nothing here knows of choosing, of costs
+or of what users write: from outside this folder come `npconv.problem`, and what all share, such as threads, warnings
+and `npconv.loading`.
 """

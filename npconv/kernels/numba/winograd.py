@@ -75,13 +75,6 @@ ones stay within a tenth of it. 128 in one lose 0.28 of the bound, in two 0.20, 
 of more channels gain nothing: the tiles of a task and the panel ahead leave the first-level cache."""
 
 
-class Weights(NamedTuple):
-    """Filters, packed or plain, and the numbers of their packing."""
-
-    numbers: np.ndarray
-    packing: np.ndarray
-
-
 class Plan(NamedTuple):
     """A problem's numbers, as the kernel takes them."""
 
