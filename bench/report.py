@@ -18,21 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from npconv.table import seconds
+from npconv.table import percent, seconds
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 FIRST = "<!-- first -->", "<!-- /first -->"
 TEXTBOOK = ("loop", "flatten", "im2col")
-COLORS = {"loop": "#8e6bbf", "flatten": "#3fa0a0", "im2col": "#f2a33a"}
-OTHER_COLOR = "#777777"
+FASTEST = "fastest"
+COLORS = {"loop": "#8e6bbf", "flatten": "#3fa0a0", "im2col": "#f2a33a", FASTEST: "#c94f4f"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One algorithm on one problem: what NumPy and what Numba took."""
+    """An algorithm on one problem, or the fastest of them, by its `column`: what NumPy and what Numba took."""
 
     problem: str
     name: str
+    column: str
     algorithm: str
     numpy: float
     numba: float
@@ -46,52 +47,48 @@ class Line:
 
 
 def lines(run: dict[str, Any]) -> list[Line]:
-    """Return the lines of a run, problem by problem as they were run, the textbook's algorithms first."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """Return the lines of a run, problem by problem as they were run: the textbook's algorithms, and the fastest."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in run["benchmarks"]:
         extra = entry["extra_info"]
         if "problem" in extra:
-            engines = found.setdefault((extra["problem"], extra["algorithm"]), {})
-            engines[extra["backend"]] = (entry["stats"]["min"], extra)
+            backends = found.setdefault(extra["problem"], {"numpy": {}, "numba": {}})
+            backends[extra["backend"]][extra["algorithm"]] = extra | {"seconds": entry["stats"]["min"]}
     result = []
-    for (problem, algorithm), engines in found.items():
-        if "numba" in engines:
-            least, extra = engines["numba"]
-            numpy = engines.get("numpy", (math.nan, None))[0]
+    for problem, backends in found.items():
+        numpy, numba = ({name: extra["seconds"] for name, extra in some.items()} for some in backends.values())
+
+        columns = [(name, name, numpy.get(name, math.nan)) for name in TEXTBOOK if name in numba]
+        if numba:
+            columns.append((FASTEST, min(numba, key=numba.__getitem__), min(numpy.values(), default=math.nan)))
+        for column, algorithm, other in columns:
+            extra = backends["numba"][algorithm]
             share = math.nan if extra["share_of_peak"] is None else extra["share_of_peak"]
-            result.append(Line(problem, extra["name"], algorithm, numpy, least, extra["gflops"], share))
-    problems = list(dict.fromkeys(line.problem for line in result))
-
-    def place(line: Line) -> tuple[int, int]:
-        rank = TEXTBOOK.index(line.algorithm) if line.algorithm in TEXTBOOK else len(TEXTBOOK)
-        return problems.index(line.problem), rank
-
-    return sorted(result, key=place)
+            result.append(
+                Line(problem, extra["name"], column, algorithm, other, extra["seconds"], extra["gflops"], share)
+            )
+    return result
 
 
 def table(rows: list[Line]) -> str:
     """Return the lines as a Markdown table, a row a problem."""
-    algorithms = list(dict.fromkeys(line.algorithm for line in rows))
-    text = [
-        f"| NumPy → Numba | {' | '.join(algorithms)} | fastest |",
-        f"| --- |{' ---: |' * len(algorithms)} ---: |",
-    ]
+    columns = list(dict.fromkeys(line.column for line in rows))
+    text = [f"| NumPy → Numba | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for problem in dict.fromkeys(line.problem for line in rows):
-        here = {line.algorithm: line for line in rows if line.problem == problem}
-        cells = [_cell(here[name]) if name in here else "" for name in algorithms]
-        best = min(here.values(), key=lambda line: line.numba)
-        share = "" if math.isnan(best.share) else f", {100 * best.share:.2g} % of peak"
-        name = best.name if best.name == problem else f"{best.name}<br>`{problem}`"
-        text.append(f"| {name} | {' | '.join(cells)} | {best.algorithm}: {best.gflops:.3g} GFLOP/s{share} |")
+        here = {line.column: line for line in rows if line.problem == problem}
+        cells = [_cell(here[name]) if name in here else "" for name in columns]
+        name = next(iter(here.values())).name
+        text.append(f"| {name if name == problem else f'{name}<br>`{problem}`'} | {' | '.join(cells)} |")
     return "\n".join(text)
 
 
 def _cell(line: Line) -> str:
-    if line.algorithm not in TEXTBOOK:
-        return seconds(line.numba)
-    if math.isnan(line.times):
-        return f"(left out) → {seconds(line.numba)}"
-    return f"{seconds(line.numpy)} → {seconds(line.numba)}<br>**{faster(line.times)}**"
+    numpy = "(left out)" if math.isnan(line.times) else seconds(line.numpy)
+    text = f"{numpy} → {seconds(line.numba)}"
+    if line.column == FASTEST:
+        share = "" if math.isnan(line.share) else f", {percent(line.share)} of peak"
+        text = f"{line.algorithm}: {text}, {line.gflops:.3g} GFLOP/s{share}"
+    return text if math.isnan(line.times) else f"{text}<br>**{faster(line.times)}**"
 
 
 def faster(times: float) -> str:
@@ -124,14 +121,14 @@ def plot(rows: list[Line], path: Path, about: str) -> None:
     from matplotlib.figure import Figure
 
     problems = list(dict.fromkeys(line.name for line in rows))
-    algorithms = list(dict.fromkeys(line.algorithm for line in rows))
-    step = 0.8 / len(algorithms)
+    columns = list(dict.fromkeys(line.column for line in rows))
+    step = 0.8 / len(columns)
     figure: Any = Figure(figsize=(13, 1.7 + 0.75 * len(problems)), facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
-    for number, algorithm in enumerate(algorithms):
-        color = COLORS.get(algorithm, OTHER_COLOR)
-        for line in (line for line in rows if line.algorithm == algorithm):
-            at = problems.index(line.name) + (number - (len(algorithms) - 1) / 2) * step
+    for number, column in enumerate(columns):
+        color = COLORS[column]
+        for line in (line for line in rows if line.column == column):
+            at = problems.index(line.name) + (number - (len(columns) - 1) / 2) * step
             if math.isnan(line.times):
                 left.text(1.04, at, "NumPy's left out", va="center", fontsize=8, color="#888888", style="italic")
             else:
@@ -143,12 +140,12 @@ def plot(rows: list[Line], path: Path, about: str) -> None:
                 )  # fmt: skip
             if not math.isnan(line.share):
                 right.barh(at, 100 * line.share, height=step * 0.9, color=color)
-                label = f"{100 * line.share:.2g} %   {line.gflops:.3g} GFLOP/s"
+                label = f"{percent(line.share)}   {line.gflops:.3g} GFLOP/s"
                 right.annotate(
                     label, (100 * line.share, at), (4, 0), textcoords="offset points", va="center", fontsize=8.5,
                     color="#222222",
                 )  # fmt: skip
-        left.barh(0, 0, color=color, label=algorithm)
+        left.barh(0, 0, color=color, label=column)
     known = [line.times for line in rows if not math.isnan(line.times)] or [1.0]
     left.set_xscale("log")
     left.set_xlim(min(0.3, min(known) / 3), max(10, max(known) * 3))
@@ -167,7 +164,7 @@ def plot(rows: list[Line], path: Path, about: str) -> None:
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color("#cccccc")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=len(algorithms), frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=len(columns), frameon=False)
     figure.suptitle("The same algorithms in Numba and in NumPy", x=0.008, ha="left", fontsize=15, weight="bold")
     figure.supxlabel(about, x=0.008, ha="left", fontsize=8.5, color="#808080")
     FigureCanvasAgg(figure)

@@ -36,6 +36,17 @@ def seconds(value: float) -> str:
     return f"{value / 1e-9:.3g} ns"
 
 
+def percent(share: float) -> str:
+    """Write a share of the peak, which transforms that save products may exceed.
+
+    Examples
+    --------
+    >>> percent(0.0123), percent(2.567)
+    ('1.2 %', '257 %')
+    """
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
 def quantity(value: float, unit: str) -> str:
     """Write a number with three digits and a decimal prefix.
 

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for this is run as a program, from anywhere
 
 from bench.report import complain, machine, put
-from npconv.table import seconds
+from npconv.table import percent, seconds
 
 BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
 BEGIN_DRAWN, END_DRAWN = "<!-- drawn -->", "<!-- /drawn -->"
@@ -105,11 +105,6 @@ def ratio(times: float) -> str:
     # Rounded to the losing side, so that what says 1.00 is no loss.
     text = f"{math.floor(100 * times) / 100:.2f}×"
     return f"**{text}**" if times < 1 else text
-
-
-def percent(share: float) -> str:
-    """Write a share of the peak, which transforms that save products may exceed."""
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def mean(ratios: list[float]) -> str:
