@@ -10,6 +10,9 @@ from npconv.kernels.numba import regions
 from npconv.kernels.numba.blocking import SECOND_LEVEL, TASKS_PER_THREAD, in_rows, meetings, side_by_side
 from npconv.problem import ConvProblem
 
+BLOCK = 8
+"""Channels of a group, at least, of which runs are long enough to be met in vectors wherever they lie."""
+
 IN_ROWS = 1.1
 """How many times as many products a second there are of rows of an input that are met where they are, at a stride,
 of whose slab little would be met."""
@@ -65,6 +68,8 @@ class Direct(Panels):
         else:
             met = far.bytes // problem.compute_dtype.itemsize
         numbers: float = met * counts.deep(problem) + self._transposed(problem, made)
+        if problem.taps > problem.positions and problem.in_channels // problem.groups < BLOCK:
+            numbers += counts.residues(problem)
         if not problem.channels_last:
             numbers += TURNED * (met + made.results)
             if far is not None and far.bytes:  # channels are put side by side first

@@ -6,17 +6,30 @@ import math
 
 from npconv.costs import counts
 from npconv.costs.engine import Engine, Products
-from npconv.costs.machine import COPY, LAST_LEVEL, MANY, PACK, lanes, machine, shared, streaming, vector_bytes
+from npconv.costs.machine import (
+    COPY,
+    LAST_LEVEL,
+    MANY,
+    PACK,
+    lanes,
+    machine,
+    registers,
+    shared,
+    streaming,
+    vector_bytes,
+)
 from npconv.costs.slabs import BESIDE, SLAB, of_pixels
 from npconv.kernels.numba import piecing
-from npconv.kernels.numba.blocking import in_pairs, shared_filters
+from npconv.kernels.numba.blocking import SIDE_BY_SIDE, in_pairs, results_at_once, shared_filters
 from npconv.problem import ConvProblem
 
 LANES = 5e-9
 """Seconds to add up the lanes of a result of `dots`."""
 
-TOGETHER = 4
-"""Filters of a group from which on so many are computed together by `dots`, and twice as fast."""
+SHARE, OF_FIVE, LARGE = (1.85, 1.6), 1.05, (0.87, 0.72)
+"""How many times as many products a second there are where filters are side by side in tiles of `dots`, and with a
+larger dilation than 2; how many more in tiles of five results; and the share that tiles of fewer reach of a first
+layer's planes, which are large, with 5 × 5 results and with more."""
 
 BEHIND = 5
 """Copies that take as long as to put a number of a filter behind those of the image before."""
@@ -48,10 +61,10 @@ class Dots(Engine):
         across, rate, plane = problem.kernel_size[-1], counts.rate_of(problem, self.products), height * width
         if _several(problem):
             vectors = across // lanes(problem) + 2 * (across % lanes(problem) > 0)
-            rate *= 1.85 if max(problem.dilation) <= 2 else 1.6
-            if problem.batch * problem.groups <= 4:  # a first layer's planes, which are large
-                rate *= 0.87 if problem.positions <= 25 else 0.72
-            each, at_once = problem.products // across * vectors * lanes(problem), 3
+            each, at_once = problem.products // across * vectors * lanes(problem), results_at_once(plane, registers())
+            rate *= SHARE[max(problem.dilation) > 2] * (OF_FIVE if at_once == 5 else 1)
+            if problem.batch * problem.groups <= 4 and at_once < 5:
+                rate *= LARGE[problem.positions > 25]
         else:
             line = 64 // problem.compute_dtype.itemsize
             rate *= 0.25 if problem.taps < problem.positions else 1.0  # sums of short rows are many sums of lanes
@@ -59,11 +72,14 @@ class Dots(Engine):
             each, at_once = problem.products // across * (-(-across // line) * line + line // 2), 9
         return Products(rate, problem.out_channels, planes * -(-plane // at_once) * at_once, each)
 
+    def _copied(self, problem: ConvProblem, threads: int, made: Products) -> float:
+        return super()._copied(problem, threads, made) + counts.residues(problem)
+
     def _work(self, problem: ConvProblem, threads: int, made: Products) -> float:
         work = super()._work(problem, threads, made) + LANES * made.results
         if _several(problem):
             planes = problem.batch * problem.groups
-            work *= shared_filters(problem.out_channels // problem.groups, TOGETHER, planes, threads)[1]
+            work *= shared_filters(problem.out_channels // problem.groups, SIDE_BY_SIDE, planes, threads)[1]
         return work
 
     def _busy(self, problem: ConvProblem, threads: int) -> int:
@@ -83,7 +99,7 @@ class Dots(Engine):
 
 
 def _several(problem: ConvProblem) -> bool:
-    return problem.out_channels >= TOGETHER * problem.groups
+    return problem.out_channels >= SIDE_BY_SIDE * problem.groups
 
 
 class Dense(Engine):

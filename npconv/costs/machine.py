@@ -24,6 +24,11 @@ def vector_bytes() -> int:
     return _vectors()[0]
 
 
+def registers() -> int:
+    """Return how many vectors this machine's registers hold."""
+    return 32 if vector_bytes() == 64 else 16
+
+
 def lanes(problem: ConvProblem) -> int:
     """Return the numbers of a vector in which a problem is computed."""
     return vector_bytes() // problem.compute_dtype.itemsize

@@ -3,8 +3,8 @@
 The weight gradient of a depthwise convolution is one: its kernel is the gradient of a whole plane, its result 3 × 3. A
 register tile holds some results, a vector of partial sums for each. A step loads a vector of the kernel's row and, for
 each result, the vector of the input that it meets there; the lanes are added up at the end. Where a group has some
-filters, as those of grouped convolutions have, a tile is three results of four of them: a step loads seven vectors for
-twelve products.
+filters, as those of grouped convolutions have, a tile is three to five results of four of them: a step loads nine
+vectors for twenty products.
 
 Few results, such as 3 × 3, of fewer filters or small planes are computed from these as they are: rows beyond the image
 are one of zeros, and columns beyond it are masked in vectors, by masks that all rows share. Reading a row's ends takes
@@ -28,12 +28,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import blocking, jit, planes, rows
+from npconv.kernels.numba.blocking import SIDE_BY_SIDE, results_at_once
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps, store_sums
-from npconv.kernels.numba.tile import VECTOR_BYTES
+from npconv.kernels.numba.tile import REGISTERS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
     add,
@@ -51,13 +52,7 @@ from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
 RESULTS = 9
-"""Results of a tile: all of a 3 × 3 plane."""
-
-
-TILE = 3, 4
-"""Results, and filters, of a tile where a group has so many filters."""
-
-OF_SEVERAL = TILE[0] * TILE[1]
+"""Results of a tile of one filter: all of a 3 × 3 plane."""
 
 LARGE = 300
 """Elements of a kernel from which on it pays to load the slab for few results of some filters: 4 filters a group take
@@ -93,7 +88,7 @@ pack, pack_bias = rows.pack, planes.pack_bias
 
 def plan(problem: ConvProblem, threads: int) -> Plan:
     """Cut a canonical problem into tasks."""
-    many = problem.out_channels // problem.groups >= TILE[1]
+    many = problem.out_channels // problem.groups >= SIDE_BY_SIDE
     if _is_small(problem) and (not many or problem.taps < LARGE):
         return _straight(problem, threads)
     return _over_slab(problem, many, threads)
@@ -146,7 +141,8 @@ def _straight(problem: ConvProblem, threads: int) -> Plan:
 
 
 def _over_slab(problem: ConvProblem, many: bool, threads: int) -> Plan:
-    results, at_once = TILE if many else (RESULTS, 1)
+    at_once = SIDE_BY_SIDE if many else 1
+    results = results_at_once(math.prod(problem.output_size[1:]), REGISTERS) if many else RESULTS
     lanes = VECTOR_BYTES // problem.compute_dtype.itemsize
     channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     kernel, dilation, stride = problem.kernel_size, problem.dilation, problem.stride
@@ -327,7 +323,8 @@ def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
         if number == RESULTS:
             store_sums(load(sums, some * lanes, RESULTS, 1), totals, some)
         else:
-            store_sums(load(sums, some * lanes, OF_SEVERAL, 1), totals, some)
+            for row in range(some, some + number, SIDE_BY_SIDE):
+                store_sums(load(sums, row * lanes, SIDE_BY_SIDE, 1), totals, row)
     rows, columns = out_layout[6], out_layout[7]
     pitch = -(-rows * columns // lanes) * lanes
     for k in range(filters):
