@@ -111,7 +111,7 @@ OUTER = (
 
 DOTS = (
     # Four filters a group and more, which are computed together: fours of them that overlap; results in threes, fours
-    # and fives, of more planes; rows of whole vectors, ends of rows, and rows of less than a vector; long rows; strides,
+    # and fives, of more planes; rows of whole vectors, ends of rows, rows of less than a vector; long rows; strides;
     # dilations.
     "mb2g3ic3oc12ih30iw26kh28kw24ph0+bias",
     "mb3g2ic2oc10ih14iw37kh14kw37ph1pw1",
