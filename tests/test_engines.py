@@ -646,7 +646,7 @@ def test_outer_sums_up_sums(monkeypatch):
             case.rank, case.input_shape, case.weight_shape, None, np.dtype("f4"), stride=1, padding=0, dilation=1,
             groups=1, padding_mode="zeros", data_format="channels_first",
         )  # fmt: skip
-        assert outer.plan(problem.canonical_form(), 1).sizes[7, 2] > 1
+        assert outer.plan(problem.canonical_form(), 1).sizes.ways[2] > 1
         x = np.full(case.input_shape, np.float32(0.1 + n)), rng.uniform(0, 1, case.input_shape).astype("f4")
         weight = np.full(case.weight_shape, np.float32(1 / 3))
         for array in x:

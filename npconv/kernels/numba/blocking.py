@@ -104,6 +104,11 @@ def may_be_halved(problem: ConvProblem, lanes: int) -> bool:
     return gathers(problem, lanes) and problem.stride[-1] == 2 and width >= lanes and height * width >= 2 * lanes
 
 
+def apart(number: int) -> int:
+    """Return at least ``number``, as the distance of points of so many rows: odd, lest all meet in one cache set."""
+    return number | 1
+
+
 SPARE = 6
 """Pixels more than there are that starts and results have room for: the last tile may repeat the last pixel."""
 

@@ -14,6 +14,15 @@ LINE = 64
 """Bytes of a line of the cache: vectors that begin with one are loaded at once, others may take two lines."""
 
 
+def odd_lines(numbers: int, itemsize: int) -> int:
+    """Return how far apart arrays of so many numbers lie: an odd number of lines of the cache.
+
+    Powers of two would meet in a few of its sets.
+    """
+    line = LINE // itemsize
+    return (-(-numbers // line) | 1) * line
+
+
 def _new(size: int) -> np.ndarray:
     """Return new memory, at the beginning of a line of the cache."""
     buffer = np.empty(size + LINE, np.uint8)

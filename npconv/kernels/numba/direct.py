@@ -41,20 +41,67 @@ from npconv.kernels.numba.blocking import LEAST, PIXELS, SMALL, SPARE, WAY
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, part_of, table, triple_table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import FEWEST, MATRIX, multiply_and_finish, width_of
+from npconv.kernels.numba.product import MATRIX, multiply_and_finish, width_of
+from npconv.kernels.numba.tile import FEWEST
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
 
 
+class Sizes(NamedTuple):
+    """A problem's numbers, in threes: the kernel takes them as the rows of a matrix."""
+
+    stride: tuple[int, ...]
+    pace: tuple[int, ...]
+    """How far apart, in the slab, what neighbouring results meet is."""
+
+    step: tuple[int, ...]
+    """How far apart, in the image, what lies side by side in the slab is."""
+
+    before: tuple[int, ...]
+    """Where the first window begins."""
+
+    window: tuple[int, ...]
+    """Planes, rows and columns of a task's slab."""
+
+    block: tuple[int, ...]
+    """Panels, rows and columns of a task."""
+
+    filters: tuple[int, ...]
+    """Channels and filters of a group, and the taps of each."""
+
+    images: tuple[int, ...]
+    """All of them, those of a task, and the elements of a chain of sums."""
+
+    slab: tuple[int, ...]
+    """Whether pixels are met where they are, in how many parts channels are loaded, and where in the scratch a panel is
+    that a task packs."""
+
+    far: tuple[int, ...]
+    """Numbers of the slab; the row at which `places` begin, 0 if there are none; rectangles of a task."""
+
+    single: tuple[int, ...]
+    """Whether results meet rows, each others, and not taps."""
+
+    places: list[tuple[int, ...]]
+    """Of regions: where rows and columns of rectangles begin and how many results these have, and where taps are."""
+
+    def matrix(self) -> np.ndarray:
+        """Return them as the kernel takes them."""
+        return np.array([*self[:-1], *self.places])
+
+
 class Plan(NamedTuple):
-    """A problem's numbers, as the kernel takes them."""
+    """How a problem is computed."""
 
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
     in_turns: bool
-    sizes: np.ndarray
+    sizes: Sizes
+    matrices: tuple[np.ndarray, np.ndarray]
+    """These, for pixels that are loaded, and for such as are met where they are."""
+
     runs: np.ndarray
     """Of the slab."""
 
@@ -138,32 +185,40 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
         pixels = pixels * 3 // 4
     grid = (-(-problem.batch // images), problem.groups, -(-panels // block.panels), depth, down * across, across)
     in_turns = turns == 1 if places else blocking.in_turns(block, height, width, others, panels, threads)
-    before = tuple(-pad for pad, _ in problem.padding)
     pointwise = problem.taps == 1 and not any(map(any, problem.padding))
     # Pixels a way of the first-level cache apart, those of 1024 channels, all meet in a few of its sets, which took 5 %
     # longer: where each is met alone, its channels are loaded in several parts.
     parts = 2 * channels * itemsize // WAY if pointwise and channels * itemsize % WAY == 0 else 1
     # A chain of sums may be a product longer: it ends after an even number of a run's elements.
     chain = blocking.even(problem.products, chain_length(problem.products, problem.loose) - 1)
-    sizes = np.array(
-        [stride, pace, (dilation[0], step[1], step[2]), before, (kernel[0], rows, columns), (block.panels, *block[:2]),
-         (channels, filters, problem.taps),
-         (problem.batch, images, chain), (0, parts, 0), (loaded, 11 if places else 0, turns),
-         (far is not None and far.bytes == 0, 0, 0), *places]
-    )  # fmt: skip
     pixels = (images * block.rows * block.columns + SPARE) * (turns if rows_of_patches else 1)
-    scratch = loaded + pixels * wide
+    scratch, panel_at = loaded + pixels * wide, 0
     if plain:
         line = buffers.LINE // itemsize
         panel_at = -(-scratch // line) * line
-        sizes[8, 2], scratch = panel_at, panel_at + (problem.products + problem.taps * blocking.piece(problem)) * wide
+        scratch = panel_at + (problem.products + problem.taps * blocking.piece(problem)) * wide
+    sizes = Sizes(
+        stride=stride,
+        pace=pace,
+        step=(dilation[0], step[1], step[2]),
+        before=tuple(-pad for pad, _ in problem.padding),
+        window=(kernel[0], rows, columns),
+        block=(block.panels, *block[:2]),
+        filters=(channels, filters, problem.taps),
+        images=(problem.batch, images, chain),
+        slab=(0, parts, panel_at),
+        far=(loaded, len(Sizes._fields) - 1 if places else 0, turns),
+        single=(far is not None and far.bytes == 0, 0, 0),
+        places=places,
+    )
     runs = _runs(problem, channels, rows, columns)
     if pointwise:
         share = channels // parts
         runs = np.array([(part * kernel[0] * rows * columns * share, share, part * share) for part in range(parts)])
     tasks = int(np.prod(grid[:5])) // turns
     return Plan(
-        tasks, work, (scratch, problem.compute_dtype), np.array(grid), in_turns, sizes, runs, pointwise,
+        tasks, work, (scratch, problem.compute_dtype), np.array(grid), in_turns, sizes,
+        (sizes.matrix(), sizes._replace(slab=(1, parts, panel_at)).matrix()), runs, pointwise,
         (channels, *kernel) if rows_of_patches else (), 0 if far is None else far.bytes,
     )  # fmt: skip
 
@@ -202,12 +257,11 @@ def _fixed(
         return _of_turned(kernel, plan, x_layout, epilogue, out_layout, threads)
     if plan.rows and x_layout[4] != 1:
         return _of_copy(kernel, plan, x_layout, epilogue, out_layout, threads)
-    runs, sizes = plan.runs, plan.sizes
-    if plan.rows or plan.shared or (plan.pointwise and x_layout[1] == 1):
-        sizes = sizes.copy()
-        sizes[8, 0] = True
-        runs = runs if plan.shared or sizes[9, 1] else _runs_in_place(plan, x_layout)
-    load = slab.loads(x_layout, sizes[2, 2], sizes[6, 0])
+    in_place = bool(plan.rows or plan.shared or (plan.pointwise and x_layout[1] == 1))
+    runs, sizes = plan.runs, plan.matrices[in_place]
+    if in_place and not plan.sizes.places:
+        runs = _runs_in_place(plan, x_layout)
+    load = slab.loads(x_layout, plan.sizes.step[2], plan.sizes.filters[0])
     parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     return kernel.fixed(
         plan.tasks, plan.work, threads,
@@ -218,7 +272,7 @@ def _fixed(
 def _runs_in_place(plan: Plan, x_layout: np.ndarray) -> np.ndarray:
     """Return the runs of pixels, or of patches, that are met where they are."""
     if plan.pointwise:
-        return np.array([(0, plan.sizes[6, 0], 0)])
+        return np.array([(0, plan.sizes.filters[0], 0)])
     channels, depth, rows, columns = plan.rows
     _, to_channel, to_plane, to_row = x_layout[:4].tolist()
     starts = [
@@ -233,7 +287,7 @@ def _of_turned(
     """Return what fills of an image that is put channels last first, by tasks that have some pixels of a plane."""
     if x_layout[3] != x_layout[7] * x_layout[4]:
         return _of_copy(kernel, plan, x_layout, epilogue, out_layout, threads)
-    images, channels = int(plan.sizes[7, 0]), int(plan.grid[1] * plan.sizes[6, 0])
+    images, channels = plan.sizes.images[0], int(plan.grid[1]) * plan.sizes.filters[0]
     depth, height, width = x_layout[5:].tolist()
     pixels = height * width
     steps = [depth * pixels * channels, 1, pixels * channels, width * channels, channels]
@@ -272,7 +326,7 @@ def _of_copy(
     kernel: jit.Kernel, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return what fills of a copy whose rows' pixels lie side by side."""
-    images, channels = int(plan.sizes[7, 0]), int(plan.grid[1] * plan.sizes[6, 0])
+    images, channels = plan.sizes.images[0], int(plan.grid[1]) * plan.sizes.filters[0]
     shape = (images, channels, *x_layout[5:].tolist())
     steps = [math.prod(shape[axis + 1 :]) for axis in range(5)]
     fill = _fixed(kernel, plan, np.array([*steps, *shape[2:]]), epilogue, out_layout, threads)
@@ -450,16 +504,12 @@ _of_packed, _of_plain = _rectangles(False), _rectangles(True)
 
 
 @jit.inline
-def _most_pixels(sizes):  # type: ignore[no-untyped-def]
-    """Return how many pixels a task may have, and those that its last tile may repeat."""
-    return sizes[7, 1] * sizes[5, 1] * sizes[5, 2] + SPARE
-
-
-@jit.inline
-def _far_taps(sizes):  # type: ignore[no-untyped-def]
-    """Return how many taps, or rows, a task's rectangle may meet that lie far from each other."""
-    taps = sizes[6, 0] * sizes[4, 0] * sizes[4, 1] if sizes[10, 0] > 0 else sizes[6, 2]
-    return taps if sizes[9, 1] > 0 else 0
+def _numbers_of_task(sizes):  # type: ignore[no-untyped-def]
+    """Return a task's pixels, with those that its last tile may repeat, a rectangle's taps or rows, and rectangles."""
+    (depth, rows, _), (_, down, across), (channels, _, taps), (_, images, _) = triples(sizes, 4, 4)
+    (_, places, turns), (single, _, _) = triples(sizes, 9, 2)
+    met = 0 if places == 0 else channels * depth * rows if single > 0 else taps
+    return images * down * across + SPARE, met, turns
 
 
 @jit.scratch_kernel(_FORM)
@@ -468,7 +518,8 @@ def _packed_block(task, scratch, x, weights, bias, out, constants):  # type: ign
     """Compute a rectangle for some panels of packed weights."""
     given = _taken(constants, x)
     sizes = given[4]
-    starts, far, turns = table(_most_pixels(sizes)), triple_table(_far_taps(sizes)), sizes[9, 2]
+    pixels, taps, turns = _numbers_of_task(sizes)
+    starts, far = table(pixels), triple_table(taps)
     for turn in range(turns):
         _of_packed(task * turns + turn, scratch, x, weights, sizes, bias, out, starts, far, given, True)
 
@@ -479,6 +530,7 @@ def _plain_block(task, scratch, x, weights, packing, bias, out, constants):  # t
     """Compute a rectangle for some panels, and pack these; or several for one."""
     given = _taken(constants, x)
     sizes = given[4]
-    starts, far, turns = table(_most_pixels(sizes)), triple_table(_far_taps(sizes)), sizes[9, 2]
+    pixels, taps, turns = _numbers_of_task(sizes)
+    starts, far = table(pixels), triple_table(taps)
     for turn in range(turns):
         _of_plain(task * turns + turn, scratch, x, weights, packing, bias, out, starts, far, given, turn > 0)

@@ -32,8 +32,8 @@ from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
-from npconv.kernels.numba.product import LEAST_ROWS, width_of
-from npconv.kernels.numba.tile import COLUMNS, ROWS
+from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS, ROWS
 from npconv.kernels.numba.vector import (
     activated,
     add_column,
@@ -65,14 +65,59 @@ power of two, as rows often lie apart, these are in each other's way in all cach
 which no other thread writes parts of: 1240 → 752 channels at 5² so take 262 µs, and 328 where two do."""
 
 
+class Sizes(NamedTuple):
+    """A problem's numbers, in threes: the kernel takes them as the rows of a matrix."""
+
+    rows: tuple[int, ...]
+    """All that there are, those of a task, and in how many shares they are cut; and the same of lanes."""
+
+    lanes: tuple[int, ...]
+    images: tuple[int, ...]
+    """Groups, channels of a group, and images that are met together."""
+
+    kernel: tuple[int, ...]
+    block: tuple[int, ...]
+    """Rows and columns of the kernel that are taken together, and how many of these a chain of sums has."""
+
+    results: tuple[int, ...]
+    """Of a row and a lane."""
+
+    stride: tuple[int, ...]
+    ways: tuple[int, ...]
+    """Whether what rows meet is copied, whether rows are filters, and of how many blocks sums are added up by
+    themselves, 0 if of all."""
+
+    before: tuple[int, ...]
+    """Where the first result meets the rows' images."""
+
+    dilation: tuple[int, ...]
+    step: tuple[int, ...]
+    """How far apart, in the image, lies what is copied."""
+
+    pace: tuple[int, ...]
+    """How far apart, in the copy, lies what neighbouring elements meet."""
+
+    window: tuple[int, ...]
+    """What is copied for a block."""
+
+    slab: tuple[int, ...]
+    """How far apart copies lie, and whether results have a bias or an activation."""
+
+    before_lanes: tuple[int, ...]
+    """Where the lanes' images are met, and how far apart, if these are not filters."""
+
+    dilation_of_lanes: tuple[int, ...]
+
+
 class Plan(NamedTuple):
-    """A problem's numbers, as the kernel takes them."""
+    """How a problem is computed."""
 
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
     swapped: bool
-    sizes: np.ndarray
+    sizes: Sizes
+    matrix: np.ndarray
     line: Plan | None
     """The same for arrays whose pixels all lie at one distance from each other, if that makes a difference."""
 
@@ -115,22 +160,32 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     wide = product.width(problem.compute_dtype)
     panels = -(-lanes // wide)
     step, pace = _steps(problem)
-    plane = _apart(math.prod(cut.window), problem.compute_dtype.itemsize)
+    plane = buffers.odd_lines(math.prod(cut.window), problem.compute_dtype.itemsize)
     chain, folded = _chains(problem, cut)
     before = tuple(-pad for pad, _ in problem.padding)
     nothing, one = (0, 0, 0), (1, 1, 1)
     copied = not swapped and padded
-    sizes = np.array(
-        [(rows, cut.share, -(-rows // cut.share)), (lanes, cut.together, -(-panels // cut.together)),
-         (problem.groups, channels, cut.images), problem.kernel_size, (cut.rows, cut.columns, chain),
-         (1, 1, 1) if swapped else problem.output_size, problem.stride, (copied, swapped, folded),
-         nothing if swapped else before, one if swapped else problem.dilation, step, pace, cut.window,
-         (plane, bool(problem.bias or problem.activation), 0), before if swapped else nothing,
-         problem.dilation if swapped else one]
-    )  # fmt: skip
+    sizes = Sizes(
+        rows=(rows, cut.share, -(-rows // cut.share)),
+        lanes=(lanes, cut.together, -(-panels // cut.together)),
+        images=(problem.groups, channels, cut.images),
+        kernel=problem.kernel_size,
+        block=(cut.rows, cut.columns, chain),
+        results=one if swapped else problem.output_size,
+        stride=problem.stride,
+        ways=(copied, swapped, folded),
+        before=nothing if swapped else before,
+        dilation=one if swapped else problem.dilation,
+        step=step,
+        pace=pace,
+        window=cut.window,
+        slab=(plane, bool(problem.bias or problem.activation), 0),
+        before_lanes=before if swapped else nothing,
+        dilation_of_lanes=problem.dilation if swapped else one,
+    )
     tasks = problem.groups * -(-rows // cut.share) * -(-panels // cut.together)
     scratch = _numbers(problem, cut, swapped), problem.compute_dtype
-    return Plan(tasks, problem.flops // 40, scratch, swapped, sizes, line)
+    return Plan(tasks, problem.flops // 40, scratch, swapped, sizes, np.array(sizes), line)
 
 
 def _chains(problem: ConvProblem, cut: _Cut) -> tuple[int, int]:
@@ -151,14 +206,8 @@ def _numbers(problem: ConvProblem, cut: _Cut, swapped: bool) -> int:
     numbers = cut.together * (cut.images * cut.rows * cut.columns * min(wide, lanes) + wide + buffers.LINE)
     numbers += cut.together * (number + SPARE) * wide * (2 if _chains(problem, cut)[1] else 1)
     if not swapped and any(map(any, problem.padding)):
-        numbers += cut.images * cut.share * _apart(math.prod(cut.window), itemsize)
+        numbers += cut.images * cut.share * buffers.odd_lines(math.prod(cut.window), itemsize)
     return numbers
-
-
-def _apart(numbers: int, itemsize: int) -> int:
-    """Return how far planes lie apart: an odd number of the cache's lines, so that they do not meet in its sets."""
-    line = buffers.LINE // itemsize
-    return (-(-numbers // line) | 1) * line
 
 
 def _steps(problem: ConvProblem) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -202,7 +251,7 @@ def _cuts(problem: ConvProblem, threads: int, swapped: bool) -> Iterator[tuple[f
         _, o_height, o_width = problem.output_size
         window = (problem.output_size[0], (lines - 1) * pace[1] + (o_height - 1) * problem.stride[1] + 1,
                   (columns - 1) * pace[2] + (o_width - 1) * problem.stride[2] + 1)  # fmt: skip
-        copied = images * _apart(math.prod(window), itemsize) if padded else 0
+        copied = images * buffers.odd_lines(math.prod(window), itemsize) if padded else 0
         for share, together in itertools.product(shares, panels_together):
             number = share * positions
             tasks = -(-rows // share) * -(-panels // together)
@@ -227,7 +276,7 @@ def fixed(
     def cut(plan: Plan) -> Callable[[str], Callable[..., None]]:
         @cache
         def loading(load: str) -> Callable[..., None]:
-            constants = epilogue, out_layout, plan.sizes, slab.parts_of(epilogue.dtype, load, "any")
+            constants = epilogue, out_layout, plan.matrix, slab.parts_of(epilogue.dtype, load, "any")
             return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
         return loading
@@ -243,7 +292,8 @@ def fixed(
             (chosen, run, layout), w_layout = in_line, w_line
         given = (w, w_layout, x, layout) if chosen.swapped else (x, layout, w, w_layout)
         # What is copied is loaded channel by channel, and other than panels are.
-        lanes, copied, step = chosen.sizes[1, 0], chosen.sizes[7, 0], chosen.sizes[15, 2]
+        sizes = chosen.sizes
+        (lanes, _, _), (copied, _, _), (_, _, step) = sizes.lanes, sizes.ways, sizes.dilation_of_lanes
         run("any" if copied else slab.loads(given[3], step, lanes))(*given, bias, out)
 
     return fill

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import buffers, jit, piecing, product, slab
+from npconv.kernels.numba import blocking, buffers, jit, piecing, product, slab
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.points import LANES, SUMS, TILES, Axes, gradient_parts, sums_to_results, tiles_to_points
@@ -78,8 +78,9 @@ def fixed(
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     # To the kernel, images are channels.
-    layout, step, unload = slab.swapped(x_layout), plan.sizes[5, 2], slab.unloads(out_layout)
-    loads = slab.loads(layout, step, plan.sizes[1, 0])
+    _, (rows, _, lanes), _, _, _, (_, _, step) = plan.sizes[:6]
+    layout, unload = slab.swapped(x_layout), slab.unloads(out_layout)
+    loads = slab.loads(layout, step, rows)
 
     @cache
     def loading(load: str) -> Callable[..., None]:
@@ -88,14 +89,14 @@ def fixed(
 
     def fill(x: np.ndarray, weights: tuple[np.ndarray, np.ndarray], bias: np.ndarray, out: np.ndarray) -> None:
         w, w_layout = weights
-        run = loading(loads if loads == slab.loads(w_layout, step, plan.sizes[1, 2]) else "any")
+        run = loading(loads if loads == slab.loads(w_layout, step, lanes) else "any")
         given = (w, w_layout, x, layout) if plan.swapped else (x, layout, w, w_layout)
         run(*given, bias, out)
 
     return fill
 
 
-apart, height_of = jit.inline(piecing.apart), jit.inline(piecing.height)
+apart, height_of = jit.inline(blocking.apart), jit.inline(piecing.height)
 
 _FORM = "anNn"
 _taken = taking(_FORM)

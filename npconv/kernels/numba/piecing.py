@@ -60,11 +60,6 @@ class Cut(NamedTuple):
     """Of all threads, in products of a row with a vector of lanes."""
 
 
-def apart(number: int) -> int:
-    """Return at least ``number``, as the distance of points of so many pieces: odd, lest all meet in one cache set."""
-    return number | 1
-
-
 def height(rows: int) -> int:
     """Return for how many rows sums have room: the lowest tiles of products write some that there are not."""
     return rows if rows >= 8 else 8
@@ -111,7 +106,7 @@ def _cut(
     (of_row, to_row), (of_lane, to_lane) = reversed(made) if swapped else made
     pieces = lines * columns * together
     numbers = of_row * share + of_lane * min(lanes, wide) + share * taps * wide
-    numbers += points * apart(pieces) * (max(share, wide // 2) + wide) + sums * height(share) * wide
+    numbers += points * blocking.apart(pieces) * (max(share, wide // 2) + wide) + sums * height(share) * wide
     tasks, vectors = groups * -(-rows // share) * -(-lanes // wide), -(-2 * min(lanes, wide) // wide)
     steps = -(-down // lines) * -(-across // columns) * -(-images // together)
     row_vectors, number = -(-2 * share // wide), down * across * images

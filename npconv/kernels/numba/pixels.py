@@ -18,7 +18,7 @@ from npconv.kernels.numba.lean import after, flattened, max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, copy, copy_few, copy_joined, copy_part, move, transpose
 from npconv.kernels.numba.plane_slab import OTHERS
 from npconv.kernels.numba.product import LINES, ask_for, width_of
-from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
     add,
@@ -40,12 +40,6 @@ IN_PLANES = {1: 8, 2: 4, 3: ABREAST, 4: ABREAST}
 """Vectors in the row of a tile that meets planes, by its number of filters: 6 sums or more, so that few wait.
 
 Higher tiles do not pay: a table, six filters and their elements take more registers than there are."""
-
-LEAST_ROWS = 4
-"""Filters of the lowest tile that meets slivers."""
-
-FEWEST = 8
-"""Filters that can be cut into tiles of 4 to 6, as all greater numbers can."""
 
 AHEAD = 512
 """Products between asking for pixels and cutting them, at least; 256 and 1024 seemed to gain less, in noise."""

@@ -15,8 +15,8 @@ import numpy as np
 from npconv.kernels.numba import blocking, buffers, jit, product
 from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.pixels import FEWEST, WIDEST
-from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
+from npconv.kernels.numba.pixels import WIDEST
+from npconv.kernels.numba.tile import COLUMNS, FEWEST, VECTOR_BYTES
 from npconv.kernels.summation import chain_length, shortest_chain
 from npconv.problem import ConvProblem
 
@@ -194,7 +194,7 @@ def plan_of(problems: Sequence[ConvProblem], threads: int, in_line: bool = False
     rows, columns = block.rows + way.beyond[0], block.columns + way.beyond[1]
     parts = -(-panels // block.panels)
     share = -(-filters // parts)
-    plane = _apart(rows * columns, dtype.itemsize)
+    plane = buffers.odd_lines(rows * columns, dtype.itemsize)
     grid = (problem.batch, -(-problem.groups // together), parts, depth,
             -(-height // block.rows), -(-width // block.columns))  # fmt: skip
     in_place = way.pointwise and not way.many and way.alone
@@ -292,7 +292,7 @@ def _cut(problems: Sequence[ConvProblem], way: _Way, threads: int, sharing: int,
             pixels = pixels * 3 // 4
             continue
         met = (block.rows + way.beyond[0]) * columns
-        taken = planes * _apart(met, itemsize) + filters * (met + WIDEST * way.lanes)
+        taken = planes * buffers.odd_lines(met, itemsize) + filters * (met + WIDEST * way.lanes)
         if some <= least or (together > 1 and min(together, BLOCK) * taken * itemsize <= limit):
             break
         some, together = blocking.even(channels, max(some // 2, least)), 1
@@ -334,15 +334,6 @@ def _offsets(
         offsets.append(each)
     offsets.append(np.array(rows + pixels))
     return np.concatenate(offsets), sums
-
-
-def _apart(pixels: int, itemsize: int) -> int:
-    """Return how far apart planes of so many pixels are: an odd number of lines of the cache.
-
-    Powers of two would meet in a few of its sets.
-    """
-    line = buffers.LINE // itemsize
-    return (-(-pixels // line) | 1) * line
 
 
 def _are_closed(

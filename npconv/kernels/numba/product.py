@@ -27,7 +27,7 @@ from npconv.kernels.numba.blocking import ELEMENTS
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, blank, copy, move, transpose
-from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,
     add,
@@ -43,12 +43,6 @@ from npconv.kernels.numba.vector import (
 )
 from npconv.problem import ConvProblem
 from npconv.threads import get_num_threads
-
-LEAST_ROWS = 4
-"""Pixels of the lowest tile. Lower ones would only save a last tile some rows, and cost a second to compile."""
-
-FEWEST = 8
-"""Pixels that can be cut into tiles of 4 to 6, as all greater numbers can."""
 
 
 def width(dtype: Any) -> int:

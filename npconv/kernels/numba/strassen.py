@@ -47,8 +47,8 @@ from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import LEAST_ROWS, multiply_near, width_of
-from npconv.kernels.numba.tile import COLUMNS
+from npconv.kernels.numba.product import multiply_near, width_of
+from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS
 from npconv.kernels.numba.vector import (
     activated,
     add,
@@ -189,7 +189,8 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-    load = slab.loads(x_layout, plan.sizes[0, 2], BLOCK)
+    _, _, stride = plan.sizes[0]
+    load = slab.loads(x_layout, stride, BLOCK)
     parts = slab.parts_of(epilogue.dtype, load, slab.unloads(out_layout))
     constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
     run = _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, plan.in_turns)

@@ -37,6 +37,10 @@ REGISTERS = 32 if VECTOR_BYTES == 64 else 16
 ROWS = 6
 """Rows of the largest tile: 6 × 2 accumulators, 2 vectors of a row and 1 broadcast fill the 16 registers of AVX2."""
 
+LEAST_ROWS, FEWEST = 4, 8
+"""Rows of the lowest tile, and those from which on any number can be cut into tiles of 4 to 6. Lower ones would only
+save a last tile some rows, and cost a second to compile."""
+
 COLUMNS = 2
 """Vectors in a tile's row."""
 

@@ -54,7 +54,8 @@ from npconv.kernels.numba.points import (
     sums_to_results,
     tiles_to_points,
 )
-from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
+from npconv.kernels.numba.product import multiply_rows, width_of
+from npconv.kernels.numba.tile import LEAST_ROWS
 from npconv.kernels.numba.vector import fence
 from npconv.problem import ConvProblem
 from npconv.threads import get_num_threads
@@ -93,10 +94,7 @@ def chains_of(elements):  # type: ignore[no-untyped-def]
     return 1 if elements <= ALONE else -(-elements // CHAIN)
 
 
-@jit.inline
-def apart(number):  # type: ignore[no-untyped-def]
-    """Return at least ``number``, as the distance of points of so many rows: odd, lest all meet in one cache set."""
-    return number | 1
+apart = jit.inline(blocking.apart)
 
 
 @jit.scratch_kernel()
@@ -322,9 +320,10 @@ class Winograd:
         self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
     ) -> Callable[..., None]:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-        load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[3, 2], plan.sizes[2, 0])
-        parts = parts_of(plan.axes, epilogue.dtype, (TILES, SUMS), load, slab.unloads(out_layout, plan.sizes[3, 2]))
-        x_layout = met(x_layout, out_layout, plan.axes, plan.sizes[0])
+        before, _, (channels, _, _), (_, _, step) = plan.sizes[:4]
+        load = slab.loads(x_layout, plan.axes[1].steps[0] * step, channels)
+        parts = parts_of(plan.axes, epilogue.dtype, (TILES, SUMS), load, slab.unloads(out_layout, step))
+        x_layout = met(x_layout, out_layout, plan.axes, before)
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
         return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, plan.in_turns)
 

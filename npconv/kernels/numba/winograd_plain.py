@@ -40,7 +40,8 @@ from npconv.kernels.numba.points import (
     sums_to_results,
     tiles_to_points,
 )
-from npconv.kernels.numba.product import LEAST_ROWS, multiply_rows, width_of
+from npconv.kernels.numba.product import multiply_rows, width_of
+from npconv.kernels.numba.tile import LEAST_ROWS
 from npconv.kernels.numba.vector import fence
 from npconv.kernels.numba.winograd import apart, chains_of, met, unload
 from npconv.problem import ConvProblem
@@ -277,8 +278,9 @@ class Plain:
         self, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
     ) -> Callable[..., None]:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
-        load = slab.loads(x_layout, plan.axes[1].steps[0] * plan.sizes[2, 2], plan.sizes[1, 1])
-        unload = slab.unloads(out_layout, plan.sizes[2, 2])
+        _, (_, channels, _), (_, _, step) = plan.sizes
+        load = slab.loads(x_layout, plan.axes[1].steps[0] * step, channels)
+        unload = slab.unloads(out_layout, step)
         (loading, working), steps = ((numbers, plan.dtype) for numbers in plan.scratch), []
         if plan.own:
             parts = parts_of(plan.axes, plan.dtype, (TILES, SUMS, FILTERS), load, unload)
