@@ -18,7 +18,6 @@ those which prove to be so have no further turn.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import npconv
-from npconv import adjoint, arguments, call, inspection, plan, recall, winners
+from npconv import adjoint, arguments, call, inspection, plan, recall, timing, winners
 from npconv.kernels.host import Workspace
 from npconv.plan import Candidate, Choice
 from npconv.problem import ConvProblem
@@ -35,12 +34,6 @@ from npconv.progress import Progress, shown
 from npconv.table import quantity, seconds, table
 
 USES = ("function", "layer")
-
-PAUSE = 0.03
-"""Seconds before a contestant's turn, longer than threads spin after their work."""
-
-TURN = 0.05
-"""Seconds that a turn takes at least: a fast contestant is called again until then."""
 
 SLOW = 1.0
 """Seconds of a first call, less those of compiling: one that took longer is a timed one, and turns have no other."""
@@ -175,7 +168,7 @@ class _Contestant:
         try:
             with clock as compiling:
                 self._call = self.prepare()
-                taken = self._timed()
+                _, taken = timing.timed(self._call)
         except MemoryError:
             self.note, self._call = "left out: it ran out of memory", None
             return
@@ -189,24 +182,12 @@ class _Contestant:
         """Time calls for one turn, unless the contestant has had enough of them."""
         if self._call is None or self.spent >= ENOUGH:
             return
-        time.sleep(PAUSE)
-        if not self.slow:
-            self._call()
-        end = time.perf_counter() + TURN
-        while True:
-            self._count(self._timed())
-            if time.perf_counter() >= end:
-                return
+        for taken in timing.turn(self._call, self.slow):
+            self._count(taken)
 
     def _count(self, taken: float) -> None:
         self.spent += taken
         self.least = min(self.least, max(taken, 1e-9))  # a clock may stand still for so long
-
-    def _timed(self) -> float:
-        assert self._call is not None
-        start = time.perf_counter()
-        self._call()
-        return time.perf_counter() - start
 
 
 def tune(

@@ -17,7 +17,7 @@ from PIL import Image
 from processes import python
 
 import npconv
-from npconv import backends, cli
+from npconv import backends, cli, timing
 from npconv.cli import layers, measure, reference, tasks
 from npconv.kernels.numba import peak
 from npconv.kernels.numpy import im2col
@@ -294,7 +294,7 @@ def test_a_slow_contestant_runs_once(monkeypatch):
 def test_a_contestant_that_was_held_up_has_its_turns(monkeypatch):
     """Its first call found the code on disk, waited seconds for an import, and was taken for the time of a call."""
     monkeypatch.setattr(measure, "ENOUGH", 0.2)
-    monkeypatch.setattr(measure, "TURN", 0.0)
+    monkeypatch.setattr(timing, "TURN", 0.0)
     row, waits = measure.Row("numba", "im2col", None, 1e-5, 1000), iter([0.3, 0.0, 0.3, 0.0, 0.0])
 
     def call():

@@ -18,7 +18,7 @@ import pytest
 from processes import HERE, python
 
 import npconv
-from npconv import backends, cli, plan, recall, registry, tuning, winners
+from npconv import backends, cli, plan, recall, registry, timing, tuning, winners
 from npconv.threads import max_threads
 from npconv.turns import turn
 
@@ -39,7 +39,7 @@ def start_afresh():
 def folder(tmp_path, monkeypatch):
     """A cache folder for each test, and no pauses: no thread spins here (conftest.py)."""
     monkeypatch.setenv("NPCONV_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(tuning, "PAUSE", 0.0)
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
     start_afresh()
     yield tmp_path / "cache"
     start_afresh()
@@ -276,15 +276,18 @@ def test_hopeless_candidates_are_not_measured():
 
 
 def test_memory_that_does_not_suffice(monkeypatch):
-    begin = tuning._Contestant._timed
+    begin = tuning._Contestant.begin
+
+    def starve():
+        raise MemoryError
 
     def scarce(names):
-        def timed(self):
+        def start(self):
             if self.candidate.algorithm.name in names:
-                raise MemoryError
-            return begin(self)
+                self.prepare = lambda: starve
+            begin(self)
 
-        monkeypatch.setattr(tuning._Contestant, "_timed", timed)
+        monkeypatch.setattr(tuning._Contestant, "begin", start)
 
     scarce(["im2col"])
     report = npconv.tune("conv2d", *SHAPES, **NUMPY)

@@ -1,17 +1,12 @@
 """How ``compare`` and the benchmarks measure: each contestant's first call, and then all of them in turn.
 
-What it takes to get times that can be compared (each of these was seen to matter):
-
-- contestants take turns within one process, round by round; times of separate runs say nothing about each other;
-- before each turn a pause, so that the threads of the one before have stopped spinning, and a call that is not timed;
-- the least time counts: everything else that happens on a machine only adds to it;
-- what a first call costs, compiling above all, is told apart, and so is memory, which is measured in a call of its own.
+How turns are taken, `npconv.timing` tells. What a first call costs, compiling above all, is told apart, and so is
+memory, which is measured in a call of its own.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,17 +15,11 @@ from typing import Any
 import numpy as np
 
 import npconv
-from npconv import backends
+from npconv import backends, timing
 from npconv.cli import reference
 from npconv.cli.tasks import Task
 from npconv.registry import names
 from npconv.table import quantity, seconds
-
-PAUSE = 0.03
-"""Seconds before a contestant's turn, longer than threads spin after their work."""
-
-TURN = 0.05
-"""Seconds that a turn takes at least: a fast contestant is called again until then."""
 
 ENOUGH = 2.0
 """Seconds of timed calls after which a contestant has no further turn."""
@@ -153,21 +142,15 @@ def first_call(row: Row, call: Callable[[], Any]) -> Any:
         from npconv.kernels.numba import jit
 
         with jit.compile_clock() as clock:
-            result, row.first_call = _timed(call)
+            result, row.first_call = timing.timed(call)
         row.compile = clock.seconds
     else:
-        result, row.first_call = _timed(call)
+        result, row.first_call = timing.timed(call)
         if row.backend == "cuda":
-            row.compile = max(0.0, row.first_call - _timed(call)[1])
+            row.compile = max(0.0, row.first_call - timing.timed(call)[1])
     if row.is_slow and not row.compile:
         row.times.append(row.first_call)
     return result if row.backend != "cuda" else result.copy_to_host()
-
-
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - start
 
 
 def take_turn(row: Row, call: Callable[[], Any]) -> None:
@@ -175,14 +158,7 @@ def take_turn(row: Row, call: Callable[[], Any]) -> None:
     several = row.is_slow or len(row.times) > 1  # a single one may have been held up, and so may any in their sum
     if row.times and several and row.least * len(row.times) >= ENOUGH:
         return
-    time.sleep(PAUSE)
-    if not row.is_slow:
-        call()
-    end = time.perf_counter() + TURN
-    while True:
-        row.times.append(_timed(call)[1])
-        if time.perf_counter() >= end:
-            return
+    row.times += timing.turn(call, row.is_slow)
 
 
 def memory(row: Row, call: Callable[[], Any], result_bytes: int) -> None:

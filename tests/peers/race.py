@@ -20,7 +20,12 @@ from typing import Any
 import numpy as np
 
 import npconv
-from npconv.cli.measure import ENOUGH, PAUSE, TURN
+
+PAUSE, TURN, ENOUGH = 0.03, 0.05, 2.0
+"""Seconds that a pause and a turn last at least, and those of timed calls after which a contestant has no further turn.
+
+As `npconv.timing` has them, which other versions that ``--peers-before`` names need not have.
+"""
 
 LONGEST_PAUSE = 1.0
 """Seconds after which a turn begins even if threads still spin."""
