@@ -431,13 +431,11 @@ def _conv(
     result = plan.run(named["input"], named["weight"], named.get("bias"), out)
     road = plan.run if key is None or not key[0] else plan.road
     if key is not None and road is not None and {array.dtype for array in named.values()} == {dtype}:
-        if len(_roads) >= recall.KEPT:
-            _roads.clear()
-        _roads[key, options] = road
+        _roads.keep((key, options), road)
     return result
 
 
-_roads: dict[Any, Callable[[Any, Any, Any, Any], Any]] = {}
+_roads = recall.Roads[Callable[[Any, Any, Any, Any], Any]]()
 
 
 def _conv_transpose(
@@ -480,13 +478,11 @@ def _conv_transpose(
         return result
 
     if key is not None:
-        if len(_transposed_roads) >= recall.KEPT:
-            _transposed_roads.clear()
         arrays = [array for array in (input, weight, bias) if array is not None]
         plain = key[0] and all(array.dtype == dtype for array in arrays)
         short = adjoint_roads.transposed(problem, choice) if plain else None
-        _transposed_roads[key, options] = short or compute
+        _transposed_roads.keep((key, options), short or compute)
     return compute(named["input"], named["weight"], named.get("bias"), result)
 
 
-_transposed_roads: dict[Any, Callable[[Any, Any, Any], np.ndarray]] = {}
+_transposed_roads = recall.Roads[Callable[[Any, Any, Any], np.ndarray]]()

@@ -33,7 +33,7 @@ _Find = Callable[[dict[str, Any], np.dtype[Any]], tuple[ConvProblem, tuple[int, 
 _Compute = Callable[[ConvProblem, Choice, np.ndarray, np.ndarray, np.ndarray], None]
 _Shortcut = Callable[[ConvProblem, Choice], adjoint_roads.Road | None]
 
-_roads: dict[Any, adjoint_roads.Road] = {}
+_roads = recall.Roads[adjoint_roads.Road]()
 
 
 def _gradient(
@@ -63,10 +63,8 @@ def _gradient(
     first, second = named.values()
     compute(problem, choice, first, second, result)
     if key is not None:
-        if len(_roads) >= recall.KEPT:
-            _roads.clear()
         short = shortcut(problem, choice) if key[0] and first.dtype == second.dtype == dtype else None
-        _roads[key, options, names] = short or _whole_road(problem, choice, compute, shape, dtype)
+        _roads.keep((key, options, names), short or _whole_road(problem, choice, compute, shape, dtype))
     return result
 
 

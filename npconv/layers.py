@@ -33,7 +33,7 @@ class _Layer:
         self._cast = {name: contiguous(array, compute_dtype(self._dtype.name)) for name, array in self._arrays()}
         self._problems: dict[Any, ConvProblem] = {}
         self._workspace = Workspace()
-        self._roads: dict[Any, Callable[[np.ndarray, Any], np.ndarray]] = {}
+        self._roads = recall.Roads[Callable[[np.ndarray, Any], np.ndarray]]()
         if call.choice(*choice, {}).backend != "auto":
             backends.require(choice[1])
         self._problem_of(self._fitting_shape(), self._dtype)  # whatever is wrong, is said now
@@ -104,9 +104,7 @@ class _Layer:
                 return
             road = partial(quick, plan.pack(weight, bias, self._workspace))
 
-        if len(self._roads) >= recall.KEPT:
-            self._roads.clear()
-        self._roads[key] = road
+        self._roads.keep(key, road)
 
     def explain(self, input_shape: tuple[int, ...]) -> Explanation:
         """Tell what would run for an input of this shape, of the layer's dtype, and why.
@@ -165,7 +163,7 @@ class _Layer:
         return (1, *size, channels) if last else (1, channels, *size)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_workspace": None, "_problems": {}, "_roads": {}}
+        return {**self.__dict__, "_workspace": None, "_problems": {}, "_roads": recall.Roads()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -20,6 +20,18 @@ from npconv.threads import get_num_threads
 KEPT = 1024
 """Roads that are kept; with more, all are forgotten."""
 
+_Road = TypeVar("_Road")
+
+
+class Roads(dict[Any, _Road]):
+    """What was found for calls, by what it depends on."""
+
+    def keep(self, found: Any, road: _Road) -> None:
+        """Remember a road."""
+        if len(self) >= KEPT:
+            self.clear()
+        self[found] = road
+
 
 _generation = 0
 _caches: list[Any] = []
