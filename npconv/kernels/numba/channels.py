@@ -39,7 +39,8 @@ from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK, move, transpose
 from npconv.kernels.numba.slab import load_line, unload_line
-from npconv.kernels.numba.taps import products_of_pixels, store_some
+from npconv.kernels.numba.stores import store_some
+from npconv.kernels.numba.taps import products_of_pixels
 from npconv.kernels.numba.tile import REGISTERS, VECTOR_BYTES
 from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, zeros
 from npconv.kernels.summation import chain_length

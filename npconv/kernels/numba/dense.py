@@ -22,7 +22,7 @@ from npconv.kernels.numba.inner import Rows
 from npconv.kernels.numba.lean import after, max, min, tuple_of
 from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.slab import clear, copy_numbers
-from npconv.kernels.numba.taps import store_sums
+from npconv.kernels.numba.stores import store_sums
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,

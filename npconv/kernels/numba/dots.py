@@ -33,7 +33,8 @@ from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
 from npconv.kernels.numba.slab import clear, copy_numbers
-from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps, store_sums
+from npconv.kernels.numba.stores import store_sums
+from npconv.kernels.numba.taps import address_of, mask_of, rows_of_taps
 from npconv.kernels.numba.tile import REGISTERS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,

@@ -32,7 +32,7 @@ from npconv.kernels.numba.channels import SUMS, lanes, taps_together
 from npconv.kernels.numba.group_taps import products_of_groups
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.slab import clear, load_line, unload_line
-from npconv.kernels.numba.taps import store_some
+from npconv.kernels.numba.stores import store_some
 from npconv.kernels.numba.vector import activated, add, add_row, lanes_of, zeros
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem

@@ -25,7 +25,7 @@ from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import max, min, triples
 from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.planes import gather
-from npconv.kernels.numba.taps import store_sums
+from npconv.kernels.numba.stores import store_sums
 from npconv.kernels.numba.tile import REGISTERS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     activated,

@@ -30,7 +30,7 @@ from npconv.kernels.numba.pixels import ahead_of, cut_planes, share_out, summing
 from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.product import LINES, ask_for, width_of
 from npconv.kernels.numba.slab import copy_numbers
-from npconv.kernels.numba.taps import store_pairs
+from npconv.kernels.numba.stores import store_pairs
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import activated, add_column, starts_from
 from npconv.problem import ConvProblem

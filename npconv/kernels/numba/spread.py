@@ -26,7 +26,8 @@ from npconv.kernels.numba import blocking, jit
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.slab import clear, copy_numbers, flat
-from npconv.kernels.numba.taps import kept_numbers, spread_rows, store_merged
+from npconv.kernels.numba.stores import store_merged
+from npconv.kernels.numba.taps import kept_numbers, spread_rows
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import activating, activation_of, filled, lanes_of
 from npconv.kernels.summation import chain_length
