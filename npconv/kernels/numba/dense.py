@@ -212,8 +212,7 @@ def _kernel(sum_up: Any, name: str) -> jit.Kernel:
             for i in range(count):
                 move(out, to + i * out_layout[1], memory, at + i)
 
-    block.__name__ = block.__qualname__ = name
-    return jit.scratch_kernel(_FORM)(block)
+    return jit.scratch_kernel(_FORM, name)(block)
 
 
 _in_rows, _side_by_side = _kernel(_rows_of_filters, "_in_rows"), _kernel(_vectors_of_filters, "_side_by_side")

@@ -352,8 +352,7 @@ def _straight_rows(kernel: tuple[int, int], stride: tuple[int, int], dense: bool
                     )  # fmt: skip
             f += 1
 
-    compute.__name__ = compute.__qualname__ = f"_rows{kernel}-{stride}-{dense}-{activation}"
-    return jit.Part(compute, _ROWS_OF_PLANES)
+    return jit.Part(compute, _ROWS_OF_PLANES, kernel, stride, dense, activation)
 
 
 _FORM = "nannNnn"
@@ -491,8 +490,7 @@ def _down_runs(sums: Sums) -> jit.Part:
                         x0 += lanes
             f += 1
 
-    compute.__name__ = compute.__qualname__ = f"_runs{'-'.join(map(str, sums))}"
-    return jit.Part(compute, _RUNS_OF_PLANES)
+    return jit.Part(compute, _RUNS_OF_PLANES, *sums)
 
 
 @jit.scratch_kernel(_FORM)

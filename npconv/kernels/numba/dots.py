@@ -257,8 +257,7 @@ def _sums_over_slab(results: int, at_once: int) -> jit.Part:
                 added += count
         add_to(add(total, tile), sums, at, lanes)
 
-    multiply.__name__ = multiply.__qualname__ = f"_multiply{results}-{at_once}"
-    return jit.Part(multiply, _TILE_OVER_SLAB)
+    return jit.Part(multiply, _TILE_OVER_SLAB, results, at_once)
 
 
 _FORM = "nannNnnn"
@@ -389,8 +388,7 @@ def _sums_of_plane(down: int, across: int, stride: int, dense: bool, pace: int) 
         else:
             store(total, sums, 0, lanes)
 
-    sum_up.__name__ = sum_up.__qualname__ = f"_plane{down}-{across}-{stride}-{dense}-{pace}"
-    return jit.Part(sum_up, _PLANE)
+    return jit.Part(sum_up, _PLANE, down, across, stride, dense, pace)
 
 
 _write_mask, _write_mask_of_second = mask_of(1), mask_of(2)

@@ -244,8 +244,7 @@ def _row(form: Form) -> jit.Part:
                 j += results * pace * step
                 place += results * apart * next_pixel
 
-    compute.__name__ = compute.__qualname__ = f"_row{'-'.join(map(str, form))}"
-    return jit.Part(compute, _ROW)
+    return jit.Part(compute, _ROW, *form)
 
 
 @jit.inline

@@ -240,8 +240,7 @@ def _kernel(height: int, width: int) -> jit.Kernel:
                             for column in range(j - n, width):
                                 move(out, place + column * out_column, memory, row * width + column)
 
-    block.__name__ = block.__qualname__ = f"_inner-{height}-{width}"
-    return jit.scratch_kernel(_FORM)(block)
+    return jit.scratch_kernel(_FORM, height, width)(block)
 
 
 _kernels = {tile: _kernel(*tile) for tile in TILES}

@@ -24,7 +24,7 @@ import types
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +150,24 @@ def inline(function: Callable[..., Any]) -> Any:
     return numba.njit(**_INLINE)(function)
 
 
+def _named(function: Callable[..., Any], values: tuple[object, ...]) -> Callable[..., Any]:
+    """Give one of several functions, which differ in the values they have from around them, a name of its own.
+
+    Compiled functions are named by place, types and a count of the process. Two versions of one function that were kept
+    on disk by different processes can so bear one name, and a third process runs either for both, without a word.
+    """
+    function.__name__ = "-".join(map(str, (function.__qualname__.replace(".<locals>", ""), *values)))
+    function.__qualname__ = function.__name__
+    return function
+
+
 def specialised(function: Callable[..., Any], *values: object, within: bool = False) -> Any:
     """Decorate a function like `inline`, one of several that differ in the values they have from around them.
 
     Those ``within`` are copied into each place that calls them: for a register tile a call costs 100 cycles, as each
     array is seven arguments, and all go through memory.
-
-    Compiled functions are named by place, types and a count of the process. Two versions of one function that were kept
-    on disk by different processes can so bear one name, and a third process runs either for both, without a word.
     """
-    function.__qualname__ = "-".join(map(str, (function.__qualname__, *values)))
-    return numba.njit(**_INLINE, forceinline=within)(function)
+    return numba.njit(**_INLINE, forceinline=within)(_named(function, values))
 
 
 _DIGEST = loading.fingerprint("*.py", "numba/*.py")[:12]
@@ -201,11 +208,12 @@ class Part:
 
     It is compiled by itself, so that kernels are compiled once for all of their parts, and kernels that have one part
     compile it once. `npconv.kernels.numba.calls` tells of its ``form``. Calls go through memory, as there are more
-    arguments than registers: so parts have loops, and each call is for many tiles, rows or planes.
+    arguments than registers: so parts have loops, and each call is for many tiles, rows or planes. The ``values`` that
+    it has from around it tell it from others.
     """
 
-    def __init__(self, function: Callable[..., None], form: str) -> None:
-        self.code, self._form = _Code(function, **_ALONE), form
+    def __init__(self, function: Callable[..., None], form: str, *values: object) -> None:
+        self.code, self._form = _Code(_named(function, values), **_ALONE), form
         self._addresses: dict[Any, int] = {}
 
     def address(self, dtype: np.dtype[Any]) -> int:
@@ -327,9 +335,12 @@ def makes_arrays(task: Callable[..., None]) -> Callable[..., None]:
     return task
 
 
-def scratch_kernel(form: str = "") -> Callable[[Callable[..., None]], Kernel]:
-    """Return what makes a kernel of a function ``task(index, scratch, *arguments)``, with constants of a form."""
-    return partial(Kernel, scratch=True, form=form)
+def scratch_kernel(form: str = "", *values: object) -> Callable[[Callable[..., None]], Kernel]:
+    """Return what makes a kernel of a function ``task(index, scratch, *arguments)``, with constants of a form.
+
+    The ``values`` that it has from around it tell it from others.
+    """
+    return lambda task: Kernel(_named(task, values), scratch=True, form=form)
 
 
 class _Damaged(OSError):

@@ -186,8 +186,7 @@ def _tile(rows: int, kind: str, columns: int = COLUMNS) -> jit.Part:
                 total = activated(total, epilogue)
             store(total, result, at + places[2 * n + 1], pitch)
 
-    multiply.__name__ = multiply.__qualname__ = f"_multiply_{kind}-{rows}-{columns}"
-    return jit.Part(multiply, _SLIVERS)
+    return jit.Part(multiply, _SLIVERS, kind, rows, columns)
 
 
 _PLANES = "aiiaianiniiiaiaii"
@@ -211,8 +210,7 @@ def _tile_of_planes(rows: int, columns: int) -> jit.Part:
                 total = activated(total, epilogue)
             store(total, result, to, pitch)
 
-    multiply.__name__ = multiply.__qualname__ = f"_multiply_planes-{rows}"
-    return jit.Part(multiply, _PLANES)
+    return jit.Part(multiply, _PLANES, rows)
 
 
 _OF_PLANES = {rows: _tile_of_planes(rows, columns) for rows, columns in IN_PLANES.items()}

@@ -462,8 +462,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
             if merged == 1 and not straight:
                 unload_planes(parts, out, out_layout, at, number * count, rows, columns, result, 0, pitch, line)
 
-    block.__name__ = block.__qualname__ = f"_block_{name}"
-    return jit.scratch_kernel(_FORM)(jit.makes_arrays(block))
+    return jit.scratch_kernel(_FORM, name)(jit.makes_arrays(block))
 
 
 _kernels = {

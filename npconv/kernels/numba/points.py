@@ -50,9 +50,8 @@ def number_of(sizes, first, point):  # type: ignore[no-untyped-def]
 
 
 def _part(function: Any, name: str, axes: Axes, form: str, past: bool = False) -> jit.Part:
-    name += "_past" if past else ""
-    function.__name__ = function.__qualname__ = f"_{name}_{'_'.join('-'.join(map(str, axis)) for axis in axes)}"
-    return jit.Part(function, form)
+    values = ("_".join(map(str, axis)) for axis in axes)
+    return jit.Part(function, form, name + "_past" * past, *values)
 
 
 _TILES, _SUMS, _FILTERS = "aiiiaiiiiiiii", "aiiaiiiiaiai", "aiiiaiii"

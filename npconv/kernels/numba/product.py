@@ -332,8 +332,7 @@ def _filling(kind: str) -> jit.Part:
                                     move(taps_of, e * wide + lane, weight, at + lane * to_filter)
                             e += 1
 
-    fill_taps.__name__ = fill_taps.__qualname__ = f"_fill_taps-{kind}"
-    return jit.Part(fill_taps, _TAPS)
+    return jit.Part(fill_taps, _TAPS, kind)
 
 
 _TAPS = "aaniii"

@@ -291,8 +291,7 @@ def _unloading_slab(unload_line, kind):  # type: ignore[no-untyped-def]
             line = first + row * pitch * wide
             unload_line(out, start + row * to_line, to_filter, to_pixel, filters, columns, slab, line, wide)
 
-    unload_slab.__name__ = unload_slab.__qualname__ = f"_unload_slab-{kind}"
-    return jit.Part(unload_slab, _UNLOAD)
+    return jit.Part(unload_slab, _UNLOAD, kind)
 
 
 @jit.inline
@@ -335,8 +334,7 @@ def _loading_slab(load_line, kind):  # type: ignore[no-untyped-def]
                 at += columns * pitch
             z += z_step
 
-    load_slab.__name__ = load_slab.__qualname__ = f"_load_slab-{kind}"
-    return jit.Part(load_slab, _LOAD)
+    return jit.Part(load_slab, _LOAD, kind)
 
 
 @jit.inline

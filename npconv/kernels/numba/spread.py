@@ -194,5 +194,4 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
                             count = min(wide - 2 * pair, 2 * lanes)
                             copy_numbers(out, to + row * to_row, merged, row * 2 * lanes, count)
 
-    block.__qualname__ = f"_spread{kernel}-{odd}-{stride}-{which}"
-    return jit.scratch_kernel(_FORM)(block)
+    return jit.scratch_kernel(_FORM, kernel, odd, stride, which)(block)

@@ -220,8 +220,7 @@ def _multiplying(own: bool) -> jit.Kernel:
                     filters, rows, columns, result, tile_columns * across,
                 )  # fmt: skip
 
-    products.__name__ = products.__qualname__ = "_products_of_own" if own else "_products"
-    return jit.scratch_kernel(_PRODUCTS)(products)
+    return jit.scratch_kernel(_PRODUCTS, own)(products)
 
 
 _products, _products_of_own = _multiplying(False), _multiplying(True)
