@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import adjoint, loading
+from npconv import adjoint, loading, merging, phasing, transposing, weight_gradient
 from npconv.kernels import host, packed
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem
@@ -20,20 +20,20 @@ from npconv.problem import ConvProblem
 Road = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def input_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
+def of_input(problem: ConvProblem, choice: Choice) -> Road | None:
     """Return a function of ``grad_output`` and ``weight``, or None; the problem has no bias and no activation."""
-    road = transposed(problem, choice)
+    road = of_transposed(problem, choice)
     if road is not None:
         return lambda grad_output, weight: road(grad_output, weight, None)
     if not _is_plain(problem) or problem.activation:
         return None
     form = problem.canonical_form()
-    steps, reached = adjoint.steps(form, choice)
-    spread = adjoint.in_one_pass(form, steps, choice) if reached else None
+    steps, reached = transposing.steps(form, choice)
+    spread = merging.in_one_pass(form, steps, choice) if reached else None
     return None if spread is None else _spread(spread, problem, choice)
 
 
-def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any], np.ndarray] | None:
+def of_transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any], np.ndarray] | None:
     """Return a function of input, weight and bias of a transposed convolution, or None."""
     pieces = _Pieces.of(problem, choice)
     if pieces is None:
@@ -41,7 +41,7 @@ def transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any]
     return lambda input, weight, bias: pieces.fill(input, pieces.packed(weight, bias, None), bias)
 
 
-def transposed_layer(
+def of_layer(
     problem: ConvProblem, choice: Choice, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return a function of the input of such a layer, or None, as where its weight is narrower than the input."""
@@ -69,7 +69,7 @@ class _Piece(NamedTuple):
     numbers: int
     """How many numbers of filters are packed."""
 
-    steps: list[adjoint.Step]
+    steps: list[phasing.Step]
     in_rows: bool
     """Whether the engine takes filters in rows (`npconv.kernels.numba.planes`)."""
 
@@ -98,21 +98,21 @@ class _Pieces(NamedTuple):
         if not _is_plain(problem):
             return None
         form, dtype = problem.canonical_form(), problem.compute_dtype
-        steps, reached = adjoint.steps(form, choice)
-        if not steps or (reached and adjoint.in_one_pass(form, steps, choice) is not None):
+        steps, reached = transposing.steps(form, choice)
+        if not steps or (reached and merging.in_one_pass(form, steps, choice) is not None):
             return None
         in_patches = bool(steps[0].patch)
         if in_patches and len(steps) > 1:
             return None
         x, out = np.empty(form.result_shape, dtype), np.empty(form.input_shape, dtype)
-        whole, even = reached, not reached and adjoint.is_even(form, steps)
+        whole, even = reached, not reached and merging.is_even(form, steps)
         pieces: list[_Piece] = []
-        for together in adjoint.together(steps):
-            merging = adjoint.merging(together, choice, in_line=True, all_rows=form.input_size[1] if even else 0)
-            if merging is not None:
+        for together in merging.together(steps):
+            merged = merging.merge(together, choice, in_line=True, all_rows=form.input_size[1] if even else 0)
+            if merged is not None:
                 whole = whole or even
-                part = merging.of(out)
-                found = [(merging.steps, part, merging.packed, merging.run.fixed(x, part), not in_patches)]
+                part = merged.of(out)
+                found = [(merged.steps, part, merged.packed, merged.run.fixed(x, part), not in_patches)]
             elif in_patches:
                 return None
             else:
@@ -153,7 +153,7 @@ class _Pieces(NamedTuple):
 
 
 def _packing(
-    step: adjoint.Step, choice: Choice, x: np.ndarray, part: np.ndarray, workspace: host.Workspace | None
+    step: phasing.Step, choice: Choice, x: np.ndarray, part: np.ndarray, workspace: host.Workspace | None
 ) -> tuple[Any, ...]:
     """Return a phase, its ``part`` of the result, how its numbers are packed, what fills the part, and if in rows."""
     plan = choose(step.forward, choice)
@@ -187,7 +187,7 @@ def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:
 
 def _is_plain(problem: ConvProblem) -> bool:
     """Whether arrays of the problem's dtype in C order are as kernels take them."""
-    return problem.padding_mode == "zeros" and adjoint.may_be_in_place(problem)
+    return problem.padding_mode == "zeros" and transposing.may_be_in_place(problem)
 
 
 def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
@@ -210,19 +210,19 @@ def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
     return compute
 
 
-def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
+def of_weight(problem: ConvProblem, choice: Choice) -> Road | None:
     """Return a function of the convolution's input and of ``grad_output``, or None."""
     if problem.data_format != "channels_first":
         return None
-    apart = adjoint.images_apart(problem, choice)
+    apart = weight_gradient.images_apart(problem, choice)
     if apart is not None:
         return _summed(apart, problem.weight_shape, choice)
-    step = adjoint.weight_step(problem)
+    step = weight_gradient.weight_step(problem)
     if step.made is not None:
         return None
     dtype, shape, results = np.dtype(problem.dtype), problem.weight_shape, problem.canonical_form().result_shape
     x, out = np.empty(problem.input_shape, dtype), np.empty(shape, dtype)
-    met = adjoint.met(problem, problem.canonical(x))
+    met = weight_gradient.met(problem, problem.canonical(x))
     if not np.may_share_memory(met, x):  # groups of several images, which take a copy
         return None
     pack, fill = choose(step.forward, choice).fixed(met, problem.canonical_weight(out).swapaxes(0, 1))
@@ -241,12 +241,12 @@ def weight_gradient(problem: ConvProblem, choice: Choice) -> Road | None:
 
 def _summed(apart: ConvProblem, shape: tuple[int, ...], choice: Choice) -> Road | None:
     """Return the same for a problem that is computed image by image."""
-    road = weight_gradient(apart, choice)
+    road = of_weight(apart, choice)
     if road is None:
         return None
 
     def compute(input: np.ndarray, grad_output: np.ndarray) -> np.ndarray:
         each = road(input.reshape(apart.input_shape), grad_output.reshape(apart.result_shape))
-        return adjoint.sum_of_images(each, shape)
+        return weight_gradient.sum_of_images(each, shape)
 
     return compute

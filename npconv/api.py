@@ -480,7 +480,7 @@ def _conv_transpose(
     if key is not None:
         arrays = [array for array in (input, weight, bias) if array is not None]
         plain = key[0] and all(array.dtype == dtype for array in arrays)
-        short = adjoint_roads.transposed(problem, choice) if plain else None
+        short = adjoint_roads.of_transposed(problem, choice) if plain else None
         _transposed_roads.keep((key, options), short or compute)
     return compute(named["input"], named["weight"], named.get("bias"), result)
 

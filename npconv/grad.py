@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npconv import adjoint, adjoint_roads, arguments, call, recall
+from npconv import adjoint, adjoint_roads, arguments, call, recall, weight_gradient
 from npconv.arguments import IntPerAxis, Padding
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem
@@ -87,7 +87,7 @@ def _convolved(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | Non
 
 def _swapped_weight(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | None:
     """Return the short road of a transposed convolution's weight, for which input and result change places."""
-    road = adjoint_roads.weight_gradient(problem, choice)
+    road = adjoint_roads.of_weight(problem, choice)
     return None if road is None else lambda x, slope: road(slope, x)
 
 
@@ -122,7 +122,7 @@ def _conv_input(rank: int) -> Callable[..., np.ndarray]:
             lambda problem, choice, slope, kernel, out: adjoint.input_gradient(
                 problem, kernel.conj(), slope, None, out, choice
             ),
-            adjoint_roads.input_gradient,
+            adjoint_roads.of_input,
             ("input", rank, input_size, stride, padding, dilation, groups, padding_mode, data_format),
             (algorithm, backend, precision), out, grad_output=grad_output, weight=weight,
         )  # fmt: skip
@@ -158,8 +158,8 @@ def _conv_weight(rank: int) -> Callable[..., np.ndarray]:
 
         return _gradient(
             find,
-            lambda problem, choice, x, slope, out: adjoint.weight_gradient(problem, x.conj(), slope, out, choice),
-            adjoint_roads.weight_gradient,
+            lambda problem, choice, x, slope, out: weight_gradient.fill(problem, x.conj(), slope, out, choice),
+            adjoint_roads.of_weight,
             ("weight", rank, weight_size, stride, padding, dilation, groups, padding_mode, data_format),
             (algorithm, backend, precision), out, input=input, grad_output=grad_output,
         )  # fmt: skip
@@ -233,7 +233,7 @@ def _transpose_weight(rank: int) -> Callable[..., np.ndarray]:
 
         return _gradient(
             find,
-            lambda problem, choice, x, slope, out: adjoint.weight_gradient(problem, slope, x.conj(), out, choice),
+            lambda problem, choice, x, slope, out: weight_gradient.fill(problem, slope, x.conj(), out, choice),
             _swapped_weight,
             ("transposed weight", rank, weight_size, stride, padding, output_padding, groups, dilation, data_format),
             (algorithm, backend, precision), out, input=input, grad_output=grad_output,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from npconv import adjoint, arguments, backends, call, registry
+from npconv import arguments, backends, call, registry, transposing
 from npconv.kernels import parts
 from npconv.plan import Choice, Plan, choose
 from npconv.problem import ConvProblem
@@ -282,8 +282,8 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
     if not transposed:
         return Explanation(problem, problem.result_shape, [choose(problem, choice)])
     canonical = problem.canonical_form()
-    steps, _ = adjoint.steps(canonical, choice, adjoint.may_be_in_place(problem))
-    in_place = adjoint.may_be_in_place(problem) and adjoint.are_in_place(steps, choice)
+    steps, _ = transposing.steps(canonical, choice, transposing.may_be_in_place(problem))
+    in_place = transposing.may_be_in_place(problem) and transposing.are_in_place(steps, choice)
     parts = [step.forward for step in steps]
     if not parts:  # no element meets a tap: the result is the bias, as of a convolution without input channels
         one = (1, 1, 1)
@@ -299,5 +299,5 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
     else:
         plans = [choose(part, choice) for part in parts]
     kept = steps[0].forward.output_bytes if steps and steps[0].patch and not in_place else 0
-    instead = adjoint.instead(canonical, steps, choice) if steps else None
+    instead = transposing.instead(canonical, steps, choice) if steps else None
     return Explanation(problem, problem.input_shape, plans, kept, instead)

@@ -81,7 +81,7 @@ class _Layer:
     def _remember(self, key: Any, problem: ConvProblem, choice: Choice, weight: Any, bias: Any) -> None:
         """Keep the road that a call took, if it is one to be kept: of the input, and of the result to fill or None."""
         if self.transposed:
-            short = adjoint_roads.transposed_layer(problem, choice, weight, bias, self._workspace) if key[0] else None
+            short = adjoint_roads.of_layer(problem, choice, weight, bias, self._workspace) if key[0] else None
 
             def road(input: np.ndarray, out: Any) -> np.ndarray:
                 if short is not None:

@@ -2,7 +2,7 @@
 
 Each element of the result meets one tap of the kernel, and each element of the input makes a *patch* of the result, of
 the kernel's size, that no other makes. So all patches are the result of a 1 × 1 convolution, which has a filter for
-each tap of a filter, put in its places. As phases (`npconv.adjoint`), one convolution for each tap, patches of 16 × 16
+each tap of a filter, put in its places. As phases (`npconv.phasing`), one convolution for each tap, patches of 16 × 16
 for 768 filters took 55 ms, and take 1.6. Such are the gradients of the first layers of vision transformers, and layers
 that make an image larger. Those of two elements along a row can be written where they belong
 (`npconv.kernels.numba.pairs`).

@@ -40,7 +40,7 @@ class ConvProblem:
 
     Gradients and transposed convolutions are described by the convolution that they belong to: the input of a
     transposed convolution is that one's result. Some run as one convolution of stride 1 whose input has ``up - 1``
-    zeros between its elements, along each axis (`npconv.adjoint`); `up` is () for all others.
+    zeros between its elements, along each axis (`npconv.phasing`); `up` is () for all others.
     """
 
     batch: int

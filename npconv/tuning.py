@@ -4,12 +4,7 @@ What is measured is what users call: functions and layers with the algorithm nam
 is in it. A transposed convolution runs as several convolutions (`npconv.adjoint`), each with an algorithm of its own:
 these are measured one by one, as their plans run, over views as they have in there.
 
-What it takes to get times that can be compared (each of these was seen to matter):
-
-- contestants take turns, round by round; what disturbs one round disturbs all of them;
-- before each turn a pause, so that the threads of the one before have stopped spinning, and a call that is not timed;
-- the first call is told apart: it compiles, or loads compiled code;
-- the least time counts: everything else that happens on a machine only adds to it.
+How turns are taken, `npconv.timing` tells. The first call is told apart: it compiles, or loads compiled code.
 
 Time is not spent on contestants that cannot win: those expected to be far slower than the fastest are left out, and
 those which prove to be so have no further turn.
@@ -26,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import npconv
-from npconv import adjoint, arguments, call, inspection, plan, recall, timing, winners
+from npconv import arguments, call, inspection, plan, recall, timing, transposing, winners
 from npconv.kernels.host import Workspace
 from npconv.plan import Candidate, Choice
 from npconv.problem import ConvProblem
@@ -363,7 +358,7 @@ def _transposed(problem: ConvProblem, choices: Sequence[Choice]) -> list[_Race]:
     bias = _numbers((problem.in_channels,), dtype) if problem.bias else None
     races = []
     for choice in choices:
-        for number, step in enumerate(adjoint.steps(problem.canonical_form(), choice)[0], 1):
+        for number, step in enumerate(transposing.steps(problem.canonical_form(), choice)[0], 1):
             forward, target = step.forward, problem.canonical(out)[step.elements]
             if step.patch:
                 target = np.empty(forward.result_shape, dtype)

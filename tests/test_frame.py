@@ -16,7 +16,7 @@ from engine_problems import DIRECT, FAST
 from processes import python
 
 import npconv
-from npconv import adjoint, arguments, plan, recall, winners
+from npconv import arguments, phasing, plan, recall, weight_gradient, winners
 from npconv.threads import max_threads
 
 
@@ -440,12 +440,12 @@ def test_canonical_forms_remember_which_axis_is_last():
             padding_mode="zeros", data_format=data_format,
         )  # fmt: skip
         form = problem.canonical_form()
-        steps = [step for _, step in adjoint.phases(form)]
+        steps = [step for _, step in phasing.phases(form)]
         assert len(steps) == 1
         for some in (problem, form, *steps):
             assert some.channels_last == (data_format == "channels_last")
             assert data_format in winners.key(some, plan.Choice("auto", "numba", "default", 1))
-        assert not adjoint.weight_step(problem).forward.channels_last
+        assert not weight_gradient.weight_step(problem).forward.channels_last
 
 
 def test_patches_count_as_workspace():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from processes import python
 
-from npconv import adjoint
+from npconv import transposing, weight_gradient
 from npconv.arguments import conv_problem
 from npconv.kernels import packed
 from npconv.kernels.numba import blocking, buffers, direct, outer, planes, product
@@ -182,7 +182,7 @@ def test_tasks_keep_to_the_share_of_a_thread(engine, input_shape, weight_shape, 
     """Unless that share is less than fits a cache anyway: then fewer threads run."""
     problem, packed, results = conv_problem(2, input_shape, weight_shape, None, np.dtype(dtype), **options), 0, 0
     if engine is outer:
-        problem = adjoint.weight_step(problem).forward
+        problem = weight_gradient.weight_step(problem).forward
     else:
         packed, results = problem.weight_bytes, (direct.PIXELS + blocking.SPARE) * product.width(problem.compute_dtype)
     numbers, kind = engine.plan(problem.canonical_form(), threads).scratch
@@ -196,7 +196,7 @@ def test_each_plan_has_the_threads_that_it_has_room_for(threads):
     one thread."""
     problem = conv_problem(2, (1, 744, 23, 23), (200, 744, 1, 1), None, np.dtype("f4"))
     choice = Choice("planes", "numba", "default", threads, False)
-    ((step,), _) = adjoint.steps(problem.canonical_form(), choice)
+    ((step,), _) = transposing.steps(problem.canonical_form(), choice)
     found, limit = choose(step.forward, choice), blocking.engine_limit(step.forward)
     run = found._fitted[1]
     line = replace(step.forward, input_size=(1, 1, 23 * 23))

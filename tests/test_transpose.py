@@ -10,7 +10,7 @@ from checks import BACKENDS, DTYPES, ENGINES, assert_same, cast, named, poison
 from transposed import PROBLEMS, SPECIAL, Problem, arrays_of, call, exact, exact_problem, scatter, torch_answer
 
 import npconv
-from npconv import adjoint, patches, recall
+from npconv import adjoint, merging, patches, recall, transposing
 from npconv.arguments import conv_problem
 from npconv.kernels import packed
 from npconv.kernels.numba import planes
@@ -364,8 +364,8 @@ def test_workspace_of_what_is_merged(shape, size, padding):
     fewer = set()  # threads than were asked for
     for threads in (1, 2, 64):
         choice = Choice("planes", "numba", "default", threads, True)
-        for some in adjoint.together(adjoint.steps(problem, choice)[0]):
-            run = adjoint.merging(some, choice, in_line=True).run
+        for some in merging.together(transposing.steps(problem, choice)[0]):
+            run = merging.merge(some, choice, in_line=True).run
             all_of_them = packed.Merged(run._engine, run.problems, threads, True).bytes
             limit = engine_limit(*run.problems)
             assert run.bytes <= limit
@@ -386,7 +386,7 @@ def test_workspace_of_filters_that_tasks_turn(threads, algorithm):
             data_format="channels_first",
         ).canonical_form()  # fmt: skip
         choice = Choice(algorithm, "numba", "default", threads, False)
-        ((step,), _) = adjoint.steps(problem, choice)
+        ((step,), _) = transposing.steps(problem, choice)
         found = choose(step.forward, choice)
         assert found._run.bytes <= engine_limit(step.forward)
         plan, turned = planes.plan(step.forward, threads), planes.plan(replace(step.forward, turned=False), threads)

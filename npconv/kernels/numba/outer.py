@@ -14,7 +14,7 @@ A row's numbers are found by a table of places, the same for all rows, so that t
 by residues of the dilation; its planes are copied only to get their padding.
 
 A task is some rows and some panels. In the words of this problem images are the channels of the convolution that the
-gradient belongs to, and channels its images (`npconv.adjoint.weight_gradient`).
+gradient belongs to, and channels its images (`npconv.weight_gradient`).
 """
 
 from __future__ import annotations

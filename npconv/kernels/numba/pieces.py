@@ -17,7 +17,7 @@ their pieces for itself: `npconv.kernels.numba.piecing` tells which. What it has
 a panel are their *lanes*.
 
 In the words of this problem, whose batch are the channels of the convolution that the gradient belongs to, channels are
-images here: `npconv.adjoint.weight_gradient` says so, and here they are called what they are there.
+images here: `npconv.weight_gradient` says so, and here they are called what they are there.
 
 Winograd, *Arithmetic complexity of computations* (1980), §IVd, for the transposition.
 """

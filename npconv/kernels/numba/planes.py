@@ -32,7 +32,7 @@ strides, or of other memory orders, are put side by side first, for all tasks. L
 512 channels at 28² took 8 % longer, 256 to 512 at 56² as long.
 
 Two convolutions of one input whose results are the even and the odd pixels of a row, as the phases of a transposed
-convolution of stride 2 are (`npconv.adjoint`), are computed together, and their rows merged as they are written. One
+convolution of stride 2 are (`npconv.phasing`), are computed together, and their rows merged as they are written. One
 of a 1 × 1 kernel is merged with pixels, and rows, that meet no tap.
 
 A task is a rectangle of one plane of the result, for some groups, or some filters of one group

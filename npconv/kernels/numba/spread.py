@@ -1,6 +1,6 @@
 """Depthwise transposed convolutions of stride 2 along the rows: all phases in one pass.
 
-Each phase (`npconv.adjoint`) has a quarter of the products of a small convolution, and writes every second pixel of
+Each phase (`npconv.phasing`) has a quarter of the products of a small convolution, and writes every second pixel of
 every second row: to run them one after the other took three times as long as all in one pass. Here as many rows of the
 result as the stride down are computed together, each as two vectors, of its even and its odd pixels, and stored as
 their merger: the rows of the gradient that reach them are loaded once, and the weights stay in registers. (Row by row,

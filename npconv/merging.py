@@ -1,0 +1,121 @@
+"""Phases of a transposed convolution that are computed in one pass, because they fill the same rows.
+
+Those of stride 2 (`npconv.kernels.numba.planes`), of depthwise convolutions all of them
+(`npconv.kernels.numba.spread`); and patches of two elements along a row, which are written where they belong
+(`npconv.kernels.numba.pairs`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv import loading, phasing
+from npconv.kernels import host, packed
+from npconv.kernels.numba.blocking import engine_limit
+from npconv.plan import Choice, choose
+from npconv.problem import ConvProblem
+
+
+def together(steps: list[phasing.Step]) -> list[list[phasing.Step]]:
+    """Return the steps that `merge` is asked for together: phases that fill the same rows; patches one by one."""
+    if steps and steps[0].patch:
+        return [[step] for step in steps]
+    return [list(those) for _, those in itertools.groupby(steps, key=lambda step: step.begins[:-1])]
+
+
+def is_even(problem: ConvProblem, found: list[phasing.Step]) -> bool:
+    """Whether all contributions go to the pixels of even rows and columns."""
+    if problem.stride != (1, 2, 2) or problem.taps > 1 or problem.activation:
+        return False
+    return [(at.start, at.step) for step in found for at in step.elements[1:]] == [(0, 1), (0, 2), (0, 2)]
+
+
+class Merging(NamedTuple):
+    """Some phases that are computed in one pass."""
+
+    steps: list[phasing.Step]
+    run: packed.Merged
+
+    def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> Any:
+        """Return weight and bias in the order of the kernel; a workspace keeps them."""
+
+        def pack() -> Any:
+            taps = [step.taps_of(weight) for step in self.steps]
+            return self.run.pack(taps if workspace is None else list(map(np.ascontiguousarray, taps)), bias)
+
+        key = "merged", self.steps[0].forward.compute_dtype, self.steps[0].begins
+        return pack() if workspace is None else workspace.packed(key, pack)
+
+    def of(self, out: np.ndarray) -> np.ndarray:
+        """Return the rows of ``out`` that the phases belong to, or what patches fill."""
+        elements = self.steps[0].elements
+        return out[elements if self.steps[0].patch else (*elements[:-1], slice(None))]
+
+    def __call__(self, grad_output: np.ndarray, numbers: Any, out: np.ndarray) -> bool:
+        """Fill the rows of ``out`` that the phases belong to; False if it takes copies to do so."""
+        filled = self.of(out)
+        if not self.run(grad_output, numbers, filled):
+            return False
+        self.run.finish(filled)
+        return True
+
+
+_MERGED = {False: ("planes",), True: ("planes", "direct", "grouped")}
+"""The algorithms in whose place phases may be merged: the one that does it, and if any may be taken, its like."""
+
+
+def merge(steps: list[phasing.Step], choice: Choice, in_line: bool, all_rows: int = 0) -> Merging | None:
+    """Return how phases of the even and of the odd elements of some rows are computed in one pass, if that is faster.
+
+    If ``all_rows`` are told, there is one phase, and odd elements, and odd ones of so many rows, meet no tap. If
+    ``in_line``, a row of the gradient goes on with the next; only so patches, of two elements along a row, are merged.
+    """
+    in_patches = bool(steps[0].patch)
+    if not in_patches:
+        steps = sorted(steps, key=lambda step: step.elements[-1].start)
+        places = [(step.elements[-1].start, step.elements[-1].step) for step in steps]
+        if not all_rows and places != [(0, 2), (1, 2)]:
+            return None
+    plans = [choose(step.forward, choice) for step in steps]
+    anything = choice.algorithm == "auto"
+    like = (*_MERGED[anything], *["strassen"] * (anything and in_patches))
+    if any(plan.algorithm.name not in like or plan.in_parts for plan in plans):
+        return None
+    forwards = tuple(plan.computed for plan in plans)
+    if any(forward.among for forward in forwards):  # whose filters would have to be cut
+        return None
+    if in_patches:
+        pairs = loading.module("npconv.kernels.numba.pairs")
+        engine = pairs.Patches(steps[0].patch) if in_line and pairs.takes(forwards[0], steps[0].patch) else None
+    else:
+        planes = loading.module("npconv.kernels.numba.planes")
+        engine = planes if planes.takes_all(forwards) else None
+    run = None if engine is None else _run(engine, forwards, choice.threads, in_line, all_rows)
+    return None if run is None else Merging(steps, run)
+
+
+@lru_cache(maxsize=1024)
+def _run(
+    engine: Any, forwards: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int
+) -> packed.Merged | None:
+    """Return the pass of as many threads as keep within the engines' limit of workspace, None if one does not."""
+    for number in range(threads, 0, -1):
+        run = packed.Merged(engine, forwards, number, in_line, all_rows)
+        if run.bytes <= engine_limit(*forwards):
+            return run
+    return None
+
+
+def in_one_pass(problem: ConvProblem, steps: list[phasing.Step], choice: Choice) -> Any:
+    """Return the kernel that computes all phases at once, if all are depthwise and there is one for them, or None."""
+    if problem.groups == 1 or problem.stride[2] != 2:
+        return None
+    plans = [choose(step.forward, choice) for step in steps]
+    if any(plan.algorithm.name != "depthwise" or plan.in_parts for plan in plans):
+        return None
+    spread = loading.module("npconv.kernels.numba.spread")
+    return spread if spread.takes(problem) else None

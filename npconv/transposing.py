@@ -1,0 +1,115 @@
+"""Which convolutions a transposed one runs as: its phases, patches, or one with zeros between elements.
+
+Phases of one tap each are one product of matrices (`npconv.patches`). One convolution with zeros between elements is
+taken where an algorithm computes no products with these (`npconv.kernels.filtering`), and is expected to be faster.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+from npconv import merging, patches, phasing, recall
+from npconv.plan import Choice, choose
+from npconv.problem import ConvProblem
+
+APART = 1.5
+"""How much longer phases take than is expected of their convolutions, because they write pixels that lie apart."""
+
+
+MERGED, FEW, PIXELS = (1.05, 1.25), 8, 64
+"""How much longer if they are merged, with few filters and with more; and pixels of a phase that a task has then. (By
+60 gradients; 16 → 672 at 158² were so computed in 10.9 ms, as was expected to take 6.4, and by `winograd4` in 6.5.)"""
+
+
+ORDER, PHASE, WRITE = 1e-9, 5e-5, 2e-9
+"""Seconds to put a number of a weight in order that is cut into taps, to begin with a phase of few elements, and to
+write one, which lie apart."""
+
+
+@recall.until_forgotten
+@lru_cache(maxsize=1024)
+def steps(problem: ConvProblem, choice: Choice, in_place: bool = True) -> tuple[list[phasing.Step], bool]:
+    """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input.
+
+    If ``in_place``, arrays are such as `may_be_in_place` tells, and lie in C order.
+    """
+    found = list(phasing.phases(problem))
+    all_steps = phasing.steps_of(found)
+    whole = phasing.spaced(problem)
+    if whole is not None and _faster(problem, whole, all_steps, choice):
+        return [phasing.Step(phasing.last_axes(*(slice(None),) * 3), (...,), (), whole)], True
+    reached = sum(math.prod(part.length for part in parts) for parts, _ in found) == math.prod(problem.input_size)
+    made = patches.forward(problem)
+    if made is not None:
+        in_patches = phasing.patches_of(made, problem.kernel_size)
+        written = in_place and are_in_place(in_patches, choice)
+        if written or _faster_in_patches(problem, made, all_steps, choice):
+            return in_patches, made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
+    return all_steps, reached
+
+
+def instead(problem: ConvProblem, chosen: list[phasing.Step], choice: Choice) -> tuple[int, float] | None:
+    """Return what else a canonical problem could run as, so many convolutions, and the seconds expected of them.
+
+    Of one with zeros between elements, or where that is chosen the phases; None if there is none, or some are refused.
+    """
+    whole = phasing.spaced(problem)
+    try:
+        if any(step.forward.up for step in chosen):
+            steps = phasing.steps_of(list(phasing.phases(problem)))
+            return len(steps), _expected_of_phases(problem, steps, choice)
+        return None if whole is None else (1, choose(whole, choice).seconds)
+    except ValueError:
+        return None
+
+
+def _faster(problem: ConvProblem, whole: ConvProblem, steps: list[phasing.Step], choice: Choice) -> bool:
+    """Whether a convolution with zeros between elements should be faster than the phases, if any algorithm takes it."""
+    try:
+        found = choose(whole, choice)
+    except ValueError:  # the named algorithm takes none, or no algorithm does
+        return False
+    if choice.algorithm == "auto" and not found.modest:
+        return False
+    try:
+        return found.seconds < _expected_of_phases(problem, steps, choice)
+    except ValueError:  # the named algorithm does not take all phases
+        return True
+
+
+def _expected_of_phases(problem: ConvProblem, steps: list[phasing.Step], choice: Choice) -> float:
+    """Return how many seconds the phases should take; ValueError if a named algorithm does not take all of them."""
+    if all(merging.merge(some, choice, in_line=True) is not None for some in merging.together(steps)):
+        alone = replace(choice, threads=1)  # threads share out what is too little for them phase by phase
+        pixels = max(step.forward.positions for step in steps)
+        tasks = problem.batch * problem.groups * -(-pixels // PIXELS)
+        seconds = sum(choose(step.forward, alone).seconds for step in steps) / min(choice.threads, tasks)
+        return seconds * MERGED[problem.in_channels // problem.groups > FEW]
+    ordering = 0 if choice.packed or problem.taps == 1 else ORDER * problem.out_channels * problem.products
+    return APART * sum(choose(step.forward, choice).seconds for step in steps) + ordering / choice.threads
+
+
+def may_be_in_place(problem: ConvProblem) -> bool:
+    """Whether patches could be written where they belong, if the result's rows lie in C order."""
+    return problem.data_format == "channels_first" and problem.dtype == problem.compute_dtype.name
+
+
+def are_in_place(steps: list[phasing.Step], choice: Choice) -> bool:
+    """Whether these are patches that are written where they belong, if the arrays allow it."""
+    return bool(steps and steps[0].patch) and merging.merge(steps[:1], choice, in_line=True) is not None
+
+
+def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[phasing.Step], choice: Choice) -> bool:
+    """Whether patches should be faster than phases, for which the filters of each tap are put in order."""
+    placing = patches.PLACE * made.batch * made.out_channels * made.positions
+    ordering = 0 if choice.packed else ORDER * problem.out_channels * problem.products
+    try:
+        if all(merging.merge(some, choice, in_line=True) is not None for some in merging.together(steps)):
+            return placing < ordering  # else they take as long
+        phases = sum(PHASE + choose(step.forward, choice).seconds for step in steps)
+        phases += WRITE * math.prod(problem.input_shape) + ordering
+        return choose(made, choice).seconds + placing < phases
+    except ValueError:  # the named algorithm does not take one of them
+        return False
