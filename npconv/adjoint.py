@@ -113,12 +113,11 @@ def _in_patches(
         workspace = host.Workspace()  # so that the weight is packed once
     images, channels, *size = found[0].forward.result_shape
     room = np.empty((images, *size, channels), found[0].forward.dtype)
-    if bias is not None:
-        bias = np.repeat(bias, channels // out.shape[1])
     for step in found:
         plan, made = choose(step.forward, choice), room[: step.forward.batch]
         results = made.transpose(0, 4, 1, 2, 3)
-        plan.run(grad_output[step.images], step.taps_of(weight), bias, results, workspace, step.begins)
+        taps = step.taps_of(weight)
+        plan.run(grad_output[step.images], taps, step.bias_of(bias), results, workspace, step.begins)
         fast = plan.algorithm.engine is not None and room.dtype == step.forward.compute_dtype and not plan.in_parts
         patches.place(made, out[step.images], step.patch, fast)
 

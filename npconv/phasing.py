@@ -92,6 +92,12 @@ class Step(NamedTuple):
         """Return the taps of this phase, of a weight whose channels have changed places."""
         return patches.filters(weight) if self.patch else weight[self.taps][..., ::-1, ::-1, ::-1]
 
+    def bias_of(self, bias: np.ndarray | None) -> np.ndarray | None:
+        """Return the bias of each of the filters, which patches have one of for each tap."""
+        if bias is None or not self.patch:
+            return bias
+        return np.repeat(bias, self.forward.out_channels // len(bias))
+
 
 def steps_of(found: list[tuple[tuple[_Phase, ...], ConvProblem]]) -> list[Step]:
     """Return phases as steps."""

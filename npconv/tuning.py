@@ -363,13 +363,14 @@ def _transposed(problem: ConvProblem, choices: Sequence[Choice]) -> list[_Race]:
             if step.patch:
                 target = np.empty(forward.result_shape, dtype)
             weight = _numbers(forward.weight_shape, forward.compute_dtype if choice.packed else dtype)
+            arrays = x[step.images], weight, step.bias_of(bias), target
 
             def prepare(
-                choice: Choice, forward: ConvProblem = forward, weight: Any = weight, target: Any = target
+                choice: Choice, forward: ConvProblem = forward, arrays: tuple[Any, Any, Any, Any] = arrays
             ) -> Callable[[], object]:
                 found = plan.choose(forward, choice)
                 workspace = Workspace() if choice.packed else None
-                return lambda: found.run(x, weight, bias, target, workspace)
+                return lambda: found.run(*arrays, workspace)
 
             races.append(_race(forward, choice, number, prepare))
     return races

@@ -18,7 +18,7 @@ import pytest
 from processes import HERE, python
 
 import npconv
-from npconv import backends, cli, plan, recall, registry, timing, tuning, winners
+from npconv import backends, cli, patches, plan, recall, registry, timing, tuning, winners
 from npconv.threads import max_threads
 from npconv.turns import turn
 
@@ -168,6 +168,28 @@ def test_the_spelling_of_a_problem_makes_no_difference():
     assert npconv.explain("conv2d", (1, 1, 9, 9), (1, 1, 3, 3), **options).reason != TUNED
     options |= {"activation": "relu", "data_format": "channels_last"}
     assert npconv.explain("conv2d", (1, 9, 9, 1), (1, 1, 3, 3), **options).reason != TUNED
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_patches_have_the_images_and_the_biases_that_they_have(backend, monkeypatch):
+    """Some images at a time, and a bias for each tap: what is measured is what runs."""
+    monkeypatch.setattr(patches, "MOST", 1000)
+    shapes, options = ((3, 5, 6, 7), (5, 4, 3, 3)), {"bias": True, "stride": 3, "backend": backend}
+    run, met = plan.Plan.run, []
+
+    def noted(self, x, weight, bias, out, *more):
+        made = run(self, x, weight, bias, out, *more)
+        assert (x.shape, bias.shape) == (self.problem.input_shape, (self.problem.out_channels,))
+        want = np.einsum("ncdhw,kc->nkdhw", x, weight[:, :, 0, 0, 0]) + bias[:, None, None, None]
+        np.testing.assert_allclose(made, want, rtol=1e-4, atol=1e-4)
+        met.append(self.algorithm.name)
+        return made
+
+    monkeypatch.setattr(plan.Plan, "run", noted)
+    report = npconv.tune("conv_transpose2d", *shapes, **options, **QUICK, measure="function")
+    assert "im2col" in met
+    assert {entry.convolution for entry in report} == {1, 2, 3}
+    assert all(entry.seconds > 0 for entry in report if not entry.note)
 
 
 def test_transposed_convolutions_are_tuned_piece_by_piece():
