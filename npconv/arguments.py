@@ -1,7 +1,7 @@
 """What users write, brought to one form; whatever is wrong with it is said before anything is computed.
 
-What one function alone asks of its arguments, such as `npconv.fold`, its module checks, in the same way and with what
-is here; whether an algorithm takes a problem, `npconv.plan` tells.
+Single numbers and names are checked by `npconv.values`. What one function alone asks of its arguments, such as
+`npconv.fold`, its module checks in the same way; whether an algorithm takes a problem, `npconv.plan` tells.
 
 `as_array` takes arrays, `conv_problem` takes shapes and parameters, `check_out` takes the array to fill. `conv_problem`
 needs no array, so `npconv.explain` asks it the same questions and gets the same errors.
@@ -10,13 +10,13 @@ needs no array, so `npconv.explain` asks it the same questions and gets the same
 from __future__ import annotations
 
 import math
-import operator
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from npconv import values
 from npconv.kernels.activation import ACTIVATIONS, EXACT_ON_INTEGERS, PARAMETERS
 from npconv.problem import ConvProblem, compute_dtype
 
@@ -79,91 +79,19 @@ def outline(array: Any) -> np.ndarray:
     return np.asarray(_Interface(array.__cuda_array_interface__))
 
 
-def boolean(name: str, value: Any) -> bool:
-    """Return a boolean."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False; got {value!r}")
-    return bool(value)
-
-
-def integer(name: str, value: Any, minimum: int) -> int:
-    """Return ``value`` as an int of at least ``minimum``; a bool or a float is none."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got the bool {value}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}") from None
-    if number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {number}")
-    return number
-
-
-def _addressable(name: str, number: int) -> int:
-    if number > sys.maxsize:
-        raise ValueError(f"{name} must be at most {sys.maxsize}, got {number}")
-    return number
-
-
-def sequence(name: str, value: Any) -> tuple[Any, ...]:
-    """Return the entries of a shape."""
-    if not _is_sequence(value):
-        raise TypeError(f"{name} must be a tuple of integers; got {value!r}")
-    return tuple(value)
-
-
-def shape(name: str, value: Any) -> tuple[int, ...]:
-    """Return a shape given as a sequence of integers."""
-    return tuple(integer(name, n, 0) for n in sequence(name, value))
-
-
-def _is_sequence(value: Any) -> bool:
-    """Tell a sequence of entries from a single one; a string is a single one, and so is an array without axes."""
-    if isinstance(value, np.ndarray):
-        return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-
-
-def _axes(name: str, value: Any, rank: int, what: str) -> tuple[Any, ...]:
-    """Return the ``rank`` entries of a per-axis argument, one entry serving every axis."""
-    if not _is_sequence(value):
-        return (value,) * rank  # a single entry; whoever reads it says what is wrong with it
-    entries = tuple(value)
-    if len(entries) == 1:
-        return entries * rank
-    if len(entries) != rank:
-        raise ValueError(f"{name} must be {what}, or {rank} of them, one per spatial axis; got {value!r}")
-    return entries
-
-
-def per_axis(name: str, value: Any, rank: int, minimum: int = 1) -> tuple[int, ...]:
-    """Return one integer per spatial axis."""
-    entries = _axes(name, value, rank, "an integer")
-    return tuple(_addressable(name, integer(name, entry, minimum)) for entry in entries)
-
-
-def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """Return ``value`` if it is one of the allowed names."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, one of {', '.join(allowed)}; got {value!r}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-    return value
-
-
 def explicit_padding(value: Any, rank: int) -> tuple[tuple[int, int], ...]:
     """Return ((before, after), ...) for padding given in numbers."""
     what = "an integer, a pair (before, after)"
-    if rank == 1 and _is_sequence(value) and len(value) == 2 and not any(map(_is_sequence, value)):
+    if rank == 1 and values.is_sequence(value) and len(value) == 2 and not any(map(values.is_sequence, value)):
         raise ValueError(f"padding of one spatial axis is an integer or ((before, after),); got {value!r}")
     pairs = []
-    for entry in _axes("padding", value, rank, what):
-        if _is_sequence(entry):
+    for entry in values.axes("padding", value, rank, what):
+        if values.is_sequence(entry):
             if len(entry) != 2:
                 raise ValueError(f"padding of an axis must be an integer or a pair (before, after); got {entry!r}")
-            pairs.append((integer("padding", entry[0], 0), integer("padding", entry[1], 0)))
+            pairs.append((values.integer("padding", entry[0], 0), values.integer("padding", entry[1], 0)))
         else:
-            pairs.append((integer("padding", entry, 0),) * 2)
+            pairs.append((values.integer("padding", entry, 0),) * 2)
     return tuple(pairs)
 
 
@@ -177,7 +105,7 @@ def resolve_padding(
     if not isinstance(value, str):
         return explicit_padding(value, len(input_size))
     names = ("valid", "same", "same_upper", "same_lower")
-    if choice("padding", value, names) == "valid":
+    if values.choice("padding", value, names) == "valid":
         return ((0, 0),) * len(input_size)
     if value == "same" and any(s != 1 for s in stride):
         raise ValueError(f"padding='same' needs stride 1, got stride {stride}; 'same_upper' takes any stride")
@@ -195,7 +123,7 @@ def activation_of(value: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     if value is None:
         return ()
     name, *parameters = value if isinstance(value, (tuple, list)) and value else (value,)
-    choice("activation", name, tuple(ACTIVATIONS))
+    values.choice("activation", name, tuple(ACTIVATIONS))
     wanted = PARAMETERS.get(name, ())
     if len(parameters) != len(wanted):
         form = f"({name!r}, {', '.join(wanted)})" if wanted else repr(name)
@@ -264,11 +192,11 @@ def conv_problem(
     activation: Any = None,
 ) -> ConvProblem:
     """Check a convolution's shapes and parameters and return it as a `ConvProblem`."""
-    stride = per_axis("stride", stride, rank)
-    dilation = per_axis("dilation", dilation, rank)
-    groups = integer("groups", groups, 1)
-    choice("padding_mode", padding_mode, PADDING_MODES)
-    choice("data_format", data_format, DATA_FORMATS)
+    stride = values.per_axis("stride", stride, rank)
+    dilation = values.per_axis("dilation", dilation, rank)
+    groups = values.integer("groups", groups, 1)
+    values.choice("padding_mode", padding_mode, PADDING_MODES)
+    values.choice("data_format", data_format, DATA_FORMATS)
     kind, batch, channels, input_size = _split_input(rank, input_shape, weight_shape, data_format, f"conv{rank}d")
     if kind == "image":
         weight_shape = (1, 1, *weight_shape)
@@ -360,14 +288,14 @@ def transposed_problem(
     That one's input is the result here, its result the input here, its weight the weight here. Output padding is
     padding that it does not have: elements that no window reaches.
     """
-    stride = per_axis("stride", stride, rank)
-    dilation = per_axis("dilation", dilation, rank)
-    groups = integer("groups", groups, 1)
-    choice("data_format", data_format, DATA_FORMATS)
+    stride = values.per_axis("stride", stride, rank)
+    dilation = values.per_axis("dilation", dilation, rank)
+    groups = values.integer("groups", groups, 1)
+    values.choice("data_format", data_format, DATA_FORMATS)
     if isinstance(padding, str):
         raise ValueError(f"padding of a transposed convolution is given in numbers; got {padding!r}")
     pads = explicit_padding(padding, rank)
-    extra = per_axis("output_padding", output_padding, rank, minimum=0)
+    extra = values.per_axis("output_padding", output_padding, rank, minimum=0)
     kind, batch, channels, size = _split_input(rank, input_shape, None, data_format, f"conv_transpose{rank}d")
     if len(weight_shape) != rank + 2:
         raise ValueError(

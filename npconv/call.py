@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npconv import arguments, precision
+from npconv import arguments, precision, values
 from npconv.plan import Choice
 from npconv.registry import names
 from npconv.threads import get_num_threads
@@ -33,8 +33,8 @@ def choice(
     algorithm: Any, backend: Any, chosen_precision: Any, named: Mapping[str, Any], packed: bool = False
 ) -> Choice:
     """Check the names of algorithm, backend and precision; let the backend follow the first array."""
-    arguments.choice("algorithm", algorithm, ("auto", *names()))
-    arguments.choice("backend", backend, arguments.BACKENDS)
+    values.choice("algorithm", algorithm, ("auto", *names()))
+    values.choice("backend", backend, arguments.BACKENDS)
     on_device = [name for name, array in named.items() if arguments.is_device_array(array)]
     if backend == "auto" and next(iter(named), None) in on_device:
         backend = "cuda"

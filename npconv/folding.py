@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npconv import arguments, call
+from npconv import arguments, call, values
 from npconv.arguments import IntPerAxis, Padding
 from npconv.kernels.host import padded
 from npconv.kernels.numpy.regions import regions
@@ -126,11 +126,11 @@ def fold(
     named = call.arrays(input=input)
     call.on_host("fold", named)
     dtype, matrix = call.dtype(named), named["input"]
-    size = arguments.sequence("output_size", output_size) if np.ndim(output_size) else (output_size,) * 2
+    size = values.sequence("output_size", output_size) if np.ndim(output_size) else (output_size,) * 2
     rank = len(size)
     if rank not in (1, 2, 3):
         raise ValueError(f"output_size must have one, two or three axes; got {output_size!r}")
-    size = arguments.per_axis("output_size", size, rank)
+    size = values.per_axis("output_size", size, rank)
     kernel, stride, dilation = _steps(kernel_size, stride, dilation, rank)
     span = _span(kernel, dilation)
     pads = arguments.resolve_padding(padding, size, span, stride)
@@ -175,7 +175,7 @@ def _rank(kernel_size: Any, axes: int) -> int:
 
 def _steps(kernel_size: Any, stride: Any, dilation: Any, rank: int) -> tuple[tuple[int, ...], ...]:
     given = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
-    return tuple(arguments.per_axis(name, value, rank) for name, value in given.items())
+    return tuple(values.per_axis(name, value, rank) for name, value in given.items())
 
 
 def _span(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npconv import adjoint, adjoint_roads, arguments, call, recall, weight_gradient
+from npconv import adjoint, adjoint_roads, arguments, call, recall, values, weight_gradient
 from npconv.arguments import IntPerAxis, Padding
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem
@@ -111,7 +111,7 @@ def _conv_input(rank: int) -> Callable[..., np.ndarray]:
         def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
             with _given(input_size=input_size):
                 problem = arguments.conv_problem(
-                    rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
+                    rank, values.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
                     padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
                     data_format=data_format,
                 )  # fmt: skip
@@ -150,7 +150,7 @@ def _conv_weight(rank: int) -> Callable[..., np.ndarray]:
         def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
             with _given(weight_size=weight_size):
                 problem = arguments.conv_problem(
-                    rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype,
+                    rank, named["input"].shape, values.shape("weight_size", weight_size), None, dtype,
                     stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
                     data_format=data_format,
                 )  # fmt: skip
@@ -187,7 +187,7 @@ def _transpose_input(rank: int) -> Callable[..., np.ndarray]:
         def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
             with _given(input_size=input_size):
                 problem = arguments.transposed_problem(
-                    rank, arguments.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
+                    rank, values.shape("input_size", input_size), named["weight"].shape, None, dtype, stride=stride,
                     padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
                     data_format=data_format,
                 )  # fmt: skip
@@ -225,7 +225,7 @@ def _transpose_weight(rank: int) -> Callable[..., np.ndarray]:
         def find(named: dict[str, Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
             with _given(weight_size=weight_size):
                 problem = arguments.transposed_problem(
-                    rank, named["input"].shape, arguments.shape("weight_size", weight_size), None, dtype,
+                    rank, named["input"].shape, values.shape("weight_size", weight_size), None, dtype,
                     stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
                     data_format=data_format,
                 )  # fmt: skip
@@ -253,7 +253,7 @@ def _bias(rank: int, images: bool) -> Callable[..., np.ndarray]:
         call.choice("auto", "auto", precision, {})  # the sum is as exact for either
         named = call.arrays(grad_output=grad_output)
         dtype = call.dtype(named)
-        arguments.choice("data_format", data_format, arguments.DATA_FORMATS)
+        values.choice("data_format", data_format, arguments.DATA_FORMATS)
         call.on_host("npconv.grad", named)
         gradient = named["grad_output"]
         image = images and gradient.ndim == 2

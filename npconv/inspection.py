@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from npconv import arguments, backends, call, registry, transposing
+from npconv import arguments, backends, call, registry, transposing, values
 from npconv.kernels import parts
 from npconv.plan import Choice, Plan, choose
 from npconv.problem import ConvProblem
@@ -66,7 +66,7 @@ def algorithms(backend: str | None = None) -> AlgorithmTable:
     """
     if backend is None:
         return AlgorithmTable(registry.all_algorithms())
-    return AlgorithmTable(registry.candidates(arguments.choice("backend", backend, backends.NAMES)))
+    return AlgorithmTable(registry.candidates(values.choice("backend", backend, backends.NAMES)))
 
 
 class Explanation:
@@ -248,12 +248,12 @@ def described(
     Options are all that any of the functions takes; those that it does not take must have their defaults, and are left
     out.
     """
-    arguments.choice("function", function, _FUNCTIONS)
+    values.choice("function", function, _FUNCTIONS)
     rank, transposed = int(function[-2]), "transpose" in function
-    input_shape = arguments.shape("input_shape", input_shape)
-    weight_shape = arguments.shape("weight_shape", weight_shape)
+    input_shape = values.shape("input_shape", input_shape)
+    weight_shape = values.shape("weight_shape", weight_shape)
     dtype = arguments.dtype_named("dtype", dtype)
-    shape = bias_shape(weight_shape, transposed, options["groups"]) if arguments.boolean("bias", bias) else None
+    shape = bias_shape(weight_shape, transposed, options["groups"]) if values.boolean("bias", bias) else None
     padding_mode, output_padding = options["padding_mode"], options["output_padding"]
     if transposed and padding_mode != "zeros":
         raise ValueError(f"padding_mode of a transposed convolution is 'zeros'; got {padding_mode!r}")
@@ -269,7 +269,7 @@ def bias_shape(weight_shape: tuple[int, ...], transposed: bool, groups: Any) -> 
     if len(weight_shape) < 2:
         return None
     if transposed:
-        return (weight_shape[1] * arguments.integer("groups", groups, 1),)
+        return (weight_shape[1] * values.integer("groups", groups, 1),)
     return (1 if len(weight_shape) == 2 else weight_shape[0],)
 
 

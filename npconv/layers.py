@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from npconv import adjoint, adjoint_roads, arguments, backends, call, recall
+from npconv import adjoint, adjoint_roads, arguments, backends, call, recall, values
 from npconv.arguments import IntPerAxis, Padding
 from npconv.inspection import Explanation, explain_problem
 from npconv.kernels.host import Workspace, contiguous
@@ -123,7 +123,7 @@ class _Layer:
         ValueError, TypeError
             If the shape does not fit the layer.
         """
-        problem = self._problem_of(arguments.shape("input_shape", input_shape), self._dtype)
+        problem = self._problem_of(values.shape("input_shape", input_shape), self._dtype)
         return explain_problem(problem, self.transposed, call.choice(*self._choice, {}, packed=True))
 
     def _arrays(self) -> list[tuple[str, np.ndarray]]:
@@ -148,16 +148,16 @@ class _Layer:
             )
         padding = self._options["padding"]
         pads = ((0, 0),) * self.rank if isinstance(padding, str) else arguments.explicit_padding(padding, self.rank)
-        dilation = arguments.per_axis("dilation", self._options["dilation"], self.rank)
+        dilation = values.per_axis("dilation", self._options["dilation"], self.rank)
         span = ((k - 1) * d + 1 for k, d in zip(self._weight.shape[2:], dilation, strict=True))
         if self.transposed:
-            stride = arguments.per_axis("stride", self._options["stride"], self.rank)
+            stride = values.per_axis("stride", self._options["stride"], self.rank)
             size = tuple(
                 1 + max(0, -((window - sum(pad) - 1) // s)) for window, pad, s in zip(span, pads, stride, strict=True)
             )
         else:
             size = tuple(max(window - sum(pad), max(pad) + 1) for window, pad in zip(span, pads, strict=True))
-        groups = arguments.integer("groups", self._options["groups"], 1)
+        groups = values.integer("groups", self._options["groups"], 1)
         channels = self._weight.shape[0] if self.transposed else self._weight.shape[1] * groups
         last = self._options["data_format"] == "channels_last"
         return (1, *size, channels) if last else (1, channels, *size)

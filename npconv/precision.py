@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from npconv import arguments
+from npconv import values
 
 PRECISIONS = ("default", "strict")
 _default = "default"
@@ -41,7 +41,7 @@ class set_default_precision:  # a function that can also be used in a ``with`` s
     def __init__(self, precision: str) -> None:
         global _default
         self._before = _default
-        _default = arguments.choice("precision", precision, PRECISIONS)
+        _default = values.choice("precision", precision, PRECISIONS)
 
     def __enter__(self) -> None:
         pass
@@ -71,4 +71,4 @@ def get_default_precision() -> str:
 
 def named(precision: Any) -> str:
     """Return the precision that a call has: its own, or the default."""
-    return _default if precision is None else arguments.choice("precision", precision, PRECISIONS)
+    return _default if precision is None else values.choice("precision", precision, PRECISIONS)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from npconv.arguments import integer
+from npconv.values import integer
 
 _scoped: ContextVar[int | None] = ContextVar("npconv_threads", default=None)
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import npconv
-from npconv import arguments, call, inspection, plan, recall, timing, transposing, winners
+from npconv import call, inspection, plan, recall, timing, transposing, values, winners
 from npconv.kernels.host import Workspace
 from npconv.plan import Candidate, Choice
 from npconv.problem import ConvProblem
@@ -266,9 +266,9 @@ def tune(
     >>> npconv.forget()  # the winners as a function and as a layer
     2
     """
-    arguments.choice("backend", backend, ("auto", "numpy", "numba"))
-    arguments.choice("measure", measure, ("both", *USES))
-    rounds = arguments.integer("rounds", rounds, 1)
+    values.choice("backend", backend, ("auto", "numpy", "numba"))
+    values.choice("measure", measure, ("both", *USES))
+    rounds = values.integer("rounds", rounds, 1)
     options = {
         "stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": padding_mode,
         "output_padding": output_padding, "data_format": data_format, "activation": activation,
@@ -327,7 +327,7 @@ def forget(everything: bool = False) -> int:
     >>> npconv.forget(), npconv.forget()
     (1, 0)
     """
-    everything = arguments.boolean("everything", everything)
+    everything = values.boolean("everything", everything)
     try:
         return winners.forget(everything)
     finally:
@@ -401,5 +401,5 @@ def _numbers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     rng = np.random.default_rng(0)
     if dtype.kind in "iu":
         return rng.integers(0, 8, shape).astype(dtype)
-    values = rng.standard_normal(shape, np.float32)
-    return (values + 1j * values).astype(dtype) if dtype.kind == "c" else values.astype(dtype)
+    numbers = rng.standard_normal(shape, np.float32)
+    return (numbers + 1j * numbers).astype(dtype) if dtype.kind == "c" else numbers.astype(dtype)

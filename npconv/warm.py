@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import api, arguments, backends, layers, registry
+from npconv import api, arguments, backends, layers, registry, values
 from npconv.inspection import explain
 from npconv.progress import Progress, shown
 from npconv.table import seconds, table
@@ -96,7 +96,7 @@ def warmup(
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise TypeError(f"{name} must be a sequence of names, such as a list; got {names!r}")
     known = [entry.name for entry in registry.candidates("numba")]
-    chosen = None if algorithms is None else [arguments.choice("algorithms", name, known) for name in algorithms]
+    chosen = None if algorithms is None else [values.choice("algorithms", name, known) for name in algorithms]
     wanted = [arguments.dtype_named("dtypes", dtype) for dtype in dtypes]
     counts = sorted({1, get_num_threads()})
     tasks = [
