@@ -16,7 +16,7 @@ from engine_problems import DIRECT, FAST
 from processes import python
 
 import npconv
-from npconv import arguments, phasing, plan, recall, weight_gradient, winners
+from npconv import arguments, phasing, plan, recall, transposing, weight_gradient, winners
 from npconv.threads import max_threads
 
 
@@ -446,6 +446,21 @@ def test_canonical_forms_remember_which_axis_is_last():
             assert some.channels_last == (data_format == "channels_last")
             assert data_format in winners.key(some, plan.Choice("auto", "numba", "default", 1))
         assert not weight_gradient.weight_step(problem).forward.channels_last
+
+
+def test_times_are_those_of_a_problem_of_its_kind():
+    """A transposed convolution's filters lie side by side, and a gradient's come with each call."""
+    problem, choice = problem_of(parse("ic8oc4ih9kh3sh2ph1")), plan.Choice("auto", "numba", "default", 1)
+    alike = (problem, replace(problem, turned=True), replace(problem, of_weight=True))
+    assert len({winners.key(some, choice) for some in alike}) == 3
+
+
+def test_what_follows_from_choices_is_forgotten_with_them():
+    choice = plan.Choice("auto", "numba", "default", 1)
+    transposing.steps(problem_of(parse("ic8oc4ih9kh3sh2ph1")).canonical_form(), choice)
+    assert transposing.steps.cache_info().currsize > 0
+    recall.forget()
+    assert plan.choose.cache_info().currsize == transposing.steps.cache_info().currsize == 0
 
 
 def test_patches_count_as_workspace():
