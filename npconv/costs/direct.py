@@ -80,14 +80,16 @@ class Direct(Panels):
         self, problem: ConvProblem, threads: int, made: Products, packed: bool, within: bool
     ) -> tuple[float, float]:
         if packed or not within:
-            before, shared = super()._packing(problem, threads, made, packed, within)
-            far = self._far(problem)
-            one = not packed and far is not None and far.bytes == 0 and problem.out_channels * problem.products < BY_ONE
-            return before, shared - PACK * threads if one else shared
+            return super()._packing(problem, threads, made, packed, within)
         if self._as_they_lie(problem):
             return 0, 0
         pace = self._packings(problem) * PLAIN * (ONE_TAP if problem.taps == 1 else 1)
         return 0, self._to_pack(problem, made.filters, pace)
+
+    def _waking(self, problem: ConvProblem, threads: int) -> float:
+        far, numbers = self._far(problem), problem.out_channels * problem.products
+        one = far is not None and far.bytes == 0 and numbers < BY_ONE
+        return 0 if one else super()._waking(problem, threads)
 
     def _packings(self, problem: ConvProblem) -> int:
         """Return how many tasks meet a panel of filters, each of which packs it."""

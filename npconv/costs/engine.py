@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from npconv.problem import ConvProblem
 
 TURNED = 2.4
 """Copies that take as long as to transpose a number, of input and result, besides the copying."""
+
+EXPOSED = 0.2
+"""What of the shorter time, of computing and of weights to come, is not hidden beside the longer one."""
 
 BEGIN, SLIVER = 3, 16
 """Products that take as long as to begin with a tile of them, and to store it, in panels; and where these are short, or
@@ -63,23 +67,9 @@ class Engine(Cost):
     pack: float = 0
     turned: float = 0
 
-    EXPOSED = 0.2
-    """What of the shorter time, of computing and of weights to come, is not hidden beside the longer one."""
-
     def seconds(self, problem: ConvProblem, threads: int, packed: bool) -> float:
         """Return the time that a problem should take."""
         return self._seconds(problem, threads, packed, self.within_tasks(problem, threads, packed))
-
-    def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:
-        """Return the same, if filters are made of them ``within`` the tasks or not."""
-        threads = self._busy(problem, threads)
-        made = self._made(problem, threads)
-        before, packing = self._packing(problem, threads, made, packed, within)
-        work = self._work(problem, threads, made) + packing
-        size = self._met_bytes(problem, within)
-        computing, coming = shared(work, threads), self._coming(problem, threads, size)
-        longer, shorter = max(computing, coming), min(computing, coming)
-        return self.call + before + longer + shorter * self._exposed(size)
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
@@ -98,12 +88,35 @@ class Engine(Cost):
         return False
 
     def _pays_within(self, problem: ConvProblem, threads: int, packed: bool) -> bool:
-        """Whether that is faster, or must be for the room that it takes."""
-        raise NotImplementedError
+        """Whether that is faster, or must be for the room that it takes, where it can be."""
+        return True
 
+    @abstractmethod
+    def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:
+        """Return the time that a problem should take, if filters are made of them ``within`` the tasks or not."""
+
+    def _scratch(self, problem: ConvProblem, threads: int) -> int:
+        """Return about as many bytes as a thread works in: a slab of the input's channels, which threads share out."""
+        size = problem.padded_elements * problem.compute_dtype.itemsize
+        return min(SLAB, size, 2 * size // max(threads, 2)) + BESIDE
+
+
+class Composed(Engine):
+    """An engine whose time is that of its products, its copies, and of weights that are packed and come from afar."""
+
+    def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:
+        threads = self._busy(problem, threads)
+        made = self._made(problem, threads)
+        before, packing = self._packing(problem, threads, made, packed, within)
+        work = self._work(problem, threads, made) + packing
+        size = self._met_bytes(problem, within)
+        computing, coming = shared(work, threads), self._coming(problem, threads, size)
+        longer, shorter = max(computing, coming), min(computing, coming)
+        return self.call + before + longer + shorter * self._exposed(size)
+
+    @abstractmethod
     def _made(self, problem: ConvProblem, threads: int) -> Products:
         """Return what is multiplied."""
-        raise NotImplementedError
 
     def _copied(self, problem: ConvProblem, threads: int, made: Products) -> float:
         """Return how many numbers are copied, or what takes as long, of input and result."""
@@ -141,15 +154,10 @@ class Engine(Cost):
 
     def _exposed(self, size: float) -> float:
         """Return `EXPOSED` for so many bytes of weights."""
-        return self.EXPOSED
-
-    def _scratch(self, problem: ConvProblem, threads: int) -> int:
-        """Return about as many bytes as a thread works in: a slab of the input's channels, which threads share out."""
-        size = problem.padded_elements * problem.compute_dtype.itemsize
-        return min(SLAB, size, 2 * size // max(threads, 2)) + BESIDE
+        return EXPOSED
 
 
-class Panels(Engine):
+class Panels(Composed):
     """An engine that has filters in its vectors: panels of them, which fill up the last."""
 
     def packed_bytes(self, problem: ConvProblem) -> int:
@@ -166,8 +174,12 @@ class Panels(Engine):
     ) -> tuple[float, float]:
         if packed:
             return 0, 0
-        pace = self._pace(problem)
-        return 0, self._to_pack(problem, made.filters, pace, self._points(problem)) + PACK * threads
+        packing = self._to_pack(problem, made.filters, self._pace(problem), self._points(problem))
+        return 0, packing + self._waking(problem, threads)
+
+    def _waking(self, problem: ConvProblem, threads: int) -> float:
+        """Return the seconds that packing takes besides, of all threads."""
+        return PACK * threads
 
     def _met_bytes(self, problem: ConvProblem, within: bool) -> float:
         return super()._met_bytes(problem, within) * (1 if within else self._points(problem))

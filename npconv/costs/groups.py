@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from npconv.costs import counts
-from npconv.costs.engine import BEGIN, Engine, Products
+from npconv.costs.engine import BEGIN, Composed, Products
 from npconv.costs.machine import lanes, machine
 from npconv.costs.slabs import BESIDE, SLAB
 from npconv.problem import ConvProblem
@@ -19,7 +19,7 @@ NUMPY = 6e-6
 """Seconds that a packing takes besides where NumPy packs, which no threads share."""
 
 
-class Depthwise(Engine):
+class Depthwise(Composed):
     """The engine `npconv.kernels.numba.depthwise`."""
 
     def _made(self, problem: ConvProblem, threads: int) -> Products:
@@ -33,7 +33,7 @@ class Depthwise(Engine):
         return Products(rate, problem.out_channels, planes * -(-height * width // wide) * wide, problem.products)
 
 
-class Grouped(Engine):
+class Grouped(Composed):
     """The engine `npconv.kernels.numba.grouped`."""
 
     def _made(self, problem: ConvProblem, threads: int) -> Products:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from npconv.costs import counts
-from npconv.costs.engine import Engine, Products
+from npconv.costs.engine import Composed, Engine, Products
 from npconv.costs.machine import (
     COPY,
     LAST_LEVEL,
@@ -52,7 +52,7 @@ TURNING, ONE = (16, 80), 8
 of one position, which are written where they belong."""
 
 
-class Dots(Engine):
+class Dots(Composed):
     """The engine `npconv.kernels.numba.dots`, with the kernel's elements in its vectors."""
 
     def _made(self, problem: ConvProblem, threads: int) -> Products:
@@ -102,7 +102,7 @@ def _several(problem: ConvProblem) -> bool:
     return problem.out_channels >= SIDE_BY_SIDE * problem.groups
 
 
-class Dense(Engine):
+class Dense(Composed):
     """The engine `npconv.kernels.numba.dense`, with numbers of the weight in its vectors."""
 
     def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from npconv.costs import counts
-from npconv.costs.engine import SLIVER, TURNED, Engine, Products
+from npconv.costs.engine import SLIVER, TURNED, Composed, Products
 from npconv.costs.machine import lanes, machine, shared, vector_bytes
 from npconv.costs.slabs import between_taps
 from npconv.kernels.numba.blocking import GATHERED, in_slivers, may_be_halved
@@ -49,7 +49,7 @@ CUT = 2**17
 
 
 @dataclass(frozen=True)
-class Planes(Engine):
+class Planes(Composed):
     """The engine `npconv.kernels.numba.planes`; ``group`` are the seconds that it takes to begin with a group."""
 
     group: float = 0

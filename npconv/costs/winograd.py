@@ -42,7 +42,7 @@ PLAIN, OF_PACKED = 0.33, 0.27
 ELSEWHERE = 0.4e-9
 """Seconds that it takes a packed number to come from the cache of another core, which has packed it."""
 
-HEAVY, EXPOSED = LAST_LEVEL / 2, 0.6
+HEAVY, EXPOSED_THEN = LAST_LEVEL / 2, 0.6
 """Bytes of transformed filters from which on layers may transform them within the tasks, and what of the shorter time
 is then not hidden beside the longer one. (60 layers of 20 to 140 MB of them took 1.1 times as long as the fastest of
 six ways, in the geometric mean, when these were hidden as well and transformed once, and take 1.02 times.)"""
@@ -137,7 +137,7 @@ class Winograd(Panels):
         return points, numbers
 
     def _exposed(self, size: float) -> float:
-        return EXPOSED if size > HEAVY else super()._exposed(size)
+        return EXPOSED_THEN if size > HEAVY else super()._exposed(size)
 
     def _cut(self, problem: ConvProblem, threads: int) -> bands.Cut:
         """Return how the tiles are cut where filters are packed within the tasks."""

@@ -127,7 +127,7 @@ def version_before(request):
 
 @pytest.fixture
 def compete(request, report, threads, version_before):
-    """Measure contestants on a work, and hand over what came out.
+    """Measure contestants on a work, hand over what came out, and return who took part.
 
     Each entrant is a function that returns a contestant, or raises LeftOut, which only a peer may. A ratio (title, of,
     to) is for the report: how many times faster the contestant `of` is than the fastest of those in `to`.
@@ -143,7 +143,7 @@ def compete(request, report, threads, version_before):
         entrants: dict[str, Callable[[], Contestant]],
         ratios: Sequence[tuple[str, str, Sequence[str]]],
         reference: np.ndarray,
-    ) -> None:
+    ) -> set[str]:
         with ExitStack() as stack:
             running, left_out = admitted(entrants, reference, stack)
             cores, rounds = request.config.stash[CORES], request.config.getoption("--peers-rounds")
@@ -165,6 +165,7 @@ def compete(request, report, threads, version_before):
             seconds_waited=cores.waited - waited,
             ratios=[list(ratio) for ratio in ratios],
         )
+        return {name for name, contestant in running.items() if contestant.times}
 
     return run
 

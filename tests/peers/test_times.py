@@ -71,7 +71,7 @@ def test_layers(name, text, threads, compete):
         "ncnn, packed data": partial(with_ncnn.layer, work, threads, packed=True),
     }
     ratios = [*BESIDE_ALL, ("strict × fastest of all", "npconv, strict", ALL)]
-    compete("Layers, their weights packed once", work, entrants, ratios, with_torch.reference(work))
+    assert "npconv" in compete("Layers, their weights packed once", work, entrants, ratios, with_torch.reference(work))
 
 
 @pytest.mark.long
@@ -80,7 +80,7 @@ def test_other_layers(name, text, threads, compete):
     """With ``--long``: a minute and more for each round."""
     work = Work(name, text)
     entrants = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}
-    compete("Layers of other networks", work, entrants, BESIDE_ALL, with_torch.reference(work))
+    assert "npconv" in compete("Layers of other networks", work, entrants, BESIDE_ALL, with_torch.reference(work))
 
 
 @pytest.mark.parametrize("what", ["layers", "functions", "gradients of the input", "gradients of the weight"])
@@ -99,7 +99,7 @@ def test_drawn(drawn, what, threads, compete, version_before):
         entrants[NAME] = partial(version_before.contestant, what, work, threads)
         ratios = [*ratios, (BEFORE, "npconv", [NAME])]
     reference = with_torch.reference(work, of if what.startswith("gradients") else "result")
-    compete(f"Drawn {what}", work, entrants, ratios, reference)
+    assert "npconv" in compete(f"Drawn {what}", work, entrants, ratios, reference)
 
 
 @problems(LAYERS)
@@ -111,7 +111,9 @@ def test_functions(name, text, threads, compete):
         **torch_formats(with_torch.function, work, threads),
     }
     ratios = [*BESIDE_TORCH, ("strict × faster of torch's", "npconv, strict", TORCH)]
-    compete("Functions, their weights packed on each call", work, entrants, ratios, with_torch.reference(work))
+    assert "npconv" in compete(
+        "Functions, their weights packed on each call", work, entrants, ratios, with_torch.reference(work)
+    )
 
 
 @pytest.mark.parametrize("of", ["input", "weight"])
@@ -119,7 +121,7 @@ def test_functions(name, text, threads, compete):
 def test_gradients(name, text, of, threads, compete):
     work = Work(name, text)
     reference = with_torch.reference(work, of)
-    compete(f"Gradients of the {of}", work, gradients(work, threads, of), BESIDE_TORCH, reference)
+    assert "npconv" in compete(f"Gradients of the {of}", work, gradients(work, threads, of), BESIDE_TORCH, reference)
 
 
 @problems(LAYERS)
@@ -131,14 +133,14 @@ def test_float64(name, text, threads, compete):
         **torch_formats(with_torch.function, work, threads),
     }
     ratios = [*BESIDE_TORCH, ("strict × faster of torch's", "npconv, strict", TORCH)]
-    compete("Layers in float64", work, entrants, ratios, with_torch.reference(work))
+    assert "npconv" in compete("Layers in float64", work, entrants, ratios, with_torch.reference(work))
 
 
 @problems(LAYERS)
 def test_complex(name, text, threads, compete):
     work = Work(name, text, dtype="complex64")
     entrants = {"npconv": partial(ours.layer, work, threads), **torch_formats(with_torch.function, work, threads)}
-    compete("Layers of complex numbers", work, entrants, BESIDE_TORCH, with_torch.reference(work))
+    assert "npconv" in compete("Layers of complex numbers", work, entrants, BESIDE_TORCH, with_torch.reference(work))
 
 
 @problems(LAYERS)
@@ -151,14 +153,14 @@ def test_channels_last(name, text, threads, compete):
         TORCH[1]: partial(with_torch.function, work, threads, last=True),
     }
     ratios = [("× npconv, channels first", last, [first]), ("× torch, channels last", last, [TORCH[1]])]
-    compete("Layers with channels last", work, entrants, ratios, with_torch.reference(work))
+    assert last in compete("Layers with channels last", work, entrants, ratios, with_torch.reference(work))
 
 
 @problems(TRANSPOSED)
 def test_transposed(name, text, threads, compete):
     work = Work(name, text, transposed=True)
     entrants = {"npconv": partial(ours.layer, work, threads), **all_peers(work, threads)}
-    compete("Transposed layers", work, entrants, BESIDE_ALL, with_torch.reference(work))
+    assert "npconv" in compete("Transposed layers", work, entrants, BESIDE_ALL, with_torch.reference(work))
 
 
 @problems(OTHER_RANKS)
@@ -170,7 +172,7 @@ def test_other_ranks(name, text, threads, compete):
         **all_peers(work, threads),
     }
     ratios = [("× fastest of all", "npconv", ALL), ("strict × fastest of all", "npconv, strict", ALL)]
-    compete("Layers of signals and volumes", work, entrants, ratios, with_torch.reference(work))
+    assert "npconv" in compete("Layers of signals and volumes", work, entrants, ratios, with_torch.reference(work))
 
 
 @pytest.mark.parametrize("kind", ["layer", "function"])
@@ -178,7 +180,7 @@ def test_textbook(kind, threads, compete):
     work = Work(f"{kind}, 3×3, 4 × 3→2@5", TEXTBOOK)
     entrants = {"npconv": partial(getattr(ours, kind), work, threads), **all_peers(work, threads)}
     ratios = [("× onnxruntime", "npconv", ["onnxruntime"]), *BESIDE_TORCH]
-    compete("The textbook's example", work, entrants, ratios, with_torch.reference(work))
+    assert "npconv" in compete("The textbook's example", work, entrants, ratios, with_torch.reference(work))
 
 
 @problems(LAYERS)
@@ -194,4 +196,6 @@ def test_threads(name, text, threads, compete):
     many, single = f"npconv, {threads} threads", "npconv, 1 thread"
     entrants = {many: partial(ours.layer, work, threads), single: lambda: alone}
     ratios = [("× 1 thread", many, [single])]
-    compete("Threads, for layers of a millisecond or more", work, entrants, ratios, with_torch.reference(work))
+    assert many in compete(
+        "Threads, for layers of a millisecond or more", work, entrants, ratios, with_torch.reference(work)
+    )

@@ -118,19 +118,20 @@ class Plan(NamedTuple):
 pack_bias = product.panel_bias
 
 
-def order(problem: ConvProblem) -> bool:
-    """Return in which order filters are packed: whether rows of patches are met where they are.
-
-    That depends on the padding, which of ``"same_upper"`` follows from the image's size.
-    """
+def _in_rows(problem: ConvProblem) -> bool:
+    """Whether rows of patches are met where they are."""
     far = regions.of(problem, product.width(problem.compute_dtype))
     return blocking.in_rows(problem) if far is None else far.bytes == 0
+
+
+order = _in_rows
+"""The order in which filters are packed depends on the padding, which of ``"same_upper"`` follows from the size."""
 
 
 def packer(problem: ConvProblem, weight: np.ndarray, plain: bool = False) -> Callable[[np.ndarray], Any]:
     """Return what packs filters (K, C/groups, kd, kh, kw) of this weight's strides, or prepares plain ones."""
     make = product.plain_packer if plain else product.packer
-    if not order(problem):
+    if not _in_rows(problem):
         return make(problem, weight)
     shape = (problem.out_channels, problem.products, 1, 1, 1)
     whole = replace(problem, in_channels=problem.products * problem.groups, kernel_size=(1,) * problem.rank)
@@ -164,7 +165,7 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
 
     # A number of the input takes as long to load as half a product with a panel, three times as long where channels
     # are too few to transpose blocks of them.
-    rows_of_patches = order(problem)
+    rows_of_patches = _in_rows(problem)
     load = (0.5 if channels >= BLOCK else 1.5) * math.prod(problem.padded_size) / (problem.positions * problem.taps)
     if rows_of_patches:
         load = 0
