@@ -121,7 +121,8 @@ _TABLE = (
         refuse=refusals.strassen,
         direct=False,
         dtypes="float, complex",
-        engine="strassen",
+        engine="strassen.of_sums",
+        plain_engine="strassen.of_plain",
     ),
     Algorithm(
         "direct",

@@ -391,7 +391,7 @@ def _best(
         products = [down * (across + piece) + begin for down, across in rectangles]
         loads = [load * (down + halo) * (across + halo) for down, across in rectangles]
         cuts += [
-            (_time(products, loads, others, panels, share, threads), Blocks(rows, columns, share)) for share in shares
+            (duration(products, loads, others, panels, share, threads), Blocks(rows, columns, share)) for share in shares
         ]
     best = TOLERANCE * min(time for time, _ in cuts)
     return max((block for time, block in cuts if time <= best), key=lambda block: _tasks(block, height, width, panels))
@@ -401,7 +401,7 @@ def _tasks(block: Blocks, height: int, width: int, panels: int) -> int:
     return -(-height // block.rows) * -(-width // block.columns) * -(-panels // block.panels)
 
 
-def _time(products: list[float], loads: list[float], others: int, panels: int, share: int, threads: int) -> float:
+def duration(products: list[float], loads: list[float], others: int, panels: int, share: int, threads: int) -> float:
     """Return how long all tasks take, in products of a tile with a panel, if threads take them in order."""
     parts = -(-panels // share)
     total = others * (sum(products) * panels + sum(loads) * parts)

@@ -262,13 +262,13 @@ class Kernel:
 
     def fixed(
         self, tasks: int, work: int, threads: int, constants: tuple[np.ndarray, ...] = (),
-        scratch: tuple[int, np.dtype[Any]] | None = None, in_turns: bool = False,
+        scratch: tuple[int, np.dtype[Any]] | None = None, in_turns: bool = False, cleared: int = 0,
     ) -> Callable[..., None]:  # fmt: skip
         """Return a function that runs all tasks with the arrays it is given, and ``constants``.
 
         ``work`` is the number of products that they ask for. ``scratch`` says how many numbers each task has to work
-        in, and of which dtype. Tasks of unequal sizes may be dealt out ``in_turns``. Arrays can be written to: Numba
-        would compile the kernel again for those that cannot (`npconv.kernels.host.writeable`).
+        in, and of which dtype; each thread's tasks work in the same ones, so many of which are ``cleared`` before the
+        first. Tasks of unequal sizes may be dealt out ``in_turns``. Arrays can be written to: Numba would compile the kernel again for those that cannot (`npconv.kernels.host.writeable`).
 
         What a call does before its tasks begin, it does with cold caches if they have filled these before: all that
         it meets, functions of Python's above all, comes from the third-level cache or memory, 20 to 40 µs of it where
@@ -287,6 +287,8 @@ class Kernel:
                 if places is not None:
                     room = rooms.take()
                     rows = room.rows(places[several])
+                    if cleared:
+                        rows[:, :cleared] = 0
                 arguments = arrays + block
                 handle = self._handles[several].get(dtype or arguments[0].dtype)
                 workers = most if several else 1

@@ -115,7 +115,7 @@ def summing(rows, columns, kind):  # type: ignore[no-untyped-def]
             tile = multiply_add(tile, filters, rows_at, i, piece, source + last)
         return add(total, tile)
 
-    cut = _cut_halved if halving else _cut_whole
+    cut = cut_halved if halving else _cut_whole
     return jit.specialised(sums, rows, columns, kind, within=True)
 
 
@@ -132,7 +132,7 @@ def _cut_whole(piece, source, x, origin, pixels, n):  # type: ignore[no-untyped-
 
 
 @jit.inline
-def _cut_halved(piece, source, x, origin, pixels, n):  # type: ignore[no-untyped-def]
+def cut_halved(piece, source, x, origin, pixels, n):  # type: ignore[no-untyped-def]
     """Copy an element's pixels of a sliver, every second one of ``x[origin:]``, from where `starts_halved` tells."""
     lanes = lanes_of(piece)
     one, other, count, second, another, their_count = tuple_of(pixels, 6 * n, 6)

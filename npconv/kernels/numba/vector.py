@@ -246,6 +246,25 @@ def add(typing: Any, tile: Any, other: Any) -> Any:
 
 
 @intrinsic
+def larger(typing: Any, tile: Any, array: Any, i: Any) -> Any:
+    """Return the larger of the numbers of a tile of one row and those of ``array[i:]`` without their signs; NaN are left out."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, array, i = arguments
+        for at, pointer in enumerate(vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], array, i))):
+            vector = vector_at(builder, pointer, tile)
+            name = f"llvm.fabs.v{tile.lanes}f{tile.dtype.bitwidth}"
+            kind = ir.FunctionType(vector.type, [vector.type])
+            size = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [vector])
+            before = builder.extract_value(result, at)
+            found = builder.select(builder.fcmp_ordered(">", size, before), size, before)
+            result = builder.insert_value(result, found, at)
+        return result
+
+    return tile(tile, array, types.int64), code
+
+
+@intrinsic
 def add_row(typing: Any, tile: Any, row: Any, j: Any) -> Any:
     """Return the tile with ``row[j:]`` added to each row."""
 

@@ -1,0 +1,301 @@
+"""Strassen's algorithm with pixels in the vectors: planes as they are, nothing transposed.
+
+A *unit* is two slivers of neighbouring pixels, of two vectors each (`npconv.kernels.numba.pixels`); they are the halves
+of its pixels, A1 and A2, of which a task makes the seven sums of `npconv.kernels.numba.strassen`, once, before it
+multiplies them with its filters, and those of the other half, tile by tile (`npconv.kernels.numba.sevens`). What is
+left of a task's pixels is a unit that overlaps the one before, or half of one, whose slivers are a vector wide.
+
+Filters are summed up as they lie, in rows or side by side, number by number: so that calls that bring plain weights
+take 2 % longer than with packed ones.
+
+A task is some units of one plane of the result, for some filters of each half. Pixels that lie side by side are read
+where they are; of others, at a stride, those of a unit are put side by side first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npconv.kernels.numba import blocking, buffers, filter_sums, jit, product, sevens, strassen_plan
+from npconv.kernels.numba.calls import calling, taking
+from npconv.kernels.numba.filter_sums import find_scales, sum_filters
+from npconv.kernels.numba.lean import after, flattened, max, min, table, triple_table, triples, tuple_of
+from npconv.kernels.numba.pixels import cut_halved, starts_halved
+from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.slab import copy_spaced
+from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
+from npconv.kernels.numba.vector import (
+    add,
+    lanes_of,
+    multiply_add,
+    starts_from,
+    store,
+    zeros,
+)
+from npconv.problem import ConvProblem
+
+CHAIN = 64
+"""Products that are summed up in one chain, at most. Chains of 32 took 1 to 4 % longer."""
+
+class Sums(NamedTuple):
+    """Sums of filters, and what the channels are multiplied with: the scale of each, and its negative."""
+
+    numbers: np.ndarray
+    scale: np.ndarray
+
+
+class Plan(NamedTuple):
+    """A problem's numbers, as the kernel takes them."""
+
+    plain: bool
+    """Whether tasks make the sums of filters."""
+
+    tasks: int
+    work: int
+    scratch: tuple[int, np.dtype[Any]]
+    grid: np.ndarray
+    sizes: np.ndarray
+
+    heights: frozenset[int]
+    """Rows of the tiles that tasks have."""
+
+    halves: tuple[bool, bool]
+    """Whether there are whole units, and halves."""
+
+
+def _wide(problem: ConvProblem) -> int:
+    """Return the pixels of a sliver, or of half a unit."""
+    return product.width(problem.compute_dtype)
+
+
+AT_ONCE = 64
+"""Channels of each half whose filters a task sums up."""
+
+
+class Filters(NamedTuple):
+    """Filters, flat."""
+
+    numbers: np.ndarray
+    turned: bool
+    """Whether they lie side by side, and not one behind the other."""
+
+
+def plain(weight: np.ndarray) -> Filters:
+    """Return filters (K, C, 1, 1, 1) as they are if they lie so, else one behind the other."""
+    matrix = weight[:, :, 0, 0, 0]
+    turned = not matrix.flags.c_contiguous and matrix.T.flags.c_contiguous
+    return Filters((matrix.T if turned else np.ascontiguousarray(matrix)).reshape(-1), turned)
+
+
+def pack(problem: ConvProblem, filters_as_they_are: Filters) -> Sums:
+    """Return sums of filters, seven for each number of a quarter."""
+    flat, turned = filters_as_they_are
+    filters, channels = problem.out_channels, problem.in_channels
+    sums = buffers.aligned(7 * flat.nbytes // 4).view(flat.dtype)
+    scales = np.empty(filter_sums.SCALES * channels, flat.dtype)
+    parts, scratch = max(channels // 2 // AT_ONCE, 1), (filter_sums.ROOM * _wide(problem), flat.dtype)
+    _sum_filters.run(
+        parts, sums.size // product.WORTH, flat, sums, scales, np.array([channels, filters, turned, parts]),
+        scratch=scratch,
+    )  # fmt: skip
+    return Sums(sums, scales)
+
+
+@jit.scratch_kernel()
+def _sum_filters(task, memory, weight, sums, scales, sizes):  # type: ignore[no-untyped-def]
+    """Make the sums of filters for some channels of each half."""
+    channels, filters, turned, parts = tuple_of(sizes, 0, 4)
+    half, others = channels // 2, filters // 2
+    first, end = half * task // parts, half * (task + 1) // parts
+    for side in range(0, channels, half):
+        find_scales(scales, weight, turned > 0, channels, filters, first + side, end + side, memory)
+    sum_filters(sums, scales, weight, turned > 0, channels, filters, first, end, 0, others, memory)
+
+
+def plan(problem: ConvProblem, threads: int, plain: bool) -> Plan:
+    """Cut a canonical problem into tasks, of sums of filters or of plain ones."""
+    dtype, wide = problem.compute_dtype, _wide(problem)
+    channels, filters, half = problem.in_channels, problem.out_channels // 2, problem.in_channels // 2
+    depth, height, width = problem.output_size
+    parts, pieces, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
+    chain = -(-blocking.even(half, CHAIN) // 2) * 2
+    in_place = height == 1 and max(problem.stride) == 1
+    scratch = (7 * half + 2 * sevens.KEPT * ROWS) * wide
+    if not in_place:
+        scratch += 2 * channels * wide
+    counts = {filters * (part + 1) // parts - filters * part // parts for part in range(parts)}
+    last = strassen_plan.sizes_of(height * width, pieces, 2 * wide)[-1]
+    if plain:
+        scratch += (7 * half * filters) + filter_sums.SCALES * channels + (filter_sums.ROOM + 3) * wide + parts
+    return Plan(
+        plain, problem.batch * depth * parts * pieces, problem.flops // 20, (scratch, dtype), np.array([problem.batch, depth, parts, pieces]),
+        np.array([problem.stride, (channels, filters, chain)]), sevens.heights(counts),
+        (height * width >= 2 * wide, 0 < last % (2 * wide) <= wide or last < 2 * wide),
+    )  # fmt: skip
+
+
+def fixed(
+    plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
+) -> Callable[..., None] | None:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``; None for other memory orders.
+
+    Pixels lie side by side, and a row of results goes on with the next.
+    """
+    in_row = out_layout[6] == 1 or out_layout[3] == out_layout[7]
+    if x_layout[4] != 1 or out_layout[4] != 1 or not in_row:
+        return None
+    _, _, step = plan.sizes[0].tolist()
+    columns, to_row = int(out_layout[7]), int(plan.sizes[0, 1] * x_layout[3])
+    lanes = VECTOR_BYTES // epilogue.itemsize
+    halved = step == 2 and columns >= lanes and to_row >= 2 * columns
+    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.halves, "rows")
+    sums = jit.addresses(
+        tuple(part if there else None for part, there in zip(_SUMS[halved], plan.halves, strict=True)), epilogue.dtype
+    )
+    constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, tiles, sums
+    if not plan.plain:
+        run = _of_sums.fixed(plan.tasks, plan.work, threads, (*constants, np.array([0, halved], np.int64)), plan.scratch)
+        return lambda x, sums, bias, out: run(x, *sums, bias, out)
+    in_rows, turned = (
+        _of_plain.fixed(
+            plan.tasks, plan.work, threads, (*constants, np.array([turned, halved], np.int64)), plan.scratch,
+            cleared=int(plan.grid[2]),
+        )
+        for turned in (False, True)
+    )  # fmt: skip
+
+    def fill(x: np.ndarray, filters: Filters, bias: np.ndarray, out: np.ndarray) -> None:
+        (turned if filters.turned else in_rows)(x, filters.numbers, filters.numbers, bias, out)
+
+    return fill
+
+
+_UNIT = "aaiiiiana"
+_sum_up = calling(_UNIT)
+
+
+def _summing_up(columns: int, halved: bool) -> jit.Part:
+    """Return what makes the sums of a unit, whose slivers are so many vectors, of pixels side by side.
+
+    If ``halved``, they are every second one of rows: first put side by side, for a channel of each half at a time.
+    """
+
+    def sum_up(sums, x, upper, to_channel, half, to_second, scale, starts, near):  # type: ignore[no-untyped-def]
+        """Make what is multiplied of the pixels from ``x[upper]`` on, scaled: A11, A12, S2, S3, A22, S1 and S4.
+
+        Products with a power of two are exact.
+        """
+        wide, one = width_of(sums), starts_from(0, 0, 1)
+        step, negative = half * wide, 2 * half
+        beside, across = columns * lanes_of(sums), 2 * wide if halved else to_second
+        for c in range(half):
+            at, left, right, source = c * wide, c, c + half, upper + c * to_channel
+            if halved:
+                for second in range(2):
+                    for sliver in range(columns):
+                        at_once = (COLUMNS * second + sliver) * wide
+                        cut_halved(near, at_once, x, source + second * to_second, starts, sliver)
+                numbers, place = near, 0
+            else:
+                numbers, place = x, source
+            below = place + beside
+            a11 = multiply_add(zeros(sums, 1, columns), scale, one, left, numbers, place)
+            a12 = multiply_add(zeros(sums, 1, columns), scale, one, right, numbers, place + across)
+            a22 = multiply_add(zeros(sums, 1, columns), scale, one, right, numbers, below + across)
+            s1 = multiply_add(a22, scale, one, left, numbers, below)
+            s2 = multiply_add(s1, scale, one, left + negative, numbers, place)
+            s3 = multiply_add(a11, scale, one, left + negative, numbers, below)
+            s4 = multiply_add(add(a12, s3), scale, one, right + negative, numbers, below + across)
+            store(a11, sums, at, wide)
+            store(a12, sums, at + step, wide)
+            store(s2, sums, at + 2 * step, wide)
+            store(s3, sums, at + 3 * step, wide)
+            store(a22, sums, at + 4 * step, wide)
+            store(s1, sums, at + 5 * step, wide)
+            store(s4, sums, at + 6 * step, wide)
+
+    return jit.Part(sum_up, _UNIT, columns, halved)
+
+
+_SUMS = {halved: [_summing_up(columns, halved) for columns in (COLUMNS, COLUMNS // 2)] for halved in (False, True)}
+
+
+@jit.inline
+def _cut(piece, pitch, x, start, layout, stride, channels, pixel, count, columns):  # type: ignore[no-untyped-def]
+    """Put ``count`` pixels of rows of so many ``columns`` side by side, for each channel."""
+    done, step = 0, stride[2] * layout[4]
+    while done < count:
+        row, column = divmod(pixel + done, columns)
+        some = min(columns - column, count - done)
+        source = start + row * stride[1] * layout[3] + column * step
+        for c in range(channels):
+            copy_spaced(piece, c * pitch + done, x, source + c * layout[1], step, some)
+        done += some
+
+
+_FORM = "nannNnnn"
+_taken = taking(_FORM)
+
+
+def _kernel(plain: bool) -> jit.Kernel:
+    """Return the kernel that takes sums of filters, or that makes them of ``plain`` filters."""
+
+    @jit.scratch_kernel(_FORM, plain)
+    @jit.makes_arrays
+    def block(task, memory, x, weights, scale, bias, out, constants):  # type: ignore[no-untyped-def]
+        """Compute some units of a plane of the result, for some filters of each half."""
+        x_layout, epilogue, out_layout, grid, sizes, tiles, units_of, flags = _taken(constants, x)
+        task, piece = divmod(task, grid[3])
+        task, part = divmod(task, grid[2])
+        n, z = divmod(task, grid[1])
+        stride, (channels, filters, chain) = triples(sizes, 0, 2)
+        wide, half, columns = width_of(x), channels // 2, out_layout[7]
+        positions = out_layout[6] * columns
+        units = (positions + 2 * wide - 1) // (2 * wide)
+        first, end = units * piece // grid[3] * 2 * wide, min(units * (piece + 1) // grid[3] * 2 * wide, positions)
+        k, stop = filters * part // grid[2], filters * (part + 1) // grid[2]
+        made, scales = weights, scale
+        if plain:
+            made = after(memory, (grid[2] + wide - 1) // wide * wide)
+            scales = after(made, 7 * half * filters + wide)
+            room = after(scales, filter_sums.SCALES * channels + wide)
+            if memory[part] == 0:
+                find_scales(scales, weights, flags[0] > 0, channels, 2 * filters, 0, channels, room)
+                sum_filters(made, scales, weights, flags[0] > 0, channels, 2 * filters, 0, half, k, stop, room)
+                memory[part] = 1
+            memory = room
+        kept = after(memory, 7 * half * wide)
+        pixels = after(kept, sevens.KEPT * ROWS * wide)
+        start = n * x_layout[0] + z * stride[0] * x_layout[2]
+        to = n * out_layout[0] + z * out_layout[2] + k * out_layout[1]
+        in_place = stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns))
+        halved, starts, places = flags[1] > 0, table(2), triple_table(2 * COLUMNS)
+        pixel = first
+        while pixel < end:
+            whole = end - pixel >= 2 * wide or (end - pixel > wide and end - first >= 2 * wide)
+            size = 2 * wide if whole else wide
+            pixel = min(pixel, end - size)
+            source, at, to_channel = x, start + pixel, x_layout[1]
+            if halved:
+                at, starts[0], starts[1] = 0, pixel, pixel + wide
+                starts_halved(places, starts, 2 if whole else 1, start, stride[1] * x_layout[3], columns, wide)
+            elif not in_place:
+                _cut(pixels, size, x, start, x_layout, stride, channels, pixel, size, columns)
+                source, at, to_channel = pixels, 0, size
+            _sum_up(
+                units_of[0 if whole else 1],
+                (memory, source, at, to_channel, half, half * to_channel, scales, flattened(places), pixels),
+            )  # fmt: skip
+            sevens.multiply(
+                tiles, not whole, out, to + pixel, out_layout[1], size // 2, filters * out_layout[1], made, k * half,
+                half, 1, filters * half, memory, 0, half, chain, stop - k, 1, bias, k, filters, epilogue, kept,
+            )  # fmt: skip
+            pixel += size
+
+    return block
+
+
+_of_sums, _of_plain = _kernel(False), _kernel(True)
