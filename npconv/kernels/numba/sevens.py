@@ -17,15 +17,16 @@ import numpy as np
 
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.calls import calling
+from npconv.kernels.numba.lean import min
 from npconv.kernels.numba.pixels import share_out, summing
 from npconv.kernels.numba.product import ask_for, width_of
 from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS, ROWS
-from npconv.kernels.numba.vector import activated, add_column, add_from, add_row, lanes_of, starts_from, store
+from npconv.kernels.numba.vector import activated, add_column, add_from, add_row, lanes_of, prefetch, starts_from, store
 
 KEPT = 3
 """Tiles of sums that wait for others."""
 
-_FORM = "aiiiiaiiiiaiiiiiaiiaa"
+_FORM = "aiiiiaiiiiaiiiiiaiiaaaiiii"
 _call = calling(_FORM)
 
 
@@ -38,9 +39,10 @@ def _tile(rows: int, columns: int, biases: str) -> jit.Part:
 
     def multiply(  # type: ignore[no-untyped-def]
         result, at, pitch, to_lower, to_right, numbers, first, apart, step, to_next, vectors, source, elements, chain,
-        tiles, skip, bias, k, to_bias, epilogue, memory,
+        tiles, skip, bias, k, to_bias, epilogue, memory, x, next_unit, to_channel, channels, share,
     ):  # fmt: skip
-        wide = width_of(vectors)
+        wide, asked = width_of(vectors), next_unit
+        last = next_unit + channels * to_channel
         room = rows * wide
         for _ in range(tiles):
             for n in range(7):
@@ -51,6 +53,10 @@ def _tile(rows: int, columns: int, biases: str) -> jit.Part:
                 if finishes:
                     for row in range(rows):
                         ask_for(result, to + row * pitch, columns * lanes_of(result))
+                for line in range(asked, min(asked + share * to_channel, last), to_channel):
+                    for part in range(line, line + 2 * wide, lanes_of(x)):
+                        prefetch(x, part)
+                asked += share * to_channel
                 rows_at = starts_from(first + n * to_next, apart, rows)
                 total = sums(numbers, rows_at, vectors, source + n * elements * wide, (), (chain, elements, 0, step), (), 0)
                 if n == 0:  # A11 B11
@@ -118,7 +124,7 @@ def parts_of(dtype: np.dtype[Any], heights: frozenset[int], widths: tuple[bool, 
 @jit.inline
 def multiply(  # type: ignore[no-untyped-def]
     tiles, half, result, at, pitch, to_lower, to_right, numbers, first, apart, step, to_next, vectors, source, elements,
-    chain, count, skip, bias, k, to_bias, epilogue, memory,
+    chain, count, skip, bias, k, to_bias, epilogue, memory, asked,
 ):  # fmt: skip
     """Write four quarters of a product: of ``count`` rows of each half of one matrix, with vectors of the other.
 
@@ -126,8 +132,13 @@ def multiply(  # type: ignore[no-untyped-def]
     ``to_next``. Those of the vectors follow each other from ``vectors[source]`` on, as long as a tile's row, or ``half`` of
     it. Results of A1 and B1 belong to ``result[at]``, where rows are ``pitch`` apart, those of A2 ``to_lower`` and of B2
     ``to_right`` behind. There are ``count`` rows, whose biases, from ``bias[k]`` on, are ``skip`` apart.
+
+    Meanwhile the pixels of the unit that comes next are ``asked`` for: an array, where they begin, how far apart channels
+    are, and how many.
     """
     number, least, higher = share_out(count, 1)
+    x, next_unit, to_channel, channels = asked
+    share = (channels + 7 * number - 1) // (7 * number)
     for more in range(2):
         some = number - higher if more == 0 else higher
         rows = least + more
@@ -135,8 +146,11 @@ def multiply(  # type: ignore[no-untyped-def]
             _call(
                 tiles[rows - LEAST_ROWS + (_HEIGHTS if half else 0)],
                 (result, at, pitch, to_lower, to_right, numbers, first, apart, step, to_next, vectors, source, elements, chain,
-                 some, skip, bias, k, to_bias, epilogue, memory),
+                 some, skip, bias, k, to_bias, epilogue, memory, x, next_unit, to_channel, channels, share),
             )  # fmt: skip
         at += some * rows * pitch
         first += some * rows * apart
         k += some * rows * skip
+        done = min(7 * some * share, channels)
+        next_unit += done * to_channel
+        channels -= done

@@ -14,7 +14,7 @@ from npconv.kernels.numba import blocking
 from npconv.kernels.numba.tile import FEWEST
 from npconv.problem import ConvProblem
 
-LOAD, FEWER = 8, 0.03
+LOAD, FEWER = 12, 0.03
 """How long it takes to make a unit's sums, in products of it with a filter; and how much sooner tasks have to be done
 for the filters to be cut into one more part."""
 
