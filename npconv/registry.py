@@ -116,7 +116,7 @@ _TABLE = (
     Algorithm(
         "strassen",
         "numba",
-        "1 × 1 with 7 products of matrices instead of 8, by sums of halves of pixels, channels and filters; for layers",
+        "1 × 1 with 7 products of matrices instead of 8, by sums of halves of pixels, channels and filters",
         costs.Strassen(9e-6, 43e9, 12, turned=12),
         refuse=refusals.strassen,
         direct=False,

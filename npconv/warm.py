@@ -180,7 +180,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
             for stride in (1, 2)
         ]
     elif algorithm == "strassen":
-        calls = [_Call((1, 64, 30, 30), (64, 64, 1, 1), options)]
+        calls = [_Call((1, 64, side, side), (64, 64, 1, 1), {**options, "stride": side // 32}) for side in (32, 64)]
+        calls.append(_Call((1, 32, 32, 64), (64, 64, 1, 1), {**options, "data_format": "channels_last"}))
     elif algorithm == "pieces":
         calls = [_Call((64, 1, 30, 30), (64, 1, 31 - results, 31 - results), options) for results in (3, 5)]
     elif algorithm == "outer":

@@ -82,6 +82,22 @@ STRASSEN = (
     "ic68oc100id4ih9iw7sd2sh3",
     "ic64oc90ih6iw4ph1:2pw0:3+bias",
     "ic66oc66id2ih4iw3ph1pd1+reflect",
+    # Pixels in the vectors: whole units, half ones, units that overlap the one before; filters in odd numbers of tiles.
+    "ic64oc64ih8+bias",
+    "ic70oc66ih2iw31",
+    "mb2ic66oc70ih12iw16+bias",
+    "ic130oc98ih28",
+    "ic96oc74ih23iw30+bias",
+    # At strides: every second pixel of rows that are longer than a vector, or shorter, and others.
+    "mb2ic64oc80ih31iw32sh2+bias",
+    "ic70oc64ih15iw47sh2",
+    "ic64oc68ih43iw14sh2",
+    "ic64oc66ih8iw31sh1sw2+bias",
+    "ic66oc64ih22iw46sh3",
+    "ic64oc66id3ih8iw8sd2sh1sw1",
+    # Planes that are too small, by two pixels.
+    "ic66oc64id4ih6iw5",
+    "ic66oc64id4ih11iw11sd1sh2sw2",
 )
 """Problems for the engine of this name."""
 

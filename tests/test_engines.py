@@ -56,6 +56,8 @@ from npconv.kernels.numba import (
     planes,
     product,
     regions,
+    strassen_plan,
+    strassen_planes,
     winograd,
     winograd_plain,
 )
@@ -1185,6 +1187,36 @@ def test_pieces_keep_nan_to_its_image():
         assert np.isnan(got[spoiled]).all()
         got[spoiled] = plain[spoiled]
         assert_same(got, plain, "pieces")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_quarters_of_pixels_in_vectors(dtype, monkeypatch):
+    """Of any number that fills half a unit, asked for or not; of functions, swapped filters among them, and layers.
+
+    By threads that sum up the filters for themselves, or if there is no room for that, all of them beforehand.
+    """
+    monkeypatch.setattr(strassen_plan, "TRANSPOSED", 99)
+    cut, ways = strassen_planes.plan, set()
+    monkeypatch.setattr(strassen_planes, "plan", lambda *given: ways.add(given) or cut(*given))
+    for far, limit in ((0, None), (2**40, None), (0, 1)):
+        monkeypatch.setattr(strassen_planes, "FAR", far)
+        with problems.packing_within(limit):
+            for text, case in taken(STRASSEN, dtype, "strassen"):
+                x, weight, bias = arrays_for(text, dtype, "strassen")
+                layer = layer_of(text, dtype, "strassen")
+                for threads in THREADS:
+                    with npconv.threads(threads):
+                        results = [
+                            call(case, (x, filters, bias), backend="numba", algorithm="strassen")
+                            for filters in (weight, np.asfortranarray(weight))
+                        ]
+                        results.append(layer(x))
+                    for got in results:
+                        said = judge(got, text, dtype, "strassen")
+                        assert said is None, said
+    forms = {problem for problem, _, _ in ways}
+    assert len(forms) >= 20
+    assert {(threads, plain) for _, threads, plain in ways} == set(itertools.product(THREADS, (False, True)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

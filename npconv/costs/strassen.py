@@ -5,8 +5,8 @@ from __future__ import annotations
 from npconv.costs import counts
 from npconv.costs.engine import BEGIN, Panels, Products
 from npconv.costs.machine import lanes, machine, vector_bytes
-from npconv.kernels.numba import strassen_plan
-from npconv.kernels.numba.blocking import QUARTERED, engine_limit
+from npconv.kernels.numba import blocking, strassen_plan
+from npconv.kernels.numba.blocking import QUARTERED
 from npconv.problem import ConvProblem
 
 FEWER, NUMBERS = 8 / 7, 7 / 4
@@ -20,9 +20,14 @@ BORDERS = (4, 1.5)
 lines, and of whole ones. (128 → 1024 channels at 13² take 329 µs by `strassen`, as was expected to take 237, and
 214 by `direct`.)"""
 
-IN_PLANES, TILE, SPACED = 1.0, 3, 3
+IN_PLANES, TILE, LOADED, SPACED = 1.07, 3, 3, 3
 """How many times as many products a second there are with pixels in the vectors; products that take as long as to begin
-with a tile of them, and copies as long as to put a pixel beside those that a stride meets."""
+with a tile of them, and copies as long as to load a number, besides what its sums take, and to put a pixel beside those
+that a stride meets."""
+
+RAGGED = 0.8
+"""The share of its rate that is reached with filters in the vectors if half of a pixel's channels are no whole lines of
+the cache: of 20 layers with such numbers of channels it took 1.2 to 1.6 times as long as was thought."""
 
 MAKE = 0.3
 """Nanoseconds that a thread takes to sum up filters, for each number of the weight."""
@@ -35,7 +40,7 @@ class Strassen(Panels):
         """Whether each thread can sum up all filters: if there is room for that."""
         if packed or not self._in_planes(problem, threads):
             return False
-        return threads * self._own(problem, threads) <= engine_limit(problem)
+        return threads * self._own(problem, threads) <= blocking.engine_limit(problem)
 
     def workspace(self, problem: ConvProblem, threads: int, packed: bool) -> int:
         """Return about as many bytes as the threads work in, and those of the weights if they are packed for a call."""
@@ -56,10 +61,12 @@ class Strassen(Panels):
             return Products(rate, problem.out_channels, pixels, problem.products)
         rate = FEWER * self.products * machine().transformed * 4 / itemsize
         rate *= channels / (channels + 2 * BEGIN)
+        if channels // 2 * itemsize % 64:
+            rate *= RAGGED
         if channels * itemsize >= LONG:
             rate *= 0.95
-        if itemsize == 8:  # more bytes of sums: as fast as the direct sum, or slower
-            rate *= 0.9
+        if itemsize == 8:  # more bytes of sums
+            rate *= 0.95
         pairs, parts = self._pairs_and_parts(problem)
         if problem.channels_last and (parts > 1 or pairs >= 8):
             rate *= 1.06
@@ -70,7 +77,7 @@ class Strassen(Panels):
         pixels = problem.batch * problem.positions
         if self._in_planes(problem, threads):
             spaced = max(problem.stride) > 1
-            return pixels * (problem.out_channels + problem.in_channels * (1 + SPACED * spaced))
+            return pixels * (problem.out_channels + problem.in_channels * (LOADED + SPACED * spaced))
         numbers = NUMBERS * pixels * (problem.in_channels + problem.out_channels) + self._transposed(problem, made)
         if not problem.channels_last:
             numbers += counts.loaded(problem)

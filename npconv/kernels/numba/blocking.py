@@ -391,7 +391,8 @@ def _best(
         products = [down * (across + piece) + begin for down, across in rectangles]
         loads = [load * (down + halo) * (across + halo) for down, across in rectangles]
         cuts += [
-            (duration(products, loads, others, panels, share, threads), Blocks(rows, columns, share)) for share in shares
+            (duration(products, loads, others, panels, share, threads), Blocks(rows, columns, share))
+            for share in shares
         ]
     best = TOLERANCE * min(time for time, _ in cuts)
     return max((block for time, block in cuts if time <= best), key=lambda block: _tasks(block, height, width, panels))

@@ -2,9 +2,9 @@
 
 Filters (K, C) of one element each, in rows or side by side, become seven matrices of K/2 rows of C/2 numbers: B11, B21,
 T2, T3, T4, T1 and B22 of `npconv.kernels.numba.strassen`, scaled such that the largest weight of each channel is in
-[1, 2), by powers of two, with which products are exact. Vectors go along the channels; filters that lie side by side are
-transposed in square blocks first, which takes a tenth of the time that sums side by side would cost the products that
-meet them: at distances of powers of two they meet in few sets of the cache.
+[1, 2), by powers of two, with which products are exact. Vectors go along the channels; filters that lie side by side
+are transposed in square blocks first. (Sums that lay side by side, too, met in few sets of the cache if they were a
+power of two: 256 → 256 channels at 56² took 1.99 ms instead of 1.79.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.lean import max, min
+from npconv.kernels.numba.lean import min
 from npconv.kernels.numba.moves import BLOCK, transpose
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.tile import COLUMNS, pointer_to
@@ -172,7 +172,6 @@ def sum_filters(sums, scales, weight, turned, channels, filters, first, end, beg
                     at + 3 * BLOCK * wide, scales, factors + c, factors + c + half, channels,
                 )  # fmt: skip
 
-
     _mend(sums, scales, weight, turned, channels, filters, first, end, begin, stop)
 
 
@@ -187,7 +186,9 @@ def _mend(sums, scales, weight, turned, channels, filters, first, end, begin, st
             continue
         upper, lower = (
             _exponent_to_one(scales[c], one) if scales[factors + c] == 0 else one - exponent_of(scales, c),
-            _exponent_to_one(scales[c + half], one) if scales[factors + c + half] == 0 else one - exponent_of(scales, c + half),
+            _exponent_to_one(scales[c + half], one)
+            if scales[factors + c + half] == 0
+            else one - exponent_of(scales, c + half),
         )
         for k in range(begin, stop):
             left, right, to = k * to_filter + c * to_channel, (k + others) * to_filter + c * to_channel, k * half + c

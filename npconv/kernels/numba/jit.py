@@ -268,7 +268,8 @@ class Kernel:
 
         ``work`` is the number of products that they ask for. ``scratch`` says how many numbers each task has to work
         in, and of which dtype; each thread's tasks work in the same ones, so many of which are ``cleared`` before the
-        first. Tasks of unequal sizes may be dealt out ``in_turns``. Arrays can be written to: Numba would compile the kernel again for those that cannot (`npconv.kernels.host.writeable`).
+        first. Tasks of unequal sizes may be dealt out ``in_turns``. Arrays can be written to: Numba would compile the
+        kernel again for those that cannot (`npconv.kernels.host.writeable`).
 
         What a call does before its tasks begin, it does with cold caches if they have filled these before: all that
         it meets, functions of Python's above all, comes from the third-level cache or memory, 20 to 40 µs of it where

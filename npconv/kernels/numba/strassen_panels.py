@@ -1,38 +1,10 @@
-"""Strassen's algorithm, one level of it: 1 × 1 kernels with 7 products of matrices where the direct sum takes 8.
+"""Strassen's algorithm with filters in the vectors: of pixels as they come, whose channels lie side by side.
 
-A 1 × 1 convolution is the product of a matrix of pixels × channels with one of channels × filters. Each is cut into
-quarters, A and B, by halves of the pixels of a task, of the channels, and of the panels of filters, and
-
-    S1 = A21 + A22    S2 = S1 - A11    S3 = A11 - A21    S4 = A12 - S2
-    T1 = B12 - B11    T2 = B22 - T1    T3 = B22 - B12    T4 = B21 - T2
-
-    U = A11 B11 + S2 T2    V = U + S3 T3
-    C11 = A11 B11 + A12 B21    C12 = U + S1 T1 + S4 B22    C21 = V + A22 T4    C22 = V + S1 T1
-
-which is Winograd's form, of 15 additions. The sums of the filters are packed as panels, once. A task loads its slab
-some channels at a time, makes the sums of the pixels, and for each pair of panels adds up seven products, which stay in
-the first-level cache until they are combined. Layers of 512 channels so take 5 to 13 % less than by direct sums.
-Calls that bring plain weights take longer, but for many images: to sum the filters up takes 1 ns a number.
-
-*How far it is off.* Strassen mixes channel c with c + C/2, and so multiplies numbers that never meet in the direct sum.
-A large weight of the one channel and a large number of the other would leave the error of their product in results that
-hold nothing of that size: a factor of 10⁶ in each, 10⁶ eps of max Σ|x||w|. So channels are scaled, by powers of two,
-such that the largest weight of each is in [1, 2) (Ballard et al.), which leaves 11 eps. The largest number then meets
-such a weight somewhere, so that max Σ|x||w| is as large, and an error that is small against the largest number is small
-against this, too. For constants, spikes, offsets, channels of all sizes and few weights, errors came to less than half
-of the bound of ``precision="default"``; to 45 eps where each single addition loses what it can. It is no proof, as for
-all fast products of matrices (Higham, ch. 23): what is mixed counts as if it met (`npconv.precision`). Where hundreds
-of channels, each copied by one filter, have partners that other filters add up, and which are all but zero in this
-image, the direct sums are of one number each, and errors grow with the channels: 24, 38, 74 and 96 eps of them were met
-with 256, 512, 1024 and 2048, the last of which are refused. Images are never mixed: no task has pixels of two.
-
-Two levels, 49 products of 64, would cost what they save: three sums of each number instead of two, and half as many
-pixels to each weight that streams in, which alone takes 5 %.
-
-Strassen, *Gaussian elimination is not optimal* (1969); Huang et al., *Strassen's algorithm reloaded* (2016), for making
-the sums while packing and finishing, not in passes of their own; Ballard et al., *Improving the numerical stability of
-fast matrix multiplication* (2016); Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., ch. 23, for the
-form.
+The quarters are halves of the pixels of a task, of the channels, and of the panels of filters. Sums of the filters are
+packed as panels, once. A task loads its slab some channels at a time, makes the sums of the pixels, and for each pair
+of panels adds up seven products, which stay in the first-level cache until they are combined. Where channels do not lie
+side by side, pixels and results are transposed, which takes 8 % of the time: pixels are better in the vectors then, if
+they fill these (`npconv.kernels.numba.strassen_planes`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """How Strassen's algorithm is cut into tasks where pixels are in the vectors, and whether they are.
 
-A *unit* is four vectors of pixels, whose halves are multiplied (`npconv.kernels.numba.strassen_planes`); what is left of
-a plane is one that overlaps the one before, or half of one. Filters in the vectors (`strassen_panels`) take pixels as
-they come, but have to transpose them, and results, unless the channels are last.
+A *unit* is four vectors of pixels, whose halves are multiplied (`npconv.kernels.numba.strassen_planes`); what is left
+of a plane is one that overlaps the one before, or half of one. Where filters are in the vectors
+(`npconv.kernels.numba.strassen_panels`), pixels are taken as they come, but have to be transposed, and results, too,
+unless the channels are last.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -53,8 +55,8 @@ def sizes_of(positions: int, pieces: int, unit: int) -> list[int]:
 @lru_cache(maxsize=4096)
 def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
     """Cut a problem of at least half a unit into tasks, with vectors of so many numbers."""
-    *depth, height, width = problem.output_size
-    positions, planes, unit = height * width, problem.batch * (depth[0] if depth else 1), 4 * lanes
+    *depth, height, width = (1, *problem.output_size)
+    positions, planes, unit = height * width, problem.batch * math.prod(depth), 4 * lanes
     panels = max(problem.out_channels // 2 // FEWEST, 1)
     load = LOAD / (2 * FEWEST)
     cuts = {}
@@ -71,7 +73,7 @@ def in_planes(problem: ConvProblem, lanes: int, threads: int) -> bool:
     """Whether pixels are in the vectors, of a problem that halves of channels and filters are multiplied of."""
     return (
         problem.out_channels % 2 == 0
-        and problem.positions >= 2 * lanes
+        and math.prod(problem.output_size[-2:]) >= 2 * lanes  # half a unit, lest it goes over the end of a plane
         and not any(map(any, problem.padding))
         and not problem.channels_last
         and cut(problem, lanes, threads).waste <= TRANSPOSED

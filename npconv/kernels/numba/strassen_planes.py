@@ -5,8 +5,10 @@ of its pixels, A1 and A2, of which a task makes the seven sums of `npconv.kernel
 multiplies them with its filters, and those of the other half, tile by tile (`npconv.kernels.numba.sevens`). What is
 left of a task's pixels is a unit that overlaps the one before, or half of one, whose slivers are a vector wide.
 
-Filters are summed up as they lie, in rows or side by side, number by number: so that calls that bring plain weights
-take 2 % longer than with packed ones.
+Filters are summed up in rows (`npconv.kernels.numba.filter_sums`), once, if they are packed. Of plain ones, each thread
+makes the sums for itself, before its first task: so 512 → 256 channels at 28² take 4 % longer than with packed ones, 64
+→ 256 at 56² 2 %. (Packed for all threads beforehand, they took 13 and 20 % longer: cores take lines that another has
+written one by one, and the weights are as far away for them as for the products.)
 
 A task is some units of one plane of the result, for some filters of each half. Pixels that lie side by side are read
 where they are; of others, at a stride, those of a unit are put side by side first.
@@ -26,7 +28,7 @@ from npconv.kernels.numba.filter_sums import find_scales, sum_filters
 from npconv.kernels.numba.lean import after, flattened, max, min, table, triple_table, triples, tuple_of
 from npconv.kernels.numba.pixels import cut_halved, starts_halved
 from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.slab import copy_spaced
+from npconv.kernels.numba.slab import copy_numbers, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     add,
@@ -42,10 +44,10 @@ CHAIN = 64
 """Products that are summed up in one chain, at most. Chains of 32 took 1 to 4 % longer."""
 
 FAR = 2**21
-"""Bytes of an input from which on its pixels are asked for: 392 channels of 64² take 3.6 ms on a core instead of 4.2 so,
-208 of 112² 3.6 instead of 4.6; smaller ones took 2 to 3 % longer. (Asked for in each step of the first tile's products,
-as `npconv.kernels.numba.pixels` does, they took as long as if nobody had: what these load from the second-level cache
-then waits for what comes from memory.)"""
+"""Bytes of an input from which on its pixels are asked for: so 392 channels at 64² take 3.6 ms on a core, not 4.2, 208
+at 112² 3.6, not 4.6; smaller ones took 2 to 3 % longer. (Asked for in each step of the first tile's products, as
+`npconv.kernels.numba.pixels` does, they took as long as if nobody had: what these load from the second-level cache then
+waits for what comes from memory.)"""
 
 
 class Sums(NamedTuple):
@@ -58,19 +60,18 @@ class Sums(NamedTuple):
 class Plan(NamedTuple):
     """A problem's numbers, as the kernel takes them."""
 
-    plain: bool
-    """Whether tasks make the sums of filters."""
-
     tasks: int
     work: int
     scratch: tuple[int, np.dtype[Any]]
     grid: np.ndarray
     sizes: np.ndarray
+    plain: bool
+    """Whether tasks make the sums of filters."""
 
     heights: frozenset[int]
     """Rows of the tiles that tasks have."""
 
-    halves: tuple[bool, bool]
+    widths: tuple[bool, bool]
     """Whether there are whole units, and halves."""
 
     far: bool
@@ -101,9 +102,9 @@ def plain(weight: np.ndarray) -> Filters:
     return Filters((matrix.T if turned else np.ascontiguousarray(matrix)).reshape(-1), turned)
 
 
-def pack(problem: ConvProblem, filters_as_they_are: Filters) -> Sums:
+def pack(problem: ConvProblem, weight: Filters) -> Sums:
     """Return sums of filters, seven for each number of a quarter."""
-    flat, turned = filters_as_they_are
+    flat, turned = weight
     filters, channels = problem.out_channels, problem.in_channels
     sums = buffers.aligned(7 * flat.nbytes // 4).view(flat.dtype)
     scales = np.empty(filter_sums.SCALES * channels, flat.dtype)
@@ -132,21 +133,26 @@ def plan(problem: ConvProblem, threads: int, plain: bool) -> Plan:
     channels, filters, half = problem.in_channels, problem.out_channels // 2, problem.in_channels // 2
     depth, height, width = problem.output_size
     parts, pieces, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
+    grid = (problem.batch, depth, parts, pieces)
     chain = -(-blocking.even(half, CHAIN) // 2) * 2
-    in_place = height == 1 and max(problem.stride) == 1
-    scratch = (7 * half + 2 * sevens.KEPT * ROWS) * wide
-    if not in_place:
-        scratch += 2 * channels * wide
     counts = {filters * (part + 1) // parts - filters * part // parts for part in range(parts)}
     last = strassen_plan.sizes_of(height * width, pieces, 2 * wide)[-1]
+    in_place = height == 1 and max(problem.stride) == 1
+    scratch = (7 * half + sevens.KEPT * ROWS + (0 if in_place else 2 * channels)) * wide
     if plain:
-        scratch += (7 * half * filters) + filter_sums.SCALES * channels + (filter_sums.ROOM + 3) * wide + parts
+        made = parts, 7 * half * filters, filter_sums.SCALES * channels
+        scratch = max(scratch, filter_sums.ROOM * wide) + sum(_filled.py_func(count, wide) for count in made)
     return Plan(
-        plain, problem.batch * depth * parts * pieces, problem.flops // 20, (scratch, dtype), np.array([problem.batch, depth, parts, pieces]),
-        np.array([problem.stride, (channels, filters, chain)]), sevens.heights(counts),
-        (height * width >= 2 * wide, 0 < last % (2 * wide) <= wide or last < 2 * wide),
-        math.prod(problem.input_shape) * dtype.itemsize >= FAR,
-    )  # fmt: skip
+        tasks=math.prod(grid),
+        work=problem.flops // 20,
+        scratch=(scratch, dtype),
+        grid=np.array(grid),
+        sizes=np.array([problem.stride, (channels, filters, chain)]),
+        plain=plain,
+        heights=sevens.heights(counts),
+        widths=(height * width >= 2 * wide, 0 < last % (2 * wide) <= wide or last < 2 * wide),
+        far=math.prod(problem.input_shape) * dtype.itemsize >= FAR,
+    )
 
 
 def fixed(
@@ -163,22 +169,21 @@ def fixed(
     columns, to_row = int(out_layout[7]), int(plan.sizes[0, 1] * x_layout[3])
     lanes = VECTOR_BYTES // epilogue.itemsize
     halved = step == 2 and columns >= lanes and to_row >= 2 * columns
-    flags = halved, plan.far
-    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.halves, "rows")
+    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.widths)
     sums = jit.addresses(
-        tuple(part if there else None for part, there in zip(_SUMS[halved], plan.halves, strict=True)), epilogue.dtype
+        tuple(part if there else None for part, there in zip(_SUMS[halved], plan.widths, strict=True)), epilogue.dtype
     )
-    constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, tiles, sums
+
+    def run(turned: bool) -> Callable[..., None]:
+        flags = np.array([turned, halved, plan.far], np.int64)
+        constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, tiles, sums, flags
+        kernel, cleared = (_of_plain, int(plan.grid[2])) if plan.plain else (_of_sums, 0)
+        return kernel.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, cleared=cleared)
+
+    in_rows = run(turned=False)
     if not plan.plain:
-        run = _of_sums.fixed(plan.tasks, plan.work, threads, (*constants, np.array([0, *flags], np.int64)), plan.scratch)
-        return lambda x, sums, bias, out: run(x, *sums, bias, out)
-    in_rows, turned = (
-        _of_plain.fixed(
-            plan.tasks, plan.work, threads, (*constants, np.array([turned, *flags], np.int64)), plan.scratch,
-            cleared=int(plan.grid[2]),
-        )
-        for turned in (False, True)
-    )  # fmt: skip
+        return lambda x, sums, bias, out: in_rows(x, *sums, bias, out)
+    turned = run(turned=True)
 
     def fill(x: np.ndarray, filters: Filters, bias: np.ndarray, out: np.ndarray) -> None:
         (turned if filters.turned else in_rows)(x, filters.numbers, filters.numbers, bias, out)
@@ -245,8 +250,17 @@ def _cut(piece, pitch, x, start, layout, stride, channels, pixel, count, columns
         some = min(columns - column, count - done)
         source = start + row * stride[1] * layout[3] + column * step
         for c in range(channels):
-            copy_spaced(piece, c * pitch + done, x, source + c * layout[1], step, some)
+            if step == 1:
+                copy_numbers(piece, c * pitch + done, x, source + c * layout[1], some)
+            else:
+                copy_spaced(piece, c * pitch + done, x, source + c * layout[1], step, some)
         done += some
+
+
+@jit.inline
+def _filled(count, wide):  # type: ignore[no-untyped-def]
+    """Return at least ``count`` numbers, whole slivers of them."""
+    return (count + wide - 1) // wide * wide
 
 
 _FORM = "nannNnnn"
@@ -272,9 +286,10 @@ def _kernel(plain: bool) -> jit.Kernel:
         k, stop = filters * part // grid[2], filters * (part + 1) // grid[2]
         made, scales = weights, scale
         if plain:
-            made = after(memory, (grid[2] + wide - 1) // wide * wide)
-            scales = after(made, 7 * half * filters + wide)
-            room = after(scales, filter_sums.SCALES * channels + wide)
+            # One array behind the other; each begins with a line of the cache.
+            made = after(memory, _filled(grid[2], wide))
+            scales = after(made, _filled(7 * half * filters, wide))
+            room = after(scales, _filled(filter_sums.SCALES * channels, wide))
             if memory[part] == 0:
                 find_scales(scales, weights, flags[0] > 0, channels, 2 * filters, 0, channels, room)
                 sum_filters(made, scales, weights, flags[0] > 0, channels, 2 * filters, 0, half, k, stop, room)
@@ -282,9 +297,10 @@ def _kernel(plain: bool) -> jit.Kernel:
             memory = room
         kept = after(memory, 7 * half * wide)
         pixels = after(kept, sevens.KEPT * ROWS * wide)
+        in_place = stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns))
+        far = flags[2] > 0 and in_place and positions >= 2 * wide
         start = n * x_layout[0] + z * stride[0] * x_layout[2]
         to = n * out_layout[0] + z * out_layout[2] + k * out_layout[1]
-        in_place = stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns))
         halved, starts, places = flags[1] > 0, table(2), triple_table(2 * COLUMNS)
         pixel = first
         while pixel < end:
@@ -302,11 +318,11 @@ def _kernel(plain: bool) -> jit.Kernel:
                 units_of[0 if whole else 1],
                 (memory, source, at, to_channel, half, half * to_channel, scales, flattened(places), pixels),
             )  # fmt: skip
-            following = min(pixel + size, positions - 2 * wide)
-            asked = (x, start + following, x_layout[1], channels if in_place and following >= 0 and flags[2] > 0 else 0)
+            following = start + min(pixel + size, positions - 2 * wide)
+            asked = x, following, x_layout[1], channels if far else 0
             sevens.multiply(
-                tiles, not whole, out, to + pixel, out_layout[1], size // 2, filters * out_layout[1], made, k * half,
-                half, 1, filters * half, memory, 0, half, chain, stop - k, 1, bias, k, filters, epilogue, kept, asked,
+                tiles, not whole, out, to + pixel, out_layout[1], made, k, stop - k, filters, memory, half, chain, bias,
+                epilogue, kept, asked,
             )  # fmt: skip
             pixel += size
 

@@ -247,11 +247,13 @@ def add(typing: Any, tile: Any, other: Any) -> Any:
 
 @intrinsic
 def larger(typing: Any, tile: Any, array: Any, i: Any) -> Any:
-    """Return the larger of the numbers of a tile of one row and those of ``array[i:]`` without their signs; NaN are left out."""
+    """Return the larger of a row's numbers and those of ``array[i:]``, whose signs and NaN are left out."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         result, array, i = arguments
-        for at, pointer in enumerate(vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], array, i))):
+        for at, pointer in enumerate(
+            vectors_at(builder, tile, pointer_to(context, builder, signature.args[1], array, i))
+        ):
             vector = vector_at(builder, pointer, tile)
             name = f"llvm.fabs.v{tile.lanes}f{tile.dtype.bitwidth}"
             kind = ir.FunctionType(vector.type, [vector.type])
