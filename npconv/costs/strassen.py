@@ -20,7 +20,7 @@ BORDERS = (4, 1.5)
 lines, and of whole ones. (128 → 1024 channels at 13² take 329 µs by `strassen`, as was expected to take 237, and
 214 by `direct`.)"""
 
-IN_PLANES, TILE, LOADED, SPACED = 1.07, 3, 3, 3
+IN_PLANES, TILE, LOADED, SPACED = 1.1, 3, 3, 3
 """How many times as many products a second there are with pixels in the vectors; products that take as long as to begin
 with a tile of them, and copies as long as to load a number, besides what its sums take, and to put a pixel beside those
 that a stride meets."""
