@@ -2,7 +2,7 @@
 
 Those of stride 2 (`npconv.kernels.numba.planes`), of depthwise convolutions all of them
 (`npconv.kernels.numba.spread`); and patches of two elements along a row, which are written where they belong
-(`npconv.kernels.numba.pairs`).
+(`npconv.kernels.numba.pairs`, or `npconv.kernels.numba.strassen_pairs`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Merging(NamedTuple):
             taps = [step.taps_of(weight) for step in self.steps]
             return self.run.pack(taps if workspace is None else list(map(np.ascontiguousarray, taps)), bias)
 
-        key = "merged", self.steps[0].forward.compute_dtype, self.steps[0].begins
+        key = "merged", self.run.engine, self.steps[0].forward.compute_dtype, self.steps[0].begins
         return pack() if workspace is None else workspace.packed(key, pack)
 
     def of(self, out: np.ndarray) -> np.ndarray:
@@ -82,20 +82,31 @@ def merge(steps: list[phasing.Step], choice: Choice, in_line: bool, all_rows: in
             return None
     plans = [choose(step.forward, choice) for step in steps]
     anything = choice.algorithm == "auto"
-    like = (*_MERGED[anything], *["strassen"] * (anything and in_patches))
+    like = (*_MERGED[anything], *["strassen"] * (in_patches and choice.algorithm in ("auto", "strassen")))
     if any(plan.algorithm.name not in like or plan.in_parts for plan in plans):
         return None
     forwards = tuple(plan.computed for plan in plans)
     if any(forward.among for forward in forwards):  # whose filters would have to be cut
         return None
     if in_patches:
-        pairs = loading.module("npconv.kernels.numba.pairs")
-        engine = pairs.Patches(steps[0].patch) if in_line and pairs.takes(forwards[0], steps[0].patch) else None
+        engine = _of_patches(forwards[0], steps[0].patch, plans[0].algorithm.name, choice) if in_line else None
     else:
         planes = loading.module("npconv.kernels.numba.planes")
         engine = planes if planes.takes_all(forwards) else None
     run = None if engine is None else _run(engine, forwards, choice.threads, in_line, all_rows)
     return None if run is None else Merging(steps, run)
+
+
+def _of_patches(made: ConvProblem, patch: tuple[int, ...], algorithm: str, choice: Choice) -> Any:
+    """Return the engine that writes patches, which a 1 × 1 convolution makes, where they belong, or None."""
+    if algorithm == "strassen":
+        quarters = loading.module("npconv.kernels.numba.strassen_pairs")
+        if quarters.takes(made, patch, choice.threads):
+            return quarters.Patches(patch, not choice.packed)
+        if choice.algorithm == algorithm:
+            return None
+    pairs = loading.module("npconv.kernels.numba.pairs")
+    return pairs.Patches(patch) if pairs.takes(made, patch) else None
 
 
 @lru_cache(maxsize=1024)

@@ -106,10 +106,13 @@ def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[phas
     placing = patches.PLACE * made.batch * made.out_channels * made.positions
     ordering = 0 if choice.packed else ORDER * problem.out_channels * problem.products
     try:
+        in_patches = choose(made, choice).seconds + placing
+    except ValueError:  # the named algorithm does not take it
+        return False
+    try:
         if all(merging.merge(some, choice, in_line=True) is not None for some in merging.together(steps)):
             return placing < ordering  # else they take as long
         phases = sum(PHASE + choose(step.forward, choice).seconds for step in steps)
-        phases += WRITE * math.prod(problem.input_shape) + ordering
-        return choose(made, choice).seconds + placing < phases
-    except ValueError:  # the named algorithm does not take one of them
-        return False
+    except ValueError:  # it does not take all phases
+        return True
+    return in_patches < phases + WRITE * math.prod(problem.input_shape) + ordering

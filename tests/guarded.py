@@ -194,6 +194,15 @@ TRANSPOSED = {
     ),
 }
 TRANSPOSED["winograd4"] = TRANSPOSED["winograd2"]
+TRANSPOSED["strassen"] = (
+    # Patches in pairs: whole units and half ones, rows that end within slivers or with them, several rows of a patch.
+    (1, 64, 17, 1, (4, 16), (2, 2), (2, 2), (0, 0), (0, 0)),
+    (2, 66, 32, 1, (8, 24), (2, 2), (2, 2), (0, 0), (1, 1)),
+    (1, 64, 33, 1, (2, 31), (2, 2), (2, 2), (0, 0), (0, 0)),
+    (1, 64, 24, 1, (14, 64), (3, 2), (3, 2), (0, 0), (2, 0)),
+    (1, 70, 40, 1, (28, 28), (1, 2), (1, 2), (0, 0), (0, 1)),
+    (1, 64, 70, 1, (8, 32), (1, 1), (2, 2), (0, 0), (1, 1)),
+)
 """Transposed convolutions by engines that compute several of their phases in one pass, or pack them in other ways."""
 
 

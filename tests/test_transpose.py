@@ -13,7 +13,7 @@ import npconv
 from npconv import adjoint, merging, patches, recall, transposing
 from npconv.arguments import conv_problem
 from npconv.kernels import packed
-from npconv.kernels.numba import planes
+from npconv.kernels.numba import planes, strassen_plan, strassen_planes
 from npconv.kernels.numba.blocking import engine_limit
 from npconv.plan import Choice, choose
 
@@ -287,6 +287,39 @@ def test_patches_in_pairs(activation, groups, more, data_format):
     for _ in range(2):
         for got in (npconv.conv_transpose2d(x, weight, bias, **options), layer(x), layer(x, out=out)):
             np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "hardswish"])
+@pytest.mark.parametrize("size", [(2, 17), (9, 17), (5, 64), (3, 4, 24)])
+@pytest.mark.parametrize("down", [1, 2, 3])
+def test_patches_in_pairs_of_quarters(activation, size, down, monkeypatch):
+    """By sums of filters that threads make for themselves, and layers' beforehand, whatever the number of pixels."""
+    monkeypatch.setattr(strassen_plan, "TRANSPOSED", 99)
+    recall.forget()
+    cut, ways = strassen_planes.plan, set()
+    monkeypatch.setattr(strassen_planes, "plan", lambda *given: ways.add((*given[2:],)) or cut(*given))
+    rng, rank = np.random.default_rng(down), len(size)
+    patch = (*[1] * (rank - 2), down, 2)
+    x, weight, bias = (rng.integers(-4, 5, shape).astype("f4") for shape in ((2, 66, *size), (66, 34, *patch), (34,)))
+    options = {"stride": patch, "activation": activation, "output_padding": (0, *[p - 1 for p in patch[1:]])}
+    transposed = getattr(npconv, f"conv_transpose{rank}d")
+    want = transposed(x, weight, bias, **options, backend="numpy")
+    for memory in (np.ascontiguousarray, np.asfortranarray):
+        layer = getattr(npconv, f"ConvTranspose{rank}d")(memory(weight), bias, algorithm="strassen", **options)
+        out = np.empty_like(want)
+        for threads in (1, 2):
+            with npconv.threads(threads):
+                for got in (
+                    transposed(x, memory(weight), bias, algorithm="strassen", **options),
+                    layer(x),
+                    layer(x, out=out),
+                    layer(memory(x)),
+                ):
+                    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-3)
+    monkeypatch.undo()
+    recall.forget()
+    patch = (1,) * (3 - rank) + patch
+    assert {(False, patch), (True, patch)} <= ways
 
 
 @pytest.mark.parametrize(("weight", "input"), [("f4", "f8"), ("f2", "f4"), ("i4", "f8")])

@@ -121,7 +121,7 @@ def _filling(engine: Any, plan: Any, epilogue: np.ndarray, threads: int, x: np.n
     numbers, result = _flat(x), _flat(out)
     if numbers is None or result is None:
         return None
-    fill: Fill = engine.fixed(plan, numbers[1], epilogue, result[1], threads)
+    fill: Fill | None = engine.fixed(plan, numbers[1], epilogue, result[1], threads)
     return fill
 
 
@@ -246,7 +246,7 @@ class Merged:
     def __init__(
         self, engine: Any, problems: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int = 0
     ) -> None:
-        self._engine, self.problems, self._threads = engine, problems, threads
+        self.engine, self.problems, self._threads = engine, problems, threads
         self._plan = engine.plan_of(problems, threads, in_line, all_rows)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
 
@@ -257,18 +257,20 @@ class Merged:
 
     def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Packed:
         """Return weights and bias in the engine's order."""
-        numbers = self._engine.pack_all(self.problems, list(map(host.writeable, weights)))
-        return Packed(numbers, self._engine.pack_bias(self.problems[0], bias))
+        numbers = self.engine.pack_all(self.problems, list(map(host.writeable, weights)))
+        return Packed(numbers, self.engine.pack_bias(self.problems[0], bias))
 
     def __call__(self, x: np.ndarray, packed: Packed, out: np.ndarray) -> bool:
-        """Fill ``out``, whose rows have the pixels of both, but for `finish`; False if it takes copies to do so.
+        """Fill ``out``, whose rows have the pixels of both, but for `finish`; False if that takes other arrays.
 
         If `in_line` was said of the input, it must be so.
         """
         numbers, result = _flat(x), _flat(out)
         if numbers is None or result is None:
             return False
-        fill = self._engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self._threads)
+        fill = self.engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self._threads)
+        if fill is None:
+            return False
         fill(numbers[0], packed.weight, packed.bias, result[0])
         return True
 
@@ -276,7 +278,7 @@ class Merged:
         """Do what a call and `finish` do for arrays made like these two, as `Run.fixed` does; or None."""
         if self.problems[0].activation and self._epilogue[0] == 0:
             return None
-        return _filling(self._engine, self._plan, self._epilogue, self._threads, x, out)
+        return _filling(self.engine, self._plan, self._epilogue, self._threads, x, out)
 
     def finish(self, out: np.ndarray) -> None:
         """Apply the activation to all that was filled, if the kernel did not."""

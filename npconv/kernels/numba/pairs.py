@@ -129,6 +129,15 @@ def _tile(pairs: int, kind: str) -> Any:
 
 
 @jit.inline
+def find_lines(lines, first, start, layout, deep, down):  # type: ignore[no-untyped-def]
+    """Write where the rows of pairs begin in a result, ``first`` and the next ones, by a patch's planes and rows."""
+    for pair in range(len(lines)):
+        rest, line = divmod(first + pair, down)
+        c, plane = divmod(rest, deep)
+        lines[pair] = start + c * layout[1] + plane * layout[2] + line * layout[3]
+
+
+@jit.inline
 def over_ends(out, lines, pair, pairs, room, pixel, limits):  # type: ignore[no-untyped-def]
     """Write the merged rows of some pairs, which go over the ends of an image's rows."""
     columns, end, to_line = limits
@@ -173,13 +182,8 @@ def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no
         turn_filters(filters_of, weights, k, groups * filters, count, channels, PAIR)
     else:
         filters_of, first = weights, k * channels
-    # Where the first row of each pair begins in the result.
-    start = n * out_layout[0] + z * deep * out_layout[2]
     lines = table(count // PAIR)
-    for pair in range(count // PAIR):
-        rest, line = divmod(k // PAIR + pair, down)
-        c, plane = divmod(rest, deep)
-        lines[pair] = start + c * out_layout[1] + plane * out_layout[2] + line * out_layout[3]
+    find_lines(lines, k // PAIR, n * out_layout[0] + z * deep * out_layout[2], out_layout, deep, down)
     to_line = down * out_layout[3]
     limits = columns, end, to_line
     many = -(-(end - begin) // wide)

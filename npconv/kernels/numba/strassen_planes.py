@@ -16,6 +16,7 @@ where they are; of others, at a stride, those of a unit are put side by side fir
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from npconv.kernels.numba import blocking, buffers, filter_sums, jit, product, s
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.filter_sums import find_scales, sum_filters
 from npconv.kernels.numba.lean import after, flattened, max, min, table, triple_table, triples, tuple_of
+from npconv.kernels.numba.pairs import PAIR, find_lines
 from npconv.kernels.numba.pixels import cut_halved, starts_halved
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.slab import copy_numbers, copy_spaced
@@ -67,6 +69,9 @@ class Plan(NamedTuple):
     sizes: np.ndarray
     plain: bool
     """Whether tasks make the sums of filters."""
+
+    in_pairs: bool
+    """Whether two filters make a row of results."""
 
     heights: frozenset[int]
     """Rows of the tiles that tasks have."""
@@ -127,18 +132,22 @@ def _sum_filters(task, memory, weight, sums, scales, sizes):  # type: ignore[no-
     sum_filters(sums, scales, weight, turned > 0, channels, filters, first, end, 0, others, memory)
 
 
-def plan(problem: ConvProblem, threads: int, plain: bool) -> Plan:
-    """Cut a canonical problem into tasks, of sums of filters or of plain ones."""
+def plan(problem: ConvProblem, threads: int, plain: bool, patch: tuple[int, ...] = ()) -> Plan:
+    """Cut a canonical problem into tasks, of sums of filters or of plain ones.
+
+    A pixel's results may be a patch of such a size, two elements along a row (`npconv.kernels.numba.pairs`).
+    """
     dtype, wide = problem.compute_dtype, _wide(problem)
     channels, filters, half = problem.in_channels, problem.out_channels // 2, problem.in_channels // 2
     depth, height, width = problem.output_size
     parts, pieces, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
     grid = (problem.batch, depth, parts, pieces)
     chain = -(-blocking.even(half, CHAIN) // 2) * 2
-    counts = {filters * (part + 1) // parts - filters * part // parts for part in range(parts)}
+    unit = PAIR if patch else 1
+    shares = {filters // unit * (part + 1) // parts - filters // unit * part // parts for part in range(parts)}
     last = strassen_plan.sizes_of(height * width, pieces, 2 * wide)[-1]
     in_place = height == 1 and max(problem.stride) == 1
-    scratch = (7 * half + sevens.KEPT * ROWS + (0 if in_place else 2 * channels)) * wide
+    scratch = (7 * half + sevens.KEPT * ROWS + (ROWS if patch else 0 if in_place else 2 * channels)) * wide
     if plain:
         made = parts, 7 * half * filters, filter_sums.SCALES * channels
         scratch = max(scratch, filter_sums.ROOM * wide) + sum(_filled.py_func(count, wide) for count in made)
@@ -147,9 +156,10 @@ def plan(problem: ConvProblem, threads: int, plain: bool) -> Plan:
         work=problem.flops // 20,
         scratch=(scratch, dtype),
         grid=np.array(grid),
-        sizes=np.array([problem.stride, (channels, filters, chain)]),
+        sizes=np.array([problem.stride, (channels, filters, chain), (*patch[:2], 0) if patch else (0, 0, 0)]),
         plain=plain,
-        heights=sevens.heights(counts),
+        in_pairs=bool(patch),
+        heights=sevens.heights((unit * share for share in shares), unit),
         widths=(height * width >= 2 * wide, 0 < last % (2 * wide) <= wide or last < 2 * wide),
         far=math.prod(problem.input_shape) * dtype.itemsize >= FAR,
     )
@@ -163,13 +173,13 @@ def fixed(
     Pixels lie side by side, and a row of results goes on with the next.
     """
     in_row = out_layout[6] == 1 or out_layout[3] == out_layout[7]
-    if x_layout[4] != 1 or out_layout[4] != 1 or not in_row:
+    if x_layout[4] != 1 or out_layout[4] != 1 or not (in_row or plan.in_pairs):
         return None
     _, _, step = plan.sizes[0].tolist()
     columns, to_row = int(out_layout[7]), int(plan.sizes[0, 1] * x_layout[3])
     lanes = VECTOR_BYTES // epilogue.itemsize
     halved = step == 2 and columns >= lanes and to_row >= 2 * columns
-    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.widths)
+    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.in_pairs)
     sums = jit.addresses(
         tuple(part if there else None for part, there in zip(_SUMS[halved], plan.widths, strict=True)), epilogue.dtype
     )
@@ -177,7 +187,7 @@ def fixed(
     def run(turned: bool) -> Callable[..., None]:
         flags = np.array([turned, halved, plan.far], np.int64)
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, tiles, sums, flags
-        kernel, cleared = (_of_plain, int(plan.grid[2])) if plan.plain else (_of_sums, 0)
+        kernel, cleared = _kernels[plan.plain, plan.in_pairs], int(plan.grid[2]) if plan.plain else 0
         return kernel.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, cleared=cleared)
 
     in_rows = run(turned=False)
@@ -267,10 +277,14 @@ _FORM = "nannNnnn"
 _taken = taking(_FORM)
 
 
-def _kernel(plain: bool) -> jit.Kernel:
-    """Return the kernel that takes sums of filters, or that makes them of ``plain`` filters."""
+def _kernel(plain: bool, in_pairs: bool) -> jit.Kernel:
+    """Return the kernel that takes sums of filters, or that makes them of ``plain`` ones.
 
-    @jit.scratch_kernel(_FORM, plain)
+    They make rows of results ``in_pairs``, or planes one by one.
+    """
+    unit = PAIR if in_pairs else 1
+
+    @jit.scratch_kernel(_FORM, plain, in_pairs)
     @jit.makes_arrays
     def block(task, memory, x, weights, scale, bias, out, constants):  # type: ignore[no-untyped-def]
         """Compute some units of a plane of the result, for some filters of each half."""
@@ -278,12 +292,12 @@ def _kernel(plain: bool) -> jit.Kernel:
         task, piece = divmod(task, grid[3])
         task, part = divmod(task, grid[2])
         n, z = divmod(task, grid[1])
-        stride, (channels, filters, chain) = triples(sizes, 0, 2)
-        wide, half, columns = width_of(x), channels // 2, out_layout[7]
-        positions = out_layout[6] * columns
+        stride, (channels, filters, chain), (deep, down, _) = triples(sizes, 0, 3)
+        wide, half, columns = width_of(x), channels // 2, x_layout[7] if in_pairs else out_layout[7]
+        positions = columns * (x_layout[6] if in_pairs else out_layout[6])
         units = (positions + 2 * wide - 1) // (2 * wide)
         first, end = units * piece // grid[3] * 2 * wide, min(units * (piece + 1) // grid[3] * 2 * wide, positions)
-        k, stop = filters * part // grid[2], filters * (part + 1) // grid[2]
+        k, stop = unit * (filters // unit * part // grid[2]), unit * (filters // unit * (part + 1) // grid[2])
         made, scales = weights, scale
         if plain:
             # One array behind the other; each begins with a line of the cache.
@@ -297,11 +311,15 @@ def _kernel(plain: bool) -> jit.Kernel:
             memory = room
         kept = after(memory, 7 * half * wide)
         pixels = after(kept, sevens.KEPT * ROWS * wide)
-        in_place = stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns))
+        in_place = in_pairs or (stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns)))
         far = flags[2] > 0 and in_place and positions >= 2 * wide
         start = n * x_layout[0] + z * stride[0] * x_layout[2]
         to = n * out_layout[0] + z * out_layout[2] + k * out_layout[1]
         halved, starts, places = flags[1] > 0, table(2), triple_table(2 * COLUMNS)
+        rows, belongs = table(filters if in_pairs else 1), table(6)
+        if in_pairs:
+            find_lines(rows, 0, n * out_layout[0] + z * deep * out_layout[2], out_layout, deep, down)
+            to, belongs[4], belongs[5] = 0, columns, down * out_layout[3]
         pixel = first
         while pixel < end:
             whole = end - pixel >= 2 * wide or (end - pixel > wide and end - first >= 2 * wide)
@@ -320,13 +338,21 @@ def _kernel(plain: bool) -> jit.Kernel:
             )  # fmt: skip
             following = start + min(pixel + size, positions - 2 * wide)
             asked = x, following, x_layout[1], channels if far else 0
+            if in_pairs:
+                for sliver in range(2):
+                    first_pixel = pixel + sliver * size // 2
+                    row, column = divmod(first_pixel, columns)
+                    over_end = column + size // 2 > columns
+                    belongs[2 * sliver] = -1 if over_end else row * belongs[5] + PAIR * column
+                    belongs[2 * sliver + 1] = first_pixel
             sevens.multiply(
                 tiles, not whole, out, to + pixel, out_layout[1], made, k, stop - k, filters, memory, half, chain, bias,
-                epilogue, kept, asked,
+                epilogue, kept, asked, unit, (rows, belongs, pixels),
             )  # fmt: skip
             pixel += size
 
     return block
 
 
-_of_sums, _of_plain = _kernel(False), _kernel(True)
+_kernels = {ways: _kernel(*ways) for ways in itertools.product((False, True), repeat=2)}
+"""By whether filters are plain, and whether they make rows in pairs."""
