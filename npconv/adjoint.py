@@ -77,7 +77,7 @@ def _transposed(
     found, reached = transposing.steps(problem, choice, in_place)
     if not reached:
         if merging.is_even(problem, found) and _merged(
-            found, choice, filters, grad_output, bias, out, workspace, problem.input_size[1]
+            found, choice, filters, grad_output, bias, out, workspace, problem.input_size[1:]
         ):
             return
         out[...] = constant(problem, bias)
@@ -139,16 +139,16 @@ def _merged(
     bias: np.ndarray | None,
     out: np.ndarray,
     workspace: host.Workspace | None,
-    all_rows: int = 0,
+    whole: tuple[int, ...] | None = None,
 ) -> bool:
     """Compute phases in one pass, if `merging.merge` finds one for them and these arrays."""
     dtype = steps[0].forward.compute_dtype
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
-    if (all_rows or steps[0].patch or steps[0].forward.groups > 1) and out.strides[-1] != dtype.itemsize:
+    if (whole or steps[0].patch or steps[0].forward.groups > 1) and out.strides[-1] != dtype.itemsize:
         return False
     grad_output = grad_output[steps[0].images]
-    found = merging.merge(steps, choice, packed.in_line(grad_output), all_rows)
+    found = merging.merge(steps, choice, packed.in_line(grad_output), whole)
     return found is not None and found(grad_output, found.packed(weight, bias, workspace), out)
 
 

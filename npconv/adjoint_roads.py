@@ -108,7 +108,7 @@ class _Pieces(NamedTuple):
         whole, even = reached, not reached and merging.is_even(form, steps)
         pieces: list[_Piece] = []
         for together in merging.together(steps):
-            merged = merging.merge(together, choice, in_line=True, all_rows=form.input_size[1] if even else 0)
+            merged = merging.merge(together, choice, in_line=True, whole=form.input_size[1:] if even else None)
             if merged is not None:
                 whole = whole or even
                 part = merged.of(out)

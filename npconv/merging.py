@@ -2,7 +2,7 @@
 
 Those of stride 2 (`npconv.kernels.numba.planes`), of depthwise convolutions all of them
 (`npconv.kernels.numba.spread`); and patches of two elements along a row, which are written where they belong
-(`npconv.kernels.numba.pairs`, or `npconv.kernels.numba.strassen_pairs`).
+(`npconv.kernels.numba.pairs`, or `npconv.kernels.numba.strassen_merged`).
 """
 
 from __future__ import annotations
@@ -64,49 +64,56 @@ class Merging(NamedTuple):
         return True
 
 
-_MERGED = {False: ("planes",), True: ("planes", "direct", "grouped")}
-"""The algorithms in whose place phases may be merged: the one that does it, and if any may be taken, its like."""
+_MERGED = {
+    "auto": ("planes", "strassen", "direct", "grouped"),
+    "planes": ("planes",),
+    "strassen": ("strassen",),
+}
+"""The algorithms in whose place phases may be merged: those that do it, and if any may be taken, their like."""
 
 
-def merge(steps: list[phasing.Step], choice: Choice, in_line: bool, all_rows: int = 0) -> Merging | None:
+def merge(
+    steps: list[phasing.Step], choice: Choice, in_line: bool, whole: tuple[int, ...] | None = None
+) -> Merging | None:
     """Return how phases of the even and of the odd elements of some rows are computed in one pass, if that is faster.
 
-    If ``all_rows`` are told, there is one phase, and odd elements, and odd ones of so many rows, meet no tap. If
+    If the ``whole`` result's rows and columns are told, there is one phase, and odd ones of them meet no tap. If
     ``in_line``, a row of the gradient goes on with the next; only so patches, of two elements along a row, are merged.
     """
-    in_patches = bool(steps[0].patch)
-    if not in_patches:
+    if not steps[0].patch:
         steps = sorted(steps, key=lambda step: step.elements[-1].start)
         places = [(step.elements[-1].start, step.elements[-1].step) for step in steps]
-        if not all_rows and places != [(0, 2), (1, 2)]:
+        if whole is None and places != [(0, 2), (1, 2)]:
             return None
     plans = [choose(step.forward, choice) for step in steps]
-    anything = choice.algorithm == "auto"
-    like = (*_MERGED[anything], *["strassen"] * (in_patches and choice.algorithm in ("auto", "strassen")))
+    like = _MERGED.get(choice.algorithm, ())
     if any(plan.algorithm.name not in like or plan.in_parts for plan in plans):
         return None
     forwards = tuple(plan.computed for plan in plans)
     if any(forward.among for forward in forwards):  # whose filters would have to be cut
         return None
-    if in_patches:
-        engine = _of_patches(forwards[0], steps[0].patch, plans[0].algorithm.name, choice) if in_line else None
-    else:
-        planes = loading.module("npconv.kernels.numba.planes")
-        engine = planes if planes.takes_all(forwards) else None
-    run = None if engine is None else _run(engine, forwards, choice.threads, in_line, all_rows)
+    engine = _engine(forwards, steps[0].patch, plans[0].algorithm.name, choice, in_line, whole)
+    run = None if engine is None else _run(engine, forwards, choice.threads, in_line, whole[0] if whole else 0)
     return None if run is None else Merging(steps, run)
 
 
-def _of_patches(made: ConvProblem, patch: tuple[int, ...], algorithm: str, choice: Choice) -> Any:
-    """Return the engine that writes patches, which a 1 × 1 convolution makes, where they belong, or None."""
-    if algorithm == "strassen":
-        quarters = loading.module("npconv.kernels.numba.strassen_pairs")
-        if quarters.takes(made, patch, choice.threads):
-            return quarters.Patches(patch, not choice.packed)
-        if choice.algorithm == algorithm:
-            return None
-    pairs = loading.module("npconv.kernels.numba.pairs")
-    return pairs.Patches(patch) if pairs.takes(made, patch) else None
+def _engine(
+    forwards: tuple[ConvProblem, ...], patch: tuple[int, ...], algorithm: str, choice: Choice, in_line: bool,
+    whole: tuple[int, ...] | None,
+) -> Any:  # fmt: skip
+    """Return the engine that computes phases in one pass, or patches, or None."""
+    if algorithm == "strassen" and in_line and len(forwards) == 1:
+        quarters = loading.module("npconv.kernels.numba.strassen_merged")
+        engine = quarters.engine_for(forwards[0], patch, whole, choice.threads, plain=not choice.packed)
+        if engine is not None:
+            return engine
+    if choice.algorithm == "strassen":  # and no other
+        return None
+    if patch:
+        pairs = loading.module("npconv.kernels.numba.pairs")
+        return pairs.Patches(patch) if in_line and pairs.takes(forwards[0], patch) else None
+    planes = loading.module("npconv.kernels.numba.planes")
+    return planes if planes.takes_all(forwards) else None
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ from npconv.kernels.numba.lean import min, tuple_of
 from npconv.kernels.numba.pairs import PAIR, over_ends
 from npconv.kernels.numba.pixels import share_out, summing
 from npconv.kernels.numba.product import ask_for, width_of
-from npconv.kernels.numba.stores import store_pairs
+from npconv.kernels.numba.stores import store_beside, store_pairs
 from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS, ROWS
 from npconv.kernels.numba.vector import activated, add_column, add_from, lanes_of, prefetch, starts_from, store
 
@@ -32,12 +32,15 @@ _FORM = "aiiaiiaiiiaaaaiiiinna"
 _call = calling(_FORM)
 
 
-def _tile(rows: int, columns: int, in_pairs: bool) -> jit.Part:
-    """Return the products of so many filters of each half with slivers of so many vectors.
+MERGED = {"": 1, "pairs": 2, "beside": 1}
+"""Filters that make a row of results, by how these are merged: each alone, or with those of another filter, as
+`npconv.kernels.numba.pairs` tells, or with pixels that meet no tap, and are the bias."""
 
-    If ``in_pairs``, two filters make a row of results, as `npconv.kernels.numba.pairs` tells.
-    """
-    sums, pairs = summing(rows, columns, "slivers"), rows // PAIR
+
+def _tile(rows: int, columns: int, merged: str) -> jit.Part:
+    """Return the products of so many filters of each half with slivers of so many vectors, ``merged`` or not."""
+    sums, in_rows, beside = summing(rows, columns, "slivers"), merged != "", merged == "beside"
+    unit, number = MERGED[merged], rows // MERGED[merged]
 
     def multiply(  # type: ignore[no-untyped-def]
         result, at, pitch, filters, k, others, slivers, elements, chain, tiles, bias, epilogue, kept, x, asked,
@@ -50,10 +53,10 @@ def _tile(rows: int, columns: int, in_pairs: bool) -> jit.Part:
                 lower, finishes, size = n == 4 or n == 5, n == 1 or n >= 4, columns * lanes_of(result)
                 filter, place = k + (others if n >= 5 else 0), 2 if lower else 0
                 to = at + (size if lower else 0) + (others * pitch if n >= 5 else 0)
-                if finishes and in_pairs:
-                    for pair in range(filter // PAIR, filter // PAIR + pairs):
+                if finishes and in_rows:
+                    for line in range(filter // unit, filter // unit + number):
                         if places[place] >= 0:
-                            ask_for(result, lines[pair] + places[place], PAIR * size)
+                            ask_for(result, lines[line] + places[place], PAIR * size)
                 elif finishes:
                     for row in range(rows):
                         ask_for(result, to + row * pitch, size)
@@ -81,26 +84,30 @@ def _tile(rows: int, columns: int, in_pairs: bool) -> jit.Part:
                 total = add_column(total, bias, filter)
                 if epilogue[0] != 0:
                     total = activated(total, epilogue)
-                if not in_pairs:
+                if not in_rows:
                     store(total, result, to, pitch)
-                elif places[place] >= 0:
-                    store_pairs(total, result, tuple_of(lines, filter // PAIR, pairs), places[place])
+                    continue
+                over_end = places[place] < 0
+                if over_end:
+                    target, starts, first = room, starts_from(0, PAIR * wide, number), 0
                 else:
-                    store_pairs(total, room, starts_from(0, PAIR * wide, pairs), 0)
+                    target, starts, first = result, tuple_of(lines, filter // unit, number), places[place]
+                if beside:
+                    store_beside(total, bias, filter, target, starts, first)
+                else:
+                    store_pairs(total, target, starts, first)
+                if over_end:
                     pixel, (line, to_line) = places[place + 1], tuple_of(places, 4, 2)
-                    over_ends(result, lines, filter // PAIR, pairs, room, pixel, (line, pixel + size, to_line))
+                    over_ends(result, lines, filter // unit, number, room, pixel, (line, pixel + size, to_line))
             at += rows * pitch
             k += rows
 
-    return jit.Part(multiply, _FORM, rows, columns, in_pairs)
+    return jit.Part(multiply, _FORM, rows, columns, merged)
 
 
 _HEIGHTS, _COLUMNS = range(LEAST_ROWS, ROWS + 1), (COLUMNS, COLUMNS // 2)
 _NUMBER = len(_HEIGHTS)
-_TILES = {
-    in_pairs: [[_tile(rows, columns, in_pairs) for rows in _HEIGHTS] for columns in _COLUMNS]
-    for in_pairs in (False, True)
-}
+_TILES = {merged: [[_tile(rows, columns, merged) for rows in _HEIGHTS] for columns in _COLUMNS] for merged in MERGED}
 
 
 def heights(counts: Iterable[int], unit: int) -> frozenset[int]:
@@ -113,11 +120,11 @@ def heights(counts: Iterable[int], unit: int) -> frozenset[int]:
 
 
 @lru_cache(maxsize=1024)
-def parts_of(dtype: np.dtype[Any], heights: frozenset[int], widths: tuple[bool, bool], in_pairs: bool) -> np.ndarray:
+def parts_of(dtype: np.dtype[Any], heights: frozenset[int], widths: tuple[bool, bool], merged: str) -> np.ndarray:
     """Return where the tiles that `multiply` calls are: those for whole units, half ones, or both, of some heights."""
     parts = (
         part if there and rows in heights else None
-        for tiles, there in zip(_TILES[in_pairs], widths, strict=True)
+        for tiles, there in zip(_TILES[merged], widths, strict=True)
         for rows, part in zip(_HEIGHTS, tiles, strict=True)
     )
     return jit.addresses(tuple(parts), dtype)
@@ -126,31 +133,31 @@ def parts_of(dtype: np.dtype[Any], heights: frozenset[int], widths: tuple[bool, 
 @jit.inline
 def multiply(  # type: ignore[no-untyped-def]
     parts, half, result, at, pitch, filters, k, count, others, slivers, elements, chain, bias, epilogue, kept, asked,
-    unit, pairs,
+    unit, rows,
 ):  # fmt: skip
     """Write what ``count`` filters of each half, ``k`` the first of ``others``, make of a unit, or of ``half`` of one.
 
     Those of the first filter and pixel belong to ``result[at]``, of other filters ``pitch`` behind. Meanwhile, pixels
     of the unit that comes next are ``asked`` for: an array, where they begin, how far apart channels are, and how many.
 
-    Tiles have some of a ``unit`` of filters. Where that is a pair, which makes a row of results, ``pairs`` tell where
-    the rows begin; for each sliver how far behind its results lie, or -1 if they go over the end of a row of the input,
-    and its first pixel, then the pixels of such a row, and from one row to the next; and room for a tile.
+    Tiles have some of a ``unit`` of filters, which make a row of results. Where these are merged, ``rows`` tell where
+    they begin; for each sliver how far behind its results lie, or -1 if they go over the end of a row of the input, and
+    its first pixel, then the pixels of such a row, and from one row to the next; and room for a tile.
     """
     number, least, higher = share_out(count, unit)
-    lines, places, room = pairs
+    lines, places, room = rows
     x, following, to_channel, channels = asked
     share = (channels + 7 * number - 1) // (7 * number)
     for more in range(2):
-        rows, tiles = unit * (least + more), higher if more else number - higher
+        height, tiles = unit * (least + more), higher if more else number - higher
         if tiles > 0:
             _call(
-                parts[rows - LEAST_ROWS + (_NUMBER if half else 0)],
+                parts[height - LEAST_ROWS + (_NUMBER if half else 0)],
                 (result, at, pitch, filters, k, others, slivers, elements, chain, tiles, bias, epilogue, kept, x,
                  following, to_channel, channels, share, lines, places, room),
             )  # fmt: skip
-        at += tiles * rows * pitch
-        k += tiles * rows
+        at += tiles * height * pitch
+        k += tiles * height
         done = min(7 * tiles * share, channels)
         following += done * to_channel
         channels -= done

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from npconv.kernels.numba.tile import Tile, order_of, pointer_to, sum_of, vectors_at
+from npconv.kernels.numba.tile import Tile, order_of, pointer_to, repeated, sum_of, vectors_at
 
 
 @intrinsic
@@ -70,6 +70,24 @@ def store_pairs(typing: Any, tile: Any, out: Any, starts: Any, i: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(tile, out, starts, types.int64), code
+
+
+@intrinsic
+def store_beside(typing: Any, tile: Any, column: Any, k: Any, out: Any, starts: Any, i: Any) -> Any:
+    """Write each row of a tile to ``out[starts[row] + i:]``, a number of it and ``column[k + row]`` in turns."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result, column, k, out, starts, i = arguments
+        numbers = pointer_to(context, builder, signature.args[1], column, k)
+        for row, start in enumerate(cgutils.unpack_tuple(builder, starts, signature.args[4].count)):
+            other = repeated(builder, builder.load(builder.gep(numbers, [ir.IntType(64)(row)])), tile.lanes)
+            at = pointer_to(context, builder, signature.args[3], out, builder.add(start, i))
+            for column in range(tile.columns):
+                both = [builder.extract_value(result, row * tile.columns + column), other]
+                _store_in_turns(builder, tile, both, builder.gep(at, [ir.IntType(64)(2 * column * tile.lanes)]))
+        return context.get_dummy_value()
+
+    return types.none(tile, column, types.int64, out, starts, types.int64), code
 
 
 def _store_in_turns(builder: Any, tile: Any, both: list[Any], pointer: Any) -> None:

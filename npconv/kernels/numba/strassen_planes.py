@@ -27,6 +27,7 @@ from npconv.kernels.numba import blocking, buffers, filter_sums, jit, product, s
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.filter_sums import find_scales, sum_filters
 from npconv.kernels.numba.lean import after, flattened, max, min, table, triple_table, triples, tuple_of
+from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.pairs import PAIR, find_lines
 from npconv.kernels.numba.pixels import cut_halved, starts_halved
 from npconv.kernels.numba.product import width_of
@@ -34,6 +35,7 @@ from npconv.kernels.numba.slab import copy_numbers, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import (
     add,
+    filled,
     lanes_of,
     multiply_add,
     starts_from,
@@ -70,8 +72,8 @@ class Plan(NamedTuple):
     plain: bool
     """Whether tasks make the sums of filters."""
 
-    in_pairs: bool
-    """Whether two filters make a row of results."""
+    merged: str
+    """How results are merged: one of `npconv.kernels.numba.sevens.MERGED`."""
 
     heights: frozenset[int]
     """Rows of the tiles that tasks have."""
@@ -132,10 +134,18 @@ def _sum_filters(task, memory, weight, sums, scales, sizes):  # type: ignore[no-
     sum_filters(sums, scales, weight, turned > 0, channels, filters, first, end, 0, others, memory)
 
 
-def plan(problem: ConvProblem, threads: int, plain: bool, patch: tuple[int, ...] = ()) -> Plan:
+def plan(
+    problem: ConvProblem,
+    threads: int,
+    plain: bool,
+    merged: str = "",
+    patch: tuple[int, ...] = (1, 1, 1),
+    all_rows: int = 0,
+) -> Plan:
     """Cut a canonical problem into tasks, of sums of filters or of plain ones.
 
-    A pixel's results may be a patch of such a size, two elements along a row (`npconv.kernels.numba.pairs`).
+    A pixel's results may be a ``patch`` of such a size, whose rows are ``merged`` of two elements each; or the even one
+    of two, in the even rows of as many as ``all_rows``.
     """
     dtype, wide = problem.compute_dtype, _wide(problem)
     channels, filters, half = problem.in_channels, problem.out_channels // 2, problem.in_channels // 2
@@ -143,22 +153,22 @@ def plan(problem: ConvProblem, threads: int, plain: bool, patch: tuple[int, ...]
     parts, pieces, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
     grid = (problem.batch, depth, parts, pieces)
     chain = -(-blocking.even(half, CHAIN) // 2) * 2
-    unit = PAIR if patch else 1
+    unit = sevens.MERGED[merged]
     shares = {filters // unit * (part + 1) // parts - filters // unit * part // parts for part in range(parts)}
     last = strassen_plan.sizes_of(height * width, pieces, 2 * wide)[-1]
     in_place = height == 1 and max(problem.stride) == 1
-    scratch = (7 * half + sevens.KEPT * ROWS + (ROWS if patch else 0 if in_place else 2 * channels)) * wide
+    scratch = (7 * half + sevens.KEPT * ROWS + (PAIR * ROWS if merged else 0 if in_place else 2 * channels)) * wide
     if plain:
         made = parts, 7 * half * filters, filter_sums.SCALES * channels
-        scratch = max(scratch, filter_sums.ROOM * wide) + sum(_filled.py_func(count, wide) for count in made)
+        scratch = max(scratch, filter_sums.ROOM * wide) + sum(_whole.py_func(count, wide) for count in made)
     return Plan(
         tasks=math.prod(grid),
         work=problem.flops // 20,
         scratch=(scratch, dtype),
         grid=np.array(grid),
-        sizes=np.array([problem.stride, (channels, filters, chain), (*patch[:2], 0) if patch else (0, 0, 0)]),
+        sizes=np.array([problem.stride, (channels, filters, chain), (*patch[:2], all_rows)]),
         plain=plain,
-        in_pairs=bool(patch),
+        merged=merged,
         heights=sevens.heights((unit * share for share in shares), unit),
         widths=(height * width >= 2 * wide, 0 < last % (2 * wide) <= wide or last < 2 * wide),
         far=math.prod(problem.input_shape) * dtype.itemsize >= FAR,
@@ -173,13 +183,13 @@ def fixed(
     Pixels lie side by side, and a row of results goes on with the next.
     """
     in_row = out_layout[6] == 1 or out_layout[3] == out_layout[7]
-    if x_layout[4] != 1 or out_layout[4] != 1 or not (in_row or plan.in_pairs):
+    if x_layout[4] != 1 or out_layout[4] != 1 or not (in_row or plan.merged):
         return None
     _, _, step = plan.sizes[0].tolist()
     columns, to_row = int(out_layout[7]), int(plan.sizes[0, 1] * x_layout[3])
     lanes = VECTOR_BYTES // epilogue.itemsize
     halved = step == 2 and columns >= lanes and to_row >= 2 * columns
-    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.in_pairs)
+    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.merged)
     sums = jit.addresses(
         tuple(part if there else None for part, there in zip(_SUMS[halved], plan.widths, strict=True)), epilogue.dtype
     )
@@ -187,7 +197,7 @@ def fixed(
     def run(turned: bool) -> Callable[..., None]:
         flags = np.array([turned, halved, plan.far], np.int64)
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, tiles, sums, flags
-        kernel, cleared = _kernels[plan.plain, plan.in_pairs], int(plan.grid[2]) if plan.plain else 0
+        kernel, cleared = _kernels[plan.plain, plan.merged], int(plan.grid[2]) if plan.plain else 0
         return kernel.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, cleared=cleared)
 
     in_rows = run(turned=False)
@@ -268,7 +278,20 @@ def _cut(piece, pitch, x, start, layout, stride, channels, pixel, count, columns
 
 
 @jit.inline
-def _filled(count, wide):  # type: ignore[no-untyped-def]
+def _fill(out, at, count, numbers, i):  # type: ignore[no-untyped-def]
+    """Write ``numbers[i]`` so often to ``out[at:]``."""
+    lanes = lanes_of(out)
+    if count < lanes:
+        for n in range(count):
+            move(out, at + n, numbers, i)
+        return
+    tile = filled(numbers, i, 1, 1)
+    for n in range(0, count, lanes):
+        store(tile, out, at + min(n, count - lanes), lanes)
+
+
+@jit.inline
+def _whole(count, wide):  # type: ignore[no-untyped-def]
     """Return at least ``count`` numbers, whole slivers of them."""
     return (count + wide - 1) // wide * wide
 
@@ -277,14 +300,11 @@ _FORM = "nannNnnn"
 _taken = taking(_FORM)
 
 
-def _kernel(plain: bool, in_pairs: bool) -> jit.Kernel:
-    """Return the kernel that takes sums of filters, or that makes them of ``plain`` ones.
+def _kernel(plain: bool, merged: str) -> jit.Kernel:
+    """Return the kernel that takes sums of filters, or that makes them of ``plain`` ones; results are ``merged``."""
+    unit, beside, in_rows = sevens.MERGED[merged], merged == "beside", merged != ""
 
-    They make rows of results ``in_pairs``, or planes one by one.
-    """
-    unit = PAIR if in_pairs else 1
-
-    @jit.scratch_kernel(_FORM, plain, in_pairs)
+    @jit.scratch_kernel(_FORM, plain, merged)
     @jit.makes_arrays
     def block(task, memory, x, weights, scale, bias, out, constants):  # type: ignore[no-untyped-def]
         """Compute some units of a plane of the result, for some filters of each half."""
@@ -292,18 +312,18 @@ def _kernel(plain: bool, in_pairs: bool) -> jit.Kernel:
         task, piece = divmod(task, grid[3])
         task, part = divmod(task, grid[2])
         n, z = divmod(task, grid[1])
-        stride, (channels, filters, chain), (deep, down, _) = triples(sizes, 0, 3)
-        wide, half, columns = width_of(x), channels // 2, x_layout[7] if in_pairs else out_layout[7]
-        positions = columns * (x_layout[6] if in_pairs else out_layout[6])
+        stride, (channels, filters, chain), (deep, down, all_rows) = triples(sizes, 0, 3)
+        wide, half, columns = width_of(x), channels // 2, x_layout[7] if in_rows else out_layout[7]
+        positions = columns * (x_layout[6] if in_rows else out_layout[6])
         units = (positions + 2 * wide - 1) // (2 * wide)
         first, end = units * piece // grid[3] * 2 * wide, min(units * (piece + 1) // grid[3] * 2 * wide, positions)
         k, stop = unit * (filters // unit * part // grid[2]), unit * (filters // unit * (part + 1) // grid[2])
         made, scales = weights, scale
         if plain:
             # One array behind the other; each begins with a line of the cache.
-            made = after(memory, _filled(grid[2], wide))
-            scales = after(made, _filled(7 * half * filters, wide))
-            room = after(scales, _filled(filter_sums.SCALES * channels, wide))
+            made = after(memory, _whole(grid[2], wide))
+            scales = after(made, _whole(7 * half * filters, wide))
+            room = after(scales, _whole(filter_sums.SCALES * channels, wide))
             if memory[part] == 0:
                 find_scales(scales, weights, flags[0] > 0, channels, 2 * filters, 0, channels, room)
                 sum_filters(made, scales, weights, flags[0] > 0, channels, 2 * filters, 0, half, k, stop, room)
@@ -311,15 +331,22 @@ def _kernel(plain: bool, in_pairs: bool) -> jit.Kernel:
             memory = room
         kept = after(memory, 7 * half * wide)
         pixels = after(kept, sevens.KEPT * ROWS * wide)
-        in_place = in_pairs or (stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns)))
+        in_place = in_rows or (stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns)))
         far = flags[2] > 0 and in_place and positions >= 2 * wide
         start = n * x_layout[0] + z * stride[0] * x_layout[2]
         to = n * out_layout[0] + z * out_layout[2] + k * out_layout[1]
         halved, starts, places = flags[1] > 0, table(2), triple_table(2 * COLUMNS)
-        rows, belongs = table(filters if in_pairs else 1), table(6)
-        if in_pairs:
+        rows, belongs = table(2 * filters // unit if in_rows else 1), table(6)
+        if in_rows:
             find_lines(rows, 0, n * out_layout[0] + z * deep * out_layout[2], out_layout, deep, down)
             to, belongs[4], belongs[5] = 0, columns, down * out_layout[3]
+        if beside:  # the output's rows are the even ones: odd ones lie half as far behind as the next
+            for row in range((first + columns - 1) // columns, (end + columns - 1) // columns):
+                odd = row * out_layout[3] + out_layout[3] // 2
+                if 2 * row + 1 < all_rows:
+                    for f in range(k, stop):
+                        _fill(out, rows[f] + odd, 2 * columns, bias, f)
+                        _fill(out, rows[f + filters] + odd, 2 * columns, bias, f + filters)
         pixel = first
         while pixel < end:
             whole = end - pixel >= 2 * wide or (end - pixel > wide and end - first >= 2 * wide)
@@ -338,7 +365,7 @@ def _kernel(plain: bool, in_pairs: bool) -> jit.Kernel:
             )  # fmt: skip
             following = start + min(pixel + size, positions - 2 * wide)
             asked = x, following, x_layout[1], channels if far else 0
-            if in_pairs:
+            if in_rows:
                 for sliver in range(2):
                     first_pixel = pixel + sliver * size // 2
                     row, column = divmod(first_pixel, columns)
@@ -354,5 +381,5 @@ def _kernel(plain: bool, in_pairs: bool) -> jit.Kernel:
     return block
 
 
-_kernels = {ways: _kernel(*ways) for ways in itertools.product((False, True), repeat=2)}
-"""By whether filters are plain, and whether they make rows in pairs."""
+_kernels = {ways: _kernel(*ways) for ways in itertools.product((False, True), sevens.MERGED)}
+"""By whether filters are plain, and how results are merged."""
