@@ -16,7 +16,7 @@ import numpy as np
 from npconv import loading, phasing
 from npconv.kernels import host, packed
 from npconv.kernels.numba.blocking import engine_limit
-from npconv.plan import Choice, choose
+from npconv.plan import Choice, Plan, choose
 from npconv.problem import ConvProblem
 
 
@@ -92,9 +92,17 @@ def merge(
     forwards = tuple(plan.computed for plan in plans)
     if any(forward.among for forward in forwards):  # whose filters would have to be cut
         return None
-    engine = _engine(forwards, steps[0].patch, plans[0].algorithm.name, choice, in_line, whole)
+    engine = _engine(forwards, steps[0].patch, _nearest(plans[0]), choice, in_line, whole)
     run = None if engine is None else _run(engine, forwards, choice.threads, in_line, whole[0] if whole else 0)
     return None if run is None else Merging(steps, run)
+
+
+def _nearest(plan: Plan) -> str:
+    """Return the algorithm that was chosen if it can merge, else the one that should be faster of those that can."""
+    if plan.algorithm.name in _MERGED:
+        return plan.algorithm.name
+    able = [other for other in plan.candidates if other.refusal is None and other.algorithm.name in _MERGED]
+    return min(able, key=lambda other: other.seconds).algorithm.name if able else plan.algorithm.name
 
 
 def _engine(

@@ -201,7 +201,10 @@ TRANSPOSED["strassen"] = (
     (1, 64, 33, 1, (2, 31), (2, 2), (2, 2), (0, 0), (0, 0)),
     (1, 64, 24, 1, (14, 64), (3, 2), (3, 2), (0, 0), (2, 0)),
     (1, 70, 40, 1, (28, 28), (1, 2), (1, 2), (0, 0), (0, 1)),
+    # One tap: odd pixels and rows that meet none, up to the end or not; rows that end within slivers.
     (1, 64, 70, 1, (8, 32), (1, 1), (2, 2), (0, 0), (1, 1)),
+    (2, 66, 64, 1, (8, 24), (1, 1), (2, 2), (0, 0), (0, 1)),
+    (1, 64, 64, 1, (8, 32), (1, 1), (2, 2), (0, 0), (1, 0)),
 )
 """Transposed convolutions by engines that compute several of their phases in one pass, or pack them in other ways."""
 

@@ -289,28 +289,46 @@ def test_patches_in_pairs(activation, groups, more, data_format):
             np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+QUARTERS = {
+    **{f"patches {down} × 2": ((1, down, 2), (0, down - 1, 1)) for down in (1, 2, 3)},
+    "even pixels": ((1, 2, 2), (0, 1, 1)),
+    "even pixels, odd rows": ((1, 2, 2), (0, 0, 1)),
+    "even pixels, odd columns": ((1, 2, 2), (0, 1, 0)),
+}
+
+
 @pytest.mark.parametrize("activation", [None, "relu", "hardswish"])
 @pytest.mark.parametrize("size", [(2, 17), (9, 17), (5, 64), (3, 4, 24)])
-@pytest.mark.parametrize("down", [1, 2, 3])
-def test_patches_in_pairs_of_quarters(activation, size, down, monkeypatch):
+@pytest.mark.parametrize("name", QUARTERS)
+def test_results_of_quarters_are_merged(name, size, activation, monkeypatch):
     """By sums of filters that threads make for themselves, and layers' beforehand, whatever the number of pixels."""
     monkeypatch.setattr(strassen_plan, "TRANSPOSED", 99)
     recall.forget()
     cut, ways = strassen_planes.plan, set()
-    monkeypatch.setattr(strassen_planes, "plan", lambda *given: ways.add((*given[2:],)) or cut(*given))
-    rng, rank = np.random.default_rng(down), len(size)
-    patch = (*[1] * (rank - 2), down, 2)
-    x, weight, bias = (rng.integers(-4, 5, shape).astype("f4") for shape in ((2, 66, *size), (66, 34, *patch), (34,)))
-    options = {"stride": patch, "activation": activation, "output_padding": (0, *[p - 1 for p in patch[1:]])}
+
+    def plan(problem, threads, plain, merged="", *rest, **options):
+        ways.add((plain, merged))
+        return cut(problem, threads, plain, merged, *rest, **options)
+
+    monkeypatch.setattr(strassen_planes, "plan", plan)
+    (stride, more), rank = QUARTERS[name], len(size)
+    stride, more = stride[-rank:], more[-rank:]
+    rng, even = np.random.default_rng(rank), name.startswith("even")
+    kernel, filters = ((1,) * rank, 66) if even else (stride, 34)
+    x, weight, bias = (
+        rng.integers(-4, 5, shape).astype("f4") for shape in ((2, 66, *size), (66, filters, *kernel), (filters,))
+    )
+    options = {"stride": stride, "activation": activation, "output_padding": more}
     transposed = getattr(npconv, f"conv_transpose{rank}d")
     want = transposed(x, weight, bias, **options, backend="numpy")
+    options["algorithm"] = "strassen"
     for memory in (np.ascontiguousarray, np.asfortranarray):
-        layer = getattr(npconv, f"ConvTranspose{rank}d")(memory(weight), bias, algorithm="strassen", **options)
+        layer = getattr(npconv, f"ConvTranspose{rank}d")(memory(weight), bias, **options)
         out = np.empty_like(want)
         for threads in (1, 2):
             with npconv.threads(threads):
                 for got in (
-                    transposed(x, memory(weight), bias, algorithm="strassen", **options),
+                    transposed(x, memory(weight), bias, **options),
                     layer(x),
                     layer(x, out=out),
                     layer(memory(x)),
@@ -318,8 +336,10 @@ def test_patches_in_pairs_of_quarters(activation, size, down, monkeypatch):
                     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-3)
     monkeypatch.undo()
     recall.forget()
-    patch = (1,) * (3 - rank) + patch
-    assert {(False, patch), (True, patch)} <= ways
+    if not even:
+        assert {(False, "pairs"), (True, "pairs")} <= ways
+    elif more[-1] and not activation:
+        assert {(False, "beside"), (True, "beside")} <= ways
 
 
 @pytest.mark.parametrize(("weight", "input"), [("f4", "f8"), ("f2", "f4"), ("i4", "f8")])

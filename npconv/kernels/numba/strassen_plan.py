@@ -13,8 +13,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from npconv.kernels.numba import blocking
-from npconv.kernels.numba.tile import FEWEST
 from npconv.problem import ConvProblem
+
+FEWEST = 8
+"""Filters of each half that a part has, at least: as many as can be cut into tiles (`npconv.kernels.numba.tile`)."""
 
 LOAD, FEWER = 12, 0.03
 """How long it takes to make a unit's sums, in products of it with a filter; and how much sooner tasks have to be done
