@@ -153,7 +153,7 @@ def conv2d(
     even if they are infinite. Algorithms that
     transform their data, ``"winograd2"``, ``"winograd2x4"``, ``"winograd4"`` and ``"pieces"``, spoil all results of a
     tile, up to 5 × 5 of them, that meets one NaN, infinity, or number whose multiples overflow; ``"strassen"`` those of
-    one more pixel of the image, or of one more filter.
+    one or two more pixels of the image, or of one more filter.
 
     The textbook's algorithms are those of Chellapilla, Puri and Simard, *High Performance Convolutional Neural
     Networks for Document Processing* (2006), §2 (loops) and §3.1 (unrolling into a matrix product); the others name

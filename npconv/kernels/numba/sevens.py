@@ -3,8 +3,7 @@
 A tile is some filters of each half times the two slivers of a unit (`npconv.kernels.numba.strassen_planes`). What is
 multiplied, seven sums of quarters of each, lies one behind the other: B11, B21, T2, T3, T4, T1 and B22 of filters, and
 A11, A12, S2, S3, A22, S1 and S4 of pixels (`npconv.kernels.numba.strassen`). Products are added up as they come, those
-that several results have in room for three tiles, which stays in the first-level cache: 512 → 256 channels at 28² so
-take 0.84 ms, and 0.88 to 0.94 where all products of a task went to memory before they were added up.
+that several results have in room for three tiles, which stays in the first-level cache.
 """
 
 from __future__ import annotations

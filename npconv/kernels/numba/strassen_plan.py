@@ -23,8 +23,8 @@ LOAD, FEWER = 12, 0.03
 for the filters to be cut into one more part."""
 
 TASKS = 32
-"""Tasks of a thread, at most: of 256 channels at 56² and of 128 at 112² they took 1 to 4 % less than 8, as they even
-out what else the machine does."""
+"""Tasks of a thread, at most: 16 took 4 to 6 % less than 4, of 256 channels at 56² and of 128 at 112², as they even out
+what else the machine does."""
 
 TRANSPOSED = 1.08
 """How many times as long as whole units, shared out evenly, the same pixels take with filters in the vectors. (With

@@ -7,7 +7,7 @@ left of a task's pixels is a unit that overlaps the one before, or half of one, 
 
 Filters are summed up in rows (`npconv.kernels.numba.filter_sums`), once, if they are packed. Of plain ones, each thread
 makes the sums for itself, before its first task: so 512 → 256 channels at 28² take 4 % longer than with packed ones, 64
-→ 256 at 56² 2 %. (Packed for all threads beforehand, they took 13 and 20 % longer: cores take lines that another has
+→ 256 at 56² 3 %. (Packed for all threads beforehand, they took 10 and 17 % longer: cores take lines that another has
 written one by one, and the weights are as far away for them as for the products.)
 
 A task is some units of one plane of the result, for some filters of each half. Pixels that lie side by side are read
@@ -33,15 +33,7 @@ from npconv.kernels.numba.pixels import cut_halved, starts_halved
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.slab import copy_numbers, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
-from npconv.kernels.numba.vector import (
-    add,
-    filled,
-    lanes_of,
-    multiply_add,
-    starts_from,
-    store,
-    zeros,
-)
+from npconv.kernels.numba.vector import add, filled, lanes_of, multiply_add, starts_from, store, zeros
 from npconv.problem import ConvProblem
 
 CHAIN = 64
