@@ -20,8 +20,9 @@ from npconv.kernels.numba import jit
 from npconv.kernels.numba.lean import min
 from npconv.kernels.numba.moves import BLOCK, transpose
 from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.quarters import sums_of_filters
 from npconv.kernels.numba.tile import COLUMNS, pointer_to
-from npconv.kernels.numba.vector import add, larger, multiply_add_rows, starts_from, store, zeros
+from npconv.kernels.numba.vector import larger, store, zeros
 
 SCALES = 4
 """Numbers for each channel: its scale, the negative of it, the factor that undoes it, and the negative of that."""
@@ -113,25 +114,7 @@ def _exponent_to_one(number, one):  # type: ignore[no-untyped-def]
     return exponent
 
 
-@jit.inline
-def _sum_up(sums, to, step, numbers, upper_left, lower_left, upper_right, lower_right, scales, factor, other, negative):  # type: ignore[no-untyped-def]
-    """Make what is multiplied of a panel of channels of each half, of two filters."""
-    wide, one = width_of(sums), starts_from(0, 0, 1)
-    b11 = multiply_add_rows(zeros(sums, 1, COLUMNS), scales, one, factor, numbers, upper_left)
-    b21 = multiply_add_rows(zeros(sums, 1, COLUMNS), scales, one, other, numbers, lower_left)
-    b12 = multiply_add_rows(zeros(sums, 1, COLUMNS), scales, one, factor, numbers, upper_right)
-    b22 = multiply_add_rows(zeros(sums, 1, COLUMNS), scales, one, other, numbers, lower_right)
-    t1 = multiply_add_rows(b12, scales, one, factor + negative, numbers, upper_left)
-    t3 = multiply_add_rows(b22, scales, one, factor + negative, numbers, upper_right)
-    t2 = add(b22, multiply_add_rows(b11, scales, one, factor + negative, numbers, upper_right))
-    t4 = add(b21, multiply_add_rows(t1, scales, one, other + negative, numbers, lower_right))
-    store(b11, sums, to, wide)
-    store(b21, sums, to + step, wide)
-    store(t2, sums, to + 2 * step, wide)
-    store(t3, sums, to + 3 * step, wide)
-    store(t4, sums, to + 4 * step, wide)
-    store(t1, sums, to + 5 * step, wide)
-    store(b22, sums, to + 6 * step, wide)
+_sum_up = sums_of_filters(COLUMNS, along_channels=True)
 
 
 @jit.inline

@@ -20,18 +20,9 @@ from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.product import multiply_near, width_of
+from npconv.kernels.numba.quarters import sums_of_filters, sums_of_pixels
 from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS
-from npconv.kernels.numba.vector import (
-    activated,
-    add,
-    add_row,
-    load,
-    multiply_add,
-    multiply_add_rows,
-    starts_from,
-    store,
-    zeros,
-)
+from npconv.kernels.numba.vector import activated, add, add_row, load, store
 from npconv.problem import ConvProblem
 
 CHAIN = 64
@@ -95,35 +86,23 @@ AT_ONCE = 64
 """Channels of a task that packs."""
 
 
+_sum_up_filters = sums_of_filters(COLUMNS, along_channels=False)
+_sum_up_pixels = sums_of_pixels(COLUMNS, along_channels=True)
+
+
 @jit.Kernel
 def _sum_filters(task, panels, factors, sums, sizes):  # type: ignore[no-untyped-def]
-    """Make what is multiplied of some channels of a pair of panels, scaled: B11, B21, T2, T3, T4, T1 and B22.
-
-    Of an odd number of panels, the one in the middle is in both halves. Differences are sums with the negative factor:
-    products with a power of two are exact.
-    """
+    """Make the sums of some channels of a pair of panels. Of an odd number, the one in the middle is in both halves."""
     channels, number, pairs, parts = tuple_of(sizes, 0, 4)
     pair, part = divmod(task, parts)
     half, wide = channels // 2, width_of(sums)
-    step, one = half * wide, starts_from(0, 0, 1)
     for c in range(part * AT_ONCE, min((part + 1) * AT_ONCE, half)):
         left, right, to = pair * channels + c, (number - pairs + pair) * channels + c, (pair * 7 * half + c) * wide
-        upper, lower = c, c + half  # factors, and the negative ones behind all of them
-        b11 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, upper, panels, left * wide)
-        b21 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, lower, panels, (left + half) * wide)
-        b12 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, upper, panels, right * wide)
-        b22 = multiply_add(zeros(sums, 1, COLUMNS), factors, one, lower, panels, (right + half) * wide)
-        t1 = multiply_add(b12, factors, one, channels + upper, panels, left * wide)
-        t3 = multiply_add(b22, factors, one, channels + upper, panels, right * wide)
-        t2 = add(b22, multiply_add(b11, factors, one, channels + upper, panels, right * wide))
-        t4 = add(b21, multiply_add(t1, factors, one, channels + lower, panels, (right + half) * wide))
-        store(b11, sums, to, wide)
-        store(b21, sums, to + step, wide)
-        store(t2, sums, to + 2 * step, wide)
-        store(t3, sums, to + 3 * step, wide)
-        store(t4, sums, to + 4 * step, wide)
-        store(t1, sums, to + 5 * step, wide)
-        store(b22, sums, to + 6 * step, wide)
+        # Behind all of the factors are the negative ones.
+        _sum_up_filters(
+            sums, to, half * wide, panels, left * wide, (left + half) * wide, right * wide, (right + half) * wide,
+            factors, c, c + half, channels,
+        )  # fmt: skip
 
 
 pack_bias = product.panel_bias
@@ -171,32 +150,20 @@ def fixed(
 
 @jit.inline
 def _sum_up(sums, at, numbers, starts, size, begin, other, half, share, scale, c, to_second):  # type: ignore[no-untyped-def]
-    """Make what is multiplied of some channels of both halves, scaled: A11, A12, S2, S3, A22, S1 and S4.
+    """Make the sums of pixels, of some channels of both halves.
 
     The first channel is ``c``, or ``to_second`` more in the second half. A pixel's are ``begin`` behind ``size`` times
-    its start, and in the second half ``other`` more. Products with a power of two are exact.
+    its start, and in the second half ``other`` more.
     """
     wide = width_of(sums)
-    step, line, negative = half * share, starts_from(0, 0, 1), 2 * to_second
     for pixel in range(half):
         upper, lower = begin + starts[pixel] * size, begin + starts[pixel + half] * size
         for k in range(0, share, wide):
             k = min(k, share - wide)
-            left, right, to = c + k, c + k + to_second, at + pixel * share + k
-            a11 = multiply_add_rows(zeros(sums, 1, COLUMNS), numbers, line, upper + k, scale, left)
-            a12 = multiply_add_rows(zeros(sums, 1, COLUMNS), numbers, line, upper + other + k, scale, right)
-            a22 = multiply_add_rows(zeros(sums, 1, COLUMNS), numbers, line, lower + other + k, scale, right)
-            s1 = multiply_add_rows(a22, numbers, line, lower + k, scale, left)
-            s2 = multiply_add_rows(s1, numbers, line, upper + k, scale, left + negative)
-            s3 = multiply_add_rows(a11, numbers, line, lower + k, scale, left + negative)
-            s4 = multiply_add_rows(add(a12, s3), numbers, line, lower + other + k, scale, right + negative)
-            store(a11, sums, to, wide)
-            store(a12, sums, to + step, wide)
-            store(s2, sums, to + 2 * step, wide)
-            store(s3, sums, to + 3 * step, wide)
-            store(a22, sums, to + 4 * step, wide)
-            store(s1, sums, to + 5 * step, wide)
-            store(s4, sums, to + 6 * step, wide)
+            _sum_up_pixels(
+                sums, at + pixel * share + k, half * share, numbers, upper + k, upper + other + k, lower + k,
+                lower + other + k, scale, c + k, c + k + to_second, 2 * to_second,
+            )  # fmt: skip
 
 
 @jit.inline

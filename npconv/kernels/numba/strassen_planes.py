@@ -31,9 +31,10 @@ from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.pairs import PAIR, find_lines
 from npconv.kernels.numba.pixels import cut_halved, starts_halved
 from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.quarters import sums_of_pixels
 from npconv.kernels.numba.slab import copy_numbers, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
-from npconv.kernels.numba.vector import add, filled, lanes_of, multiply_add, starts_from, store, zeros
+from npconv.kernels.numba.vector import filled, lanes_of, store
 from npconv.problem import ConvProblem
 
 CHAIN = 64
@@ -212,40 +213,27 @@ def _summing_up(columns: int, halved: bool) -> jit.Part:
 
     If ``halved``, they are every second one of rows: first put side by side, for a channel of each half at a time.
     """
+    sum_pixels = sums_of_pixels(columns, along_channels=False)
 
     def sum_up(sums, x, upper, to_channel, half, to_second, scale, starts, near):  # type: ignore[no-untyped-def]
-        """Make what is multiplied of the pixels from ``x[upper]`` on, scaled: A11, A12, S2, S3, A22, S1 and S4.
-
-        Products with a power of two are exact.
-        """
-        wide, one = width_of(sums), starts_from(0, 0, 1)
-        step, negative = half * wide, 2 * half
+        """Make the sums of the pixels from ``x[upper]`` on, channels ``to_channel`` apart."""
+        wide = width_of(sums)
         beside, across = columns * lanes_of(sums), 2 * wide if halved else to_second
         for c in range(half):
-            at, left, right, source = c * wide, c, c + half, upper + c * to_channel
+            source = upper + c * to_channel
             if halved:
                 for second in range(2):
                     for sliver in range(columns):
-                        at_once = (COLUMNS * second + sliver) * wide
-                        cut_halved(near, at_once, x, source + second * to_second, starts, sliver)
+                        at = (COLUMNS * second + sliver) * wide
+                        cut_halved(near, at, x, source + second * to_second, starts, sliver)
                 numbers, place = near, 0
             else:
                 numbers, place = x, source
             below = place + beside
-            a11 = multiply_add(zeros(sums, 1, columns), scale, one, left, numbers, place)
-            a12 = multiply_add(zeros(sums, 1, columns), scale, one, right, numbers, place + across)
-            a22 = multiply_add(zeros(sums, 1, columns), scale, one, right, numbers, below + across)
-            s1 = multiply_add(a22, scale, one, left, numbers, below)
-            s2 = multiply_add(s1, scale, one, left + negative, numbers, place)
-            s3 = multiply_add(a11, scale, one, left + negative, numbers, below)
-            s4 = multiply_add(add(a12, s3), scale, one, right + negative, numbers, below + across)
-            store(a11, sums, at, wide)
-            store(a12, sums, at + step, wide)
-            store(s2, sums, at + 2 * step, wide)
-            store(s3, sums, at + 3 * step, wide)
-            store(a22, sums, at + 4 * step, wide)
-            store(s1, sums, at + 5 * step, wide)
-            store(s4, sums, at + 6 * step, wide)
+            sum_pixels(
+                sums, c * wide, half * wide, numbers, place, place + across, below, below + across, scale, c, c + half,
+                2 * half,
+            )  # fmt: skip
 
     return jit.Part(sum_up, _UNIT, columns, halved)
 
