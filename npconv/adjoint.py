@@ -88,7 +88,7 @@ def _transposed(
         if _merged(some, choice, filters, grad_output, bias, out, workspace):
             continue
         if found[0].patch:
-            if in_place and transposing.are_in_place(found, choice):
+            if in_place and transposing.written(found, choice):
                 _transposed(problem, weight, grad_output, bias, out, choice, workspace, in_place=False)
             else:
                 _in_patches(found, choice, filters, grad_output, bias, out, workspace)

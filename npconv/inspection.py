@@ -274,7 +274,7 @@ def bias_shape(weight_shape: tuple[int, ...], transposed: bool, groups: Any) -> 
 
 
 IN_PLACE = "the one that writes patches where they belong, if arrays are in C order"
-"""Why a transposed convolution runs by `npconv.kernels.numba.pairs`."""
+"""Why a transposed convolution runs by `npconv.kernels.numba.pairs`, or `npconv.kernels.numba.strassen_merged`."""
 
 
 def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> Explanation:
@@ -283,7 +283,7 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
         return Explanation(problem, problem.result_shape, [choose(problem, choice)])
     canonical = problem.canonical_form()
     steps, _ = transposing.steps(canonical, choice, transposing.may_be_in_place(problem))
-    in_place = transposing.may_be_in_place(problem) and transposing.are_in_place(steps, choice)
+    written = transposing.written(steps, choice) if transposing.may_be_in_place(problem) else None
     parts = [step.forward for step in steps]
     if not parts:  # no element meets a tap: the result is the bias, as of a convolution without input channels
         one = (1, 1, 1)
@@ -293,11 +293,11 @@ def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> E
                 dilation=one, padding=((0, 0),) * 3,
             )
         ]  # fmt: skip
-    if in_place:
-        as_planes = replace(choice, algorithm="planes")
-        plans = [replace(choose(part, as_planes), choice=choice, reason=IN_PLACE) for part in parts]
+    if written is not None:
+        named = replace(choice, algorithm=written.algorithm)
+        plans = [replace(choose(part, named), choice=choice, reason=IN_PLACE) for part in parts]
     else:
         plans = [choose(part, choice) for part in parts]
-    kept = steps[0].forward.output_bytes if steps and steps[0].patch and not in_place else 0
+    kept = steps[0].forward.output_bytes if steps and steps[0].patch and written is None else 0
     instead = transposing.instead(canonical, steps, choice) if steps else None
     return Explanation(problem, problem.input_shape, plans, kept, instead)

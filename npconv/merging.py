@@ -40,6 +40,11 @@ class Merging(NamedTuple):
     steps: list[phasing.Step]
     run: packed.Merged
 
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm that does so."""
+        return getattr(self.run.engine, "algorithm", "planes")
+
     def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> Any:
         """Return weight and bias in the order of the kernel; a workspace keeps them."""
 

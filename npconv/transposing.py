@@ -44,8 +44,7 @@ def steps(problem: ConvProblem, choice: Choice, in_place: bool = True) -> tuple[
     made = patches.forward(problem)
     if made is not None:
         in_patches = phasing.patches_of(made, problem.kernel_size)
-        written = in_place and are_in_place(in_patches, choice)
-        if written or _faster_in_patches(problem, made, all_steps, choice):
+        if (in_place and written(in_patches, choice)) or _faster_in_patches(problem, made, all_steps, choice):
             return in_patches, made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
     return all_steps, reached
 
@@ -96,9 +95,9 @@ def may_be_in_place(problem: ConvProblem) -> bool:
     return problem.data_format == "channels_first" and problem.dtype == problem.compute_dtype.name
 
 
-def are_in_place(steps: list[phasing.Step], choice: Choice) -> bool:
-    """Whether these are patches that are written where they belong, if the arrays allow it."""
-    return bool(steps and steps[0].patch) and merging.merge(steps[:1], choice, in_line=True) is not None
+def written(steps: list[phasing.Step], choice: Choice) -> merging.Merging | None:
+    """Return how patches are written where they belong, if these are such and the arrays allow it."""
+    return merging.merge(steps[:1], choice, in_line=True) if steps and steps[0].patch else None
 
 
 def _faster_in_patches(problem: ConvProblem, made: ConvProblem, steps: list[phasing.Step], choice: Choice) -> bool:

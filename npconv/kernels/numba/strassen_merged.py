@@ -48,6 +48,11 @@ class Merged(NamedTuple):
     patch: tuple[int, ...]
     plain: bool
 
+    @property
+    def algorithm(self) -> str:
+        """Its name."""
+        return "strassen"
+
     def pack_all(self, problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Any:
         """Return the filters as they are, or their sums."""
         filters = strassen_planes.plain(weights[0])
