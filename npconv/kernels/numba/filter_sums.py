@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from npconv.kernels.numba import jit
-from npconv.kernels.numba.lean import min
+from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.moves import BLOCK, transpose
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.quarters import sums_of_filters
@@ -121,8 +121,8 @@ _sum_up = sums_of_filters(COLUMNS, along_channels=True)
 def sum_filters(sums, scales, weight, turned, channels, filters, first, end, begin, stop, memory):  # type: ignore[no-untyped-def]
     """Make the sums of filters from ``begin`` to ``stop`` of each half, of channels from ``first`` to ``end`` of each.
 
-    These are as many as a panel or more, and filters that lie side by side as many as a block; ``memory`` is room for
-    `ROOM` panels.
+    These are as many as a panel, and a block, or more, and filters that lie side by side as many as a block; ``memory``
+    has `room`.
     """
     half, others, wide = channels // 2, filters // 2, width_of(sums)
     step, factors = others * half, 2 * channels
@@ -137,25 +137,30 @@ def sum_filters(sums, scales, weight, turned, channels, filters, first, end, beg
                 )  # fmt: skip
         _mend(sums, scales, weight, turned, channels, filters, first, end, begin, stop)
         return
+    size = max(wide, BLOCK)  # panels of two vectors of two numbers are narrower than a block
+    quarter = BLOCK * size
     for filter in range(begin, stop, BLOCK):
         k = min(filter, stop - BLOCK)
-        for channel in range(first, end, wide):
-            c = min(channel, end - wide)
-            for quarter in range(4):
-                from_channel, from_filter = c + quarter % 2 * half, k + quarter // 2 * others
-                for block in range(0, wide, BLOCK):
-                    transpose(
-                        memory, quarter * BLOCK * wide + block, wide, weight,
-                        (from_channel + block) * filters + from_filter, filters,
-                    )  # fmt: skip
+        for channel in range(first, end, size):
+            c = min(channel, end - size)
+            for n in range(4):
+                from_channel, from_filter = c + n % 2 * half, k + n // 2 * others
+                for block in range(0, size, BLOCK):
+                    source = (from_channel + block) * filters + from_filter
+                    transpose(memory, n * quarter + block, size, weight, source, filters)
             for row in range(BLOCK):
-                at = row * wide
-                _sum_up(
-                    sums, (k + row) * half + c, step, memory, at, at + BLOCK * wide, at + 2 * BLOCK * wide,
-                    at + 3 * BLOCK * wide, scales, factors + c, factors + c + half, channels,
-                )  # fmt: skip
-
+                for lane in range(0, size, wide):
+                    at, now = row * size + lane, c + lane
+                    _sum_up(
+                        sums, (k + row) * half + now, step, memory, at, at + quarter, at + 2 * quarter,
+                        at + 3 * quarter, scales, factors + now, factors + now + half, channels,
+                    )  # fmt: skip
     _mend(sums, scales, weight, turned, channels, filters, first, end, begin, stop)
+
+
+def room(wide: int) -> int:
+    """Return how many numbers it takes to find scales, and to transpose a block of each quarter, by a panel's numbers."""
+    return 4 * BLOCK * max(wide, BLOCK)
 
 
 @jit.inline
@@ -181,7 +186,3 @@ def _mend(sums, scales, weight, turned, channels, filters, first, end, begin, st
             t2 = b22 - t1
             sums[to], sums[to + step], sums[to + 2 * step], sums[to + 3 * step] = b11, b21, t2, b22 - b12
             sums[to + 4 * step], sums[to + 5 * step], sums[to + 6 * step] = b21 - t2, t1, b22
-
-
-ROOM = 4 * BLOCK
-"""Panels that it takes to transpose a block of each quarter."""

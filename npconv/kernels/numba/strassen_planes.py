@@ -108,7 +108,7 @@ def pack(problem: ConvProblem, weight: Filters) -> Sums:
     filters, channels = problem.out_channels, problem.in_channels
     sums = buffers.aligned(7 * flat.nbytes // 4).view(flat.dtype)
     scales = np.empty(filter_sums.SCALES * channels, flat.dtype)
-    parts, scratch = max(channels // 2 // AT_ONCE, 1), (filter_sums.ROOM * _wide(problem), flat.dtype)
+    parts, scratch = max(channels // 2 // AT_ONCE, 1), (filter_sums.room(_wide(problem)), flat.dtype)
     _sum_filters.run(
         parts, sums.size // product.WORTH, flat, sums, scales, np.array([channels, filters, turned, parts]),
         scratch=scratch,
@@ -153,7 +153,7 @@ def plan(
     scratch = (7 * half + sevens.KEPT * ROWS + (PAIR * ROWS if merged else 0 if in_place else 2 * channels)) * wide
     if plain:
         made = parts, 7 * half * filters, filter_sums.SCALES * channels
-        scratch = max(scratch, filter_sums.ROOM * wide) + sum(_whole.py_func(count, wide) for count in made)
+        scratch = max(scratch, filter_sums.room(wide)) + sum(_whole.py_func(count, wide) for count in made)
     return Plan(
         tasks=math.prod(grid),
         work=problem.flops // 20,
