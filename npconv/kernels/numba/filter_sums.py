@@ -159,7 +159,7 @@ def sum_filters(sums, scales, weight, turned, channels, filters, first, end, beg
 
 
 def room(wide: int) -> int:
-    """Return how many numbers it takes to find scales, and to transpose a block of each quarter, by a panel's numbers."""
+    """Return how many numbers it takes to find scales, and to transpose blocks, where a panel has so many."""
     return 4 * BLOCK * max(wide, BLOCK)
 
 
