@@ -419,7 +419,7 @@ def test_workspace_of_what_is_merged(shape, size, padding):
         choice = Choice("planes", "numba", "default", threads, True)
         for some in merging.together(transposing.steps(problem, choice)[0]):
             run = merging.merge(some, choice, in_line=True).run
-            all_of_them = packed.Merged(run._engine, run.problems, threads, True).bytes
+            all_of_them = packed.Merged(run.engine, run.problems, threads, True).bytes
             limit = engine_limit(*run.problems)
             assert run.bytes <= limit
             assert (run.bytes == all_of_them) == (all_of_them <= limit)
