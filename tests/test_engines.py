@@ -1219,24 +1219,45 @@ def test_quarters_of_pixels_in_vectors(dtype, monkeypatch):
     assert {(threads, plain) for _, threads, plain in ways} == set(itertools.product(THREADS, (False, True)))
 
 
+@pytest.mark.parametrize("size", [(5, 9), (3, 23), (129, 1)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_strassen_keeps_nan_to_its_image(value):
-    """Or to its filter: it reaches one other pixel of the image, or one other filter, at most."""
+def test_strassen_keeps_nan_to_its_image(value, size, monkeypatch):
+    """Or to its filter: it reaches two other pixels of the image, or one other filter, at most."""
+    monkeypatch.setattr(strassen_plan, "TRANSPOSED", 99)
+    problems.forget()
     rng = np.random.default_rng(2)
-    x, weight = rng.standard_normal((3, 64, 5, 9), "f4"), rng.standard_normal((300, 64, 1, 1), "f4")
+    x, weight = rng.standard_normal((3, 64, *size), "f4"), rng.standard_normal((300, 64, 1, 1), "f4")
     plain = npconv.conv2d(x, weight, algorithm="strassen")
-    for array, place, axes in ((x, (1, 2, 3, 4), (1,)), (weight, (7, 9, 0, 0), (0, 2, 3))):
+    pixels = [(0, 0), (size[0] // 2, size[1] // 2), (size[0] - 1, size[1] - 1)]
+    for array, place, axes in (*((x, (1, 2, *pixel), (1,)) for pixel in pixels), (weight, (7, 9, 0, 0), (0, 2, 3))):
         changed = array.copy()
         changed[place] = value
         got = npconv.conv2d(*(changed if array is old else old for old in (x, weight)), algorithm="strassen")
         spoiled = ~np.isfinite(got)
-        assert spoiled[1, :, 3, 4].all() if array is x else spoiled[:, 7].all()
-        assert np.count_nonzero(spoiled.any(axis=axes)) <= 2
+        assert spoiled[1, :, *place[2:]].all() if array is x else spoiled[:, 7].all()
+        assert np.count_nonzero(spoiled.any(axis=axes)) <= (3 if array is x else 2)
         if array is x:
             assert not spoiled[::2].any()
             assert_same(got[~spoiled], plain[~spoiled], "strassen")
         else:  # the channel is scaled in another way
             np.testing.assert_allclose(got[~spoiled], plain[~spoiled], rtol=0, atol=1e-4)
+    monkeypatch.undo()
+    problems.forget()
+
+
+@pytest.mark.parametrize("algorithm", ["strassen", "planes", "direct"])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}], ids=str)
+def test_axes_of_one_element_may_have_any_stride(algorithm, options):
+    """Arrays of one column in C order are computed the same way, bit for bit, whatever NumPy says of that axis."""
+    rng = np.random.default_rng(4)
+    x, weight = rng.standard_normal((1, 128, 1, 64), "f4"), rng.standard_normal((70, 128, 1, 1), "f4")
+    column, plain = x.swapaxes(2, 3), x.reshape(1, 128, 64, 1)
+    assert column.flags.c_contiguous
+    assert column.strides != plain.strides
+    layer = npconv.Conv2d(weight, algorithm=algorithm, **options)
+    for function in (layer, lambda x: npconv.conv2d(x, weight, algorithm=algorithm, **options)):
+        for array in (column, plain, column):
+            assert_same(function(array), layer(plain), algorithm)
 
 
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd2x4", "winograd4"])

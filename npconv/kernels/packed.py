@@ -291,4 +291,6 @@ def in_line(array: np.ndarray) -> bool:
     """Whether the pixels of an array (N, C, D, H, W) lie at one distance from each other."""
     _, _, plane, line, pixel = array.strides
     depth, height, width = array.shape[2:]
+    if width == 1:  # of an axis of one element the stride may be any
+        pixel = line if height > 1 else plane
     return bool((height == 1 or line == width * pixel) and (depth == 1 or plane == height * width * pixel))

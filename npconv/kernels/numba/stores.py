@@ -82,9 +82,9 @@ def store_beside(typing: Any, tile: Any, column: Any, k: Any, out: Any, starts: 
         for row, start in enumerate(cgutils.unpack_tuple(builder, starts, signature.args[4].count)):
             other = repeated(builder, builder.load(builder.gep(numbers, [ir.IntType(64)(row)])), tile.lanes)
             at = pointer_to(context, builder, signature.args[3], out, builder.add(start, i))
-            for column in range(tile.columns):
-                both = [builder.extract_value(result, row * tile.columns + column), other]
-                _store_in_turns(builder, tile, both, builder.gep(at, [ir.IntType(64)(2 * column * tile.lanes)]))
+            for n in range(tile.columns):
+                both = [builder.extract_value(result, row * tile.columns + n), other]
+                _store_in_turns(builder, tile, both, builder.gep(at, [ir.IntType(64)(2 * n * tile.lanes)]))
         return context.get_dummy_value()
 
     return types.none(tile, column, types.int64, out, starts, types.int64), code

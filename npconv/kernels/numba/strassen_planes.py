@@ -176,7 +176,8 @@ def fixed(
     Pixels lie side by side, and a row of results goes on with the next.
     """
     in_row = out_layout[6] == 1 or out_layout[3] == out_layout[7]
-    if x_layout[4] != 1 or out_layout[4] != 1 or not (in_row or plan.merged):
+    side_by_side = all(layout[4] == 1 or layout[7] == 1 for layout in (x_layout, out_layout))
+    if not side_by_side or not (in_row or plan.merged):
         return None
     _, _, step = plan.sizes[0].tolist()
     columns, to_row = int(out_layout[7]), int(plan.sizes[0, 1] * x_layout[3])
