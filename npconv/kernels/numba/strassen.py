@@ -26,8 +26,9 @@ of channels, each copied by one filter, have partners that other filters add up,
 image, the direct sums are of one number each, and errors grow with the channels: 24, 38, 74 and 96 eps of them were met
 with 256, 512, 1024 and 2048, the last of which are refused. Images are never mixed: no task has pixels of two.
 
-Two levels, 49 products of 64, would cost what they save: three sums of each number instead of two, and half as many
-pixels to each weight that streams in, which alone takes 5 %.
+Two levels, 49 products of 64, would cost what they save with filters in the vectors: three sums of each number instead
+of two, and half as many pixels to each weight that streams in, which alone takes 5 %. With pixels in them that was not
+tried.
 
 Strassen, *Gaussian elimination is not optimal* (1969); Huang et al., *Strassen's algorithm reloaded* (2016), for making
 the sums while packing and finishing, not in passes of their own; Ballard et al., *Improving the numerical stability of
@@ -88,9 +89,10 @@ class Plan(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """The engine for sums of filters that are made beforehand, or by the tasks, of ``plain`` filters."""
+    """The engine for sums of filters that are made beforehand, or by the tasks."""
 
     of_plain: bool
+    """Whether tasks make them, where pixels are in the vectors."""
 
     def pack(self, problem: ConvProblem, weight: np.ndarray) -> Filters:
         """Return filters (K, C, 1, 1, 1), which are summed up when they are met."""

@@ -2,8 +2,8 @@
 
 A *unit* is two slivers of neighbouring pixels, of two vectors each (`npconv.kernels.numba.pixels`); they are the halves
 of its pixels, A1 and A2, of which a task makes the seven sums of `npconv.kernels.numba.strassen`, once, before it
-multiplies them with its filters, and those of the other half, tile by tile (`npconv.kernels.numba.sevens`). What is
-left of a task's pixels is a unit that overlaps the one before, or half of one, whose slivers are a vector wide.
+multiplies them with its filters, and those of the other half (`npconv.kernels.numba.strassen_tile`). What is left of a
+task's pixels is a unit that overlaps the one before, or half of one, whose slivers are a vector wide.
 
 Filters are summed up in rows (`npconv.kernels.numba.filter_sums`), once, if they are packed. Of plain ones, each thread
 makes the sums for itself, before its first task: so 512 → 256 channels at 28² take 4 % longer than with packed ones, 64
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, buffers, filter_sums, jit, product, sevens, strassen_plan
+from npconv.kernels.numba import blocking, buffers, filter_sums, jit, product, strassen_plan, strassen_tile
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.filter_sums import find_scales, sum_filters
 from npconv.kernels.numba.lean import after, flattened, max, min, table, triple_table, triples, tuple_of
@@ -41,14 +41,14 @@ CHAIN = 64
 """Products that are summed up in one chain, at most. Chains of 32 took 1 to 4 % longer."""
 
 FAR = 2**21
-"""Bytes of an input from which on its pixels are asked for: so 392 channels at 64² take 3.6 ms on a core, not 4.2, 208
-at 112² 3.6, not 4.6; smaller ones took 2 to 3 % longer. (Asked for in each step of the first tile's products, as
-`npconv.kernels.numba.pixels` does, they took as long as if nobody had: what these load from the second-level cache then
-waits for what comes from memory.)"""
+"""Bytes of an input from which on its pixels are asked for: so 392 → 132 channels at 64² take 3.6 ms on a core instead
+of 4.2, 208 → 72 at 112² 3.6 instead of 4.6; smaller ones took 2 to 3 % longer. (Asked for in each step of the first
+tile's products, as `npconv.kernels.numba.pixels` does, they took as long as if nobody had: what these load from the
+second-level cache then waits for what comes from memory.)"""
 
 
 class Sums(NamedTuple):
-    """Sums of filters, and what the channels are multiplied with: the scale of each, and its negative."""
+    """Sums of filters, and of each channel the scale, its negative, and what undoes these."""
 
     numbers: np.ndarray
     scale: np.ndarray
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
     """Whether tasks make the sums of filters."""
 
     merged: str
-    """How results are merged: one of `npconv.kernels.numba.sevens.MERGED`."""
+    """How results are merged: one of `npconv.kernels.numba.strassen_tile.MERGED`."""
 
     heights: frozenset[int]
     """Rows of the tiles that tasks have."""
@@ -146,11 +146,13 @@ def plan(
     parts, pieces, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
     grid = (problem.batch, depth, parts, pieces)
     chain = -(-blocking.even(half, CHAIN) // 2) * 2
-    unit = sevens.MERGED[merged]
+    unit = strassen_tile.MERGED[merged]
     shares = {filters // unit * (part + 1) // parts - filters // unit * part // parts for part in range(parts)}
     last = strassen_plan.sizes_of(height * width, pieces, 2 * wide)[-1]
     in_place = height == 1 and max(problem.stride) == 1
-    scratch = (7 * half + sevens.KEPT * ROWS + (PAIR * ROWS if merged else 0 if in_place else 2 * channels)) * wide
+    scratch = (
+        7 * half + strassen_tile.KEPT * ROWS + (PAIR * ROWS if merged else 0 if in_place else 2 * channels)
+    ) * wide
     if plain:
         made = parts, 7 * half * filters, filter_sums.SCALES * channels
         scratch = max(scratch, filter_sums.room(wide)) + sum(_whole.py_func(count, wide) for count in made)
@@ -162,7 +164,7 @@ def plan(
         sizes=np.array([problem.stride, (channels, filters, chain), (*patch[:2], all_rows)]),
         plain=plain,
         merged=merged,
-        heights=sevens.heights((unit * share for share in shares), unit),
+        heights=strassen_tile.heights((unit * share for share in shares), unit),
         widths=(height * width >= 2 * wide, 0 < last % (2 * wide) <= wide or last < 2 * wide),
         far=math.prod(problem.input_shape) * dtype.itemsize >= FAR,
     )
@@ -183,7 +185,7 @@ def fixed(
     columns, to_row = int(out_layout[7]), int(plan.sizes[0, 1] * x_layout[3])
     lanes = VECTOR_BYTES // epilogue.itemsize
     halved = step == 2 and columns >= lanes and to_row >= 2 * columns
-    tiles = sevens.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.merged)
+    tiles = strassen_tile.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.merged)
     sums = jit.addresses(
         tuple(part if there else None for part, there in zip(_SUMS[halved], plan.widths, strict=True)), epilogue.dtype
     )
@@ -283,7 +285,7 @@ _taken = taking(_FORM)
 
 def _kernel(plain: bool, merged: str) -> jit.Kernel:
     """Return the kernel that takes sums of filters, or that makes them of ``plain`` ones; results are ``merged``."""
-    unit, beside, in_rows = sevens.MERGED[merged], merged == "beside", merged != ""
+    unit, beside, in_rows = strassen_tile.MERGED[merged], merged == "beside", merged != ""
 
     @jit.scratch_kernel(_FORM, plain, merged)
     @jit.makes_arrays
@@ -311,7 +313,7 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
                 memory[part] = 1
             memory = room
         kept = after(memory, 7 * half * wide)
-        pixels = after(kept, sevens.KEPT * ROWS * wide)
+        pixels = after(kept, strassen_tile.KEPT * ROWS * wide)
         in_place = in_rows or (stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns)))
         far = flags[2] > 0 and in_place and positions >= 2 * wide
         start = n * x_layout[0] + z * stride[0] * x_layout[2]
@@ -353,7 +355,7 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
                     over_end = column + size // 2 > columns
                     belongs[2 * sliver] = -1 if over_end else row * belongs[5] + PAIR * column
                     belongs[2 * sliver + 1] = first_pixel
-            sevens.multiply(
+            strassen_tile.multiply(
                 tiles, not whole, out, to + pixel, out_layout[1], made, k, stop - k, filters, memory, half, chain, bias,
                 epilogue, kept, asked, unit, (rows, belongs, pixels),
             )  # fmt: skip
@@ -362,5 +364,5 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
     return block
 
 
-_kernels = {ways: _kernel(*ways) for ways in itertools.product((False, True), sevens.MERGED)}
+_kernels = {ways: _kernel(*ways) for ways in itertools.product((False, True), strassen_tile.MERGED)}
 """By whether filters are plain, and how results are merged."""
