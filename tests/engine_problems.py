@@ -16,6 +16,7 @@ from corpus import Case, parse
 
 import npconv
 from npconv import costs, recall
+from npconv.kernels import filtering
 from npconv.kernels.numba import bands, blocking, piecing
 
 DIRECT = ("direct", "planes")
@@ -297,6 +298,18 @@ SHAPES = (
     "ic150oc70ih9iw10kh3ph1+bias",
     "ic32oc5ih6iw5kh3ph1+circular",
     "mb2ic40oc40ih35iw38kh3ph1",
+    # Tiles that are short along one axis, the other, or both: of several images, groups, residues, rows and volumes.
+    "mb3ic36oc70ih13iw18kh3ph1+bias",
+    "mb2g2ic66oc40ih10kh3ph1+bias",
+    "ic40oc33ih20iw28kh3dh2ph2",
+    "mb2ic40oc33ih19iw37kh3sh2ph1+bias",
+    "ic18oc9id3ih14iw9kd3kh3ph1pd1+bias",
+    "mb2ic20oc33ih33iw22kh7sh2ph3",
+    "ic33oc34ih5iw9kh5ph2",
+    "ic20oc17ih14iw11kh2+bias",
+    "ic35oc20ih12iw14kh4",
+    "mb2ic17oc20ih18iw11kh9ph4",
+    "ic40oc40ih70iw50kh3ph1",
     # The same at stride 2, for two taps, along one axis, and in volumes.
     "ic40oc33ih11iw14kh3sh2ph1+bias",
     "ic33oc17ih9iw13kh2ph1:0",
@@ -495,9 +508,10 @@ def refusal(case: Case, dtype: str, algorithm: str) -> str | None:
 
 
 def forget() -> None:
-    """Forget what follows from the model of costs and the limits of workspace."""
+    """Forget what follows from the model of costs, the limits of workspace, and which tiles are short."""
     piecing.cut.cache_clear()
     bands.cut.cache_clear()
+    filtering.last_axes.cache_clear()
     recall.forget()
     refusals.cache_clear()
 

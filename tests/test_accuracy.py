@@ -23,10 +23,10 @@ from checks import (
     summed_in,
 )
 from corpus import parse
-from engine_problems import DIRECT, packing_within, refusal
+from engine_problems import DIRECT, forget, packing_within, refusal
 
 import npconv
-from npconv.kernels import parts
+from npconv.kernels import filtering, parts
 
 LARGE = (
     "ic6oc2ih12iw14kh11kw13",  # 858, the weight gradient of six images
@@ -280,12 +280,25 @@ SELDOM = FILTERINGS[3:11]
 summed, and each takes 6 s to compile in float64."""
 
 
+@pytest.fixture(params=["whole tiles", "short tiles"])
+def _tiles(request, monkeypatch):
+    """Last tiles that are transformed as others are, or as few results as they have."""
+    limits = {"ENOUGH": 1, "SAVED": 0.0} if request.param == "short tiles" else {"ENOUGH": 2**30}
+    for name, value in limits.items():
+        monkeypatch.setattr(filtering, name, value)
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.mark.usefixtures("_tiles")
 @pytest.mark.parametrize(
     ("algorithm", "taps", "stride", "dtype"),
     [
-        pytest.param(*filtering, dtype, marks=pytest.mark.long if dtype != "float32" and filtering in SELDOM else ())
+        pytest.param(*one, dtype, marks=pytest.mark.long if dtype != "float32" and one in SELDOM else ())
         for dtype in ("float16", "float32", "float64")
-        for filtering in FILTERINGS
+        for one in FILTERINGS
     ],
 )
 @pytest.mark.parametrize("channels", [40, 128, 129, 512])

@@ -44,6 +44,7 @@ import npconv
 from npconv import costs, registry
 from npconv.arguments import conv_problem
 from npconv.kernels import activation as activations
+from npconv.kernels import filtering
 from npconv.kernels.numba import (
     bands,
     blocking,
@@ -793,6 +794,24 @@ def canonical(case: Case, dtype: str) -> ConvProblem:
     """Return a problem of two axes as engines plan it."""
     shapes = case.input_shape, case.weight_shape, None
     return conv_problem(2, *shapes, np.dtype(dtype), **case.arguments).canonical_form()
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("ic16oc32ih14iw13kh3ph1", (2, 1)),
+        ("ic16oc32ih16iw15kh3ph1", (0, 3)),
+        ("ic16oc32ih70iw50kh3ph1", (0, 0)),  # which would save too little
+        ("ic16oc32ih6kh3ph1", (0, 0)),  # four tiles take as long as one
+        ("ic8oc32ih14kh3ph1", (0, 0)),  # fewer channels than a vector holds
+        ("ic16oc32ih28iw26kh3dh2ph2", (2, 1)),
+        ("ic16oc32ih27iw26kh3dh2ph2", (0, 1)),  # residues of 14 rows, and of 13
+        ("ic16oc32ih28iw34kh3sh2ph1", (2, 1)),
+    ],
+)
+def test_short_tiles_where_they_save_something(text, short):
+    ends = filtering.last_axes(canonical(parse(text), "f4"), (4, 4))
+    assert tuple(axis.short for axis in ends) == short
 
 
 @pytest.mark.parametrize("threads", THREADS)

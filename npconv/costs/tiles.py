@@ -49,6 +49,16 @@ def number(problem: ConvProblem, tile: Tile) -> int:
     return tiles
 
 
+def taken(problem: ConvProblem, tile: Tile) -> float:
+    """Return what share of their points the tiles take, of which the last may be short."""
+    steps, sizes = problem.three(problem.dilation)[1:], problem.three(problem.output_size)[1:]
+    shares = (
+        1 - axis.saved / max(-(-n // (d * axis.results)), 1)
+        for n, d, axis in zip(sizes, steps, filtering.last_axes(problem, tile), strict=True)
+    )
+    return math.prod(shares)
+
+
 def together(problem: ConvProblem, tile: Tile, threads: int) -> int:
     """Return of how many such images a task may have the tiles, as `npconv.kernels.numba.blocking.tiled` tells."""
     number_of_images, tiles = images(problem, tile)

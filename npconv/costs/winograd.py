@@ -89,7 +89,7 @@ class Winograd(Panels):
         axes, (_, of_image) = tiles.axes(problem, self.tile), tiles.images(problem, self.tile)
         elements, wide = filtering.elements_of(problem, axes), counts.panel(problem)
         rate = self.products * machine().transformed * 4 / problem.compute_dtype.itemsize * counts.narrow(problem)
-        rate *= math.prod(axis.results for axis in axes) / self._of_taps(problem)[0]
+        rate *= math.prod(axis.results for axis in axes) / (self._of_taps(problem)[0] * tiles.taken(problem, self.tile))
         rate *= min(of_image * tiles.together(problem, self.tile, threads) / LOWEST, 1) * elements / (elements + BEGIN)
         if problem.groups > 1 and problem.out_channels // problem.groups <= wide:
             rate *= 1.15

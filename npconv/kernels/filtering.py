@@ -14,6 +14,10 @@ begin where the block before ends. 4 results of 9 taps so take 3 times 6 product
 With zeros between samples, as in a transposed convolution, results of one residue meet the taps of one residue: each is
 a filtering of its own, and they meet the same samples. 8 results of 4 taps, every second sample being there, so take 2
 times 5 products instead of 16.
+
+The last tile of an axis may have fewer results than others, and is then *short*: m results of r taps need m + r - 1
+points, and the filters are transformed to those, and more. 14 results by F(4, 3) so are 3 tiles of 6 points and one of
+4: in an image 484 products for a filter and channel, and not 576. (It is the more exact, too.)
 """
 
 from __future__ import annotations
@@ -66,6 +70,8 @@ class Filtering(NamedTuple):
     [([4, 3], 6), ([3, 3, 3], 6)]
     >>> Filtering(4, 3, 2).numbers
     (0, 1, 2, 3, 4, 5, 5, 5, 5)
+    >>> [Filtering(4, 3, 1, short=2).kept, Filtering(4, 3, 2, short=1).kept]
+    [(0, 1, 2, 5), (0, 4, 5)]
     """
 
     outputs: int
@@ -73,6 +79,8 @@ class Filtering(NamedTuple):
     stride: int
     up: int = 1
     lead: int = 0
+    short: int = 0
+    """Outputs that are made, of a last tile that has fewer; or 0."""
 
     @property
     def phases(self) -> list[Phase]:
@@ -147,8 +155,18 @@ class Filtering(NamedTuple):
         return self.numbers[-1] + 1
 
     @property
+    def kept(self) -> tuple[int, ...]:
+        """Which of the points a short tile takes: of each filtering the first ones and the last, infinity."""
+        return _kept(self)
+
+    @property
+    def saved(self) -> float:
+        """What share of the points a short tile does not take."""
+        return 1 - len(self.kept) / self.points if self.short else 0.0
+
+    @property
     def results(self) -> int:
-        """Results of a tile."""
+        """Results of a tile, that is not short."""
         return self.outputs * self.up
 
     @property
@@ -181,6 +199,19 @@ def _numbers(axis: Filtering) -> tuple[int, ...]:
 
 
 @cache
+def _kept(axis: Filtering) -> tuple[int, ...]:
+    made, first = axis.short or axis.outputs, 0
+    found: list[int] = []
+    of_taps = [phase.number for phase in axis.phases]
+    for taps in [max(of_taps)] if axis.fold > 1 else of_taps:
+        points = axis.outputs + taps - 1
+        kept = range(made) if taps == 1 else (*range(made + taps - 2), points - 1)
+        found += [first + point for point in kept]
+        first += points
+    return tuple(found)
+
+
+@cache
 def _reach(axis: Filtering) -> int:
     return axis.points if axis.fold > 1 else int(max(phase.samples.stop for phase in axis.phases))
 
@@ -193,6 +224,35 @@ def axes(problem: ConvProblem, outputs: tuple[int, int]) -> tuple[Filtering, Fil
     _, *up = problem.three(problem.up or (1,) * problem.rank)
     before = [pad % u for (pad, _), u in zip(((0, 0), (0, 0), *problem.padding)[-2:], up, strict=True)]
     down, across = map(_longest, outputs, kernel, stride, up, before)
+    return down, across
+
+
+SAVED, ENOUGH, CHANNELS = 0.04, 8, 16
+"""Where last tiles may be short: what of an axis' products this saves, at least, as transforms are compiled for it; the
+tiles of an image, at least, as few are multiplied as four are; and its channels, at least: fewer than a vector holds
+are written over the next tile's, which must come later."""
+
+
+@lru_cache(maxsize=1024)
+def last_axes(problem: ConvProblem, outputs: tuple[int, int]) -> tuple[Filtering, Filtering]:
+    """Return the filterings of the last tiles down and across, short ones if there are such.
+
+    Images of a dilation's residues are alike then.
+    """
+    both, steps, sizes = axes(problem, outputs), problem.three(problem.dilation)[1:], problem.three(problem.output_size)
+    tiles = [-(-size // (step * axis.results)) for axis, step, size in zip(both, steps, sizes[1:], strict=True)]
+    channels = problem.in_channels // problem.groups * both[0].fold * both[1].fold
+    if tiles[0] * tiles[1] < ENOUGH or channels < CHANNELS:
+        return both
+
+    def of(axis: Filtering, number: int, step: int, size: int) -> Filtering:
+        rest = size // step % axis.results
+        if not rest or size % step or axis.up > 1:
+            return axis
+        found = axis._replace(short=rest)
+        return found if found.saved >= SAVED * number else axis
+
+    down, across = map(of, both, tiles, steps, sizes[1:])
     return down, across
 
 

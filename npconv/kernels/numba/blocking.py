@@ -330,11 +330,13 @@ def tiles_at_once(problem: ConvProblem, axes: tuple[Filtering, Filtering], threa
 
 
 def tiled(
-    height: int, width: int, most: int, images: int, others: int, panels: int, threads: int, load: float, elements: int
-) -> tuple[int, Blocks]:
+    height: int, width: int, most: int, images: int, others: int, panels: int, threads: int, load: float, elements: int,
+    saved: tuple[float, float] = (0, 0),
+) -> tuple[int, Blocks]:  # fmt: skip
     """Return images whose tiles a task has, rectangles of at most ``most`` Winograd tiles, and panels.
 
-    A point has so many ``elements``; the other arguments are those of `blocks`. All threads shall be busy to the end:
+    A point has so many ``elements``, and last tiles down and across take so many fewer points, which are ``saved``, as
+    a share of all; the other arguments are those of `blocks`. All threads shall be busy to the end:
     where there are few tasks, those at the edges, which are smaller, decide which cut is best: 7 × 7 tiles in rows of
     2, 2, 2 and 1 leave two threads with 28 and 21, in blocks of 4 and 3 with 24 and 25. Of cuts that are as good, the
     one of most tasks evens out best what else the machine does. Several images, of which a task can have all tiles, are
@@ -352,7 +354,7 @@ def tiled(
         columns = -(-width // across)
         upper = -(-height // (most // columns))
         sizes += [(-(-height // down), columns) for down in range(upper, min(upper + 2, height) + 1)]
-    return 1, _best(sizes, height, width, images * others, panels, threads, load, WEIGHTS, piece, halo=0.5)
+    return 1, _best(sizes, height, width, images * others, panels, threads, load, WEIGHTS, piece, 0.5, saved)
 
 
 def lined(
@@ -374,21 +376,22 @@ def lined(
 
 def _best(
     sizes: list[tuple[int, int]], height: int, width: int, others: int, panels: int, threads: int, load: float,
-    begin: float, piece: float, halo: float,
+    begin: float, piece: float, halo: float, saved: tuple[float, float] = (0, 0),
 ) -> Blocks:  # fmt: skip
     """Return the rectangle of these that takes the shortest time, with some panels.
 
     To begin with a panel takes as long as ``begin`` products with it, to write a row of results as ``piece`` of them.
+    What is ``saved`` of the last rows and columns is no product.
     """
     shares = {-(-panels // parts) for parts in range(1, (panels if threads > 1 else 1) + 1)}
     cuts = []
     for rows, columns in dict.fromkeys(sizes):
-        rectangles = [
-            (min(rows, height - y), min(columns, width - x))
-            for y in range(0, height, rows)
-            for x in range(0, width, columns)
+        corners = [(y, x) for y in range(0, height, rows) for x in range(0, width, columns)]
+        rectangles = [(min(rows, height - y), min(columns, width - x)) for y, x in corners]
+        products = [
+            (down - saved[0] * (y + down == height)) * (across - saved[1] * (x + across == width) + piece) + begin
+            for (down, across), (y, x) in zip(rectangles, corners, strict=True)
         ]
-        products = [down * (across + piece) + begin for down, across in rectangles]
         loads = [load * (down + halo) * (across + halo) for down, across in rectangles]
         cuts += [
             (duration(products, loads, others, panels, share, threads), Blocks(rows, columns, share))

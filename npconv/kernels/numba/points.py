@@ -7,6 +7,7 @@ its result, and takes 0.9 to 3.1. Kernels are as fast: a part is called for many
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.folding import filter_to_points
 from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.product import width_of
+from npconv.kernels.numba.short import KINDS
 from npconv.kernels.numba.tile import COLUMNS
 from npconv.kernels.numba.transforms import filtering, of_filters, transform, transform_and_add
 from npconv.kernels.numba.vector import activated, lanes_of, load, store
@@ -26,27 +28,36 @@ Axes = tuple[Filtering, Filtering]
 """The filterings of height and width."""
 
 
-def numbers_of(axes: Axes) -> list[tuple[int, int, int]]:
-    """Return what kernels are told of filterings besides their transforms.
+def numbers_of(axes: Axes, last: Axes) -> list[tuple[int, int, int]]:
+    """Return what kernels are told of filterings, and of the last ones along an axis, besides their transforms.
 
     These are all points and the results down and across; the numbers of a transformed filter and the pace of tiles down
-    and across; then 0 and, down and across, their reach, the fold, and the two steps; and last, three by three, which
-    of the numbers each point is multiplied with.
+    and across; then 0 and, down and across, their reach, the fold, and the two steps; whether the last tiles are short;
+    and last, three by three, for each point which of the numbers it is multiplied with, and what tiles do not take it
+    (`npconv.kernels.numba.short`).
     """
     down, across = axes
     numbers = [(down.points * across.points, down.results, across.results)]
     pairs = [(axis.pace, axis.reach, axis.fold, *axis.steps) for axis in axes]
     numbers += [(0, y, x) for y, x in zip(*pairs, strict=True)]
     numbers[1] = down.number * across.number, *numbers[1][1:]
-    met = [y * across.number + x for y in down.numbers for x in across.numbers] + [0, 0]
-    return numbers + list(zip(*[iter(met)] * 3, strict=False))
+    numbers.append((0, int(last[0] != down), int(last[1] != across)))
+    met = [
+        KINDS * (of_row * across.number + of_column) + (y not in last[0].kept) + 2 * (x not in last[1].kept)
+        for y, of_row in enumerate(down.numbers)
+        for x, of_column in enumerate(across.numbers)
+    ]
+    return numbers + list(zip(*[iter([*met, 0, 0])] * 3, strict=False))
 
 
 @jit.inline
-def number_of(sizes, first, point):  # type: ignore[no-untyped-def]
-    """Return which number of a transformed filter a point is multiplied with, by `numbers_of` from ``first`` on."""
+def met_by(sizes, first, point):  # type: ignore[no-untyped-def]
+    """Return which number of a transformed filter a point is multiplied with, and what tiles do not take it.
+
+    By `numbers_of` from ``first`` on.
+    """
     row, column = divmod(point, 3)
-    return sizes[first + 6 + row, column]
+    return divmod(sizes[first + 7 + row, column], KINDS)
 
 
 def _part(function: Any, name: str, axes: Axes, form: str, past: bool = False) -> jit.Part:
@@ -74,7 +85,7 @@ def _of_slopes(axes: Axes) -> jit.Part:
 def _tiling(name: str, axes: Axes, matrices: Any, paces: list[int], past: bool = False) -> jit.Part:
     """Return the transform of rectangles that lie so far apart, by matrices of height and width."""
     (down, across), columns = matrices, axes[1].points
-    to_points = transform(down, across, past)
+    to_points = transform(down, across, past, whole=False)
     y_pace, x_pace = paces
 
     def tiles(points, at, step, room, piece, first, pitch, between, plane, rows, across, planes, channels):  # type: ignore[no-untyped-def]
@@ -167,27 +178,39 @@ def _of_filters(axes: Axes, past: bool) -> jit.Part:
 
 
 tiles_to_points, sums_to_results, filters_to_points = calling(_TILES), calling(_SUMS), calling(_FILTERS)
-"""What kernels call the transforms by: ``tiles_to_points(parts[TILES], (points, at, …))``, as they are told above."""
+"""What kernels call the transforms by: ``tiles_to_points(parts[TILES + kind], (points, at, …))``, as they are told
+above; of tiles and sums there is one for each kind of tiles (`npconv.kernels.numba.short`)."""
 
-TILES, SUMS, FILTERS = range(slab.OTHERS, slab.OTHERS + 3)
+TILES, SUMS, FILTERS = range(slab.OTHERS, slab.OTHERS + 2 * KINDS + 1, KINDS)
 LANES = FILTERS
 """The same place, where gradients have the transform of what is in lanes."""
 
 
 @cache
 def parts_of(
-    axes: Axes, dtype: np.dtype[Any], called: tuple[int, ...], load: str = "", unload: str = "", past: bool = False
-) -> np.ndarray:
+    axes: Axes, last: Axes, dtype: np.dtype[Any], called: tuple[int, ...], load: str = "", unload: str = "",
+    past: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Return where those transforms of filterings are that a kernel calls, behind the parts that slabs need.
 
-    Points that several threads share are written ``past`` the caches, if they begin with lines of these.
+    The filterings of the ``last`` tiles along an axis may be others. Points that several threads share are written
+    ``past`` the caches, if they begin with lines of these.
     """
-    tiles, sums, filters = (place in called for place in (TILES, SUMS, FILTERS))
-    others = (
-        _of_tiles(axes, past) if tiles else None, _of_sums(axes) if sums else None,
-        _of_filters(axes, past) if filters else None,
-    )  # fmt: skip
-    return slab.parts_of(dtype, load, unload, others)
+    tiles = _of_kinds(lambda those: _of_tiles(those, past) if TILES in called else None, axes, last)
+    sums = _of_kinds(lambda those: _of_sums(those) if SUMS in called else None, axes, last)
+    filters = _of_filters(axes, past) if FILTERS in called else None
+    return slab.parts_of(dtype, load, unload, (*tiles, *sums, filters))
+
+
+def _of_kinds(part: Callable[[Axes], jit.Part | None], axes: Axes, last: Axes) -> list[jit.Part | None]:
+    """Return a part for each kind of tiles that there are."""
+    found: list[jit.Part | None] = []
+    for kind in range(KINDS):
+        short = kind & 1, kind >> 1
+        those = [other if is_short else axis for axis, other, is_short in zip(axes, last, short, strict=True)]
+        there = all(bool(axis.short) == bool(is_short) for axis, is_short in zip(those, short, strict=True))
+        found.append(part((those[0], those[1])) if there else None)
+    return found
 
 
 @cache
@@ -198,4 +221,5 @@ def gradient_parts(axes: Axes, dtype: np.dtype[Any], swapped: bool, load: str, u
     """
     tiles, slopes = _of_tiles(axes, False), _of_slopes(axes)
     rows, lanes = (slopes, tiles) if swapped else (tiles, slopes)
-    return slab.parts_of(dtype, load, unload, (rows, _of_taps(axes), lanes))
+    others = [None] * (KINDS - 1)
+    return slab.parts_of(dtype, load, unload, (rows, *others, _of_taps(axes), *others, lanes))

@@ -63,11 +63,31 @@ POINTS = {
 """Points besides infinity, by n."""
 
 
+def _first_of(outputs: int, taps: int, made: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Aᵀ, G and Bᵀ of a filtering of which so many outputs are made, all or the first ones.
+
+    These take the first points and infinity, and filters that are transformed for all: G then lacks the factors
+    (point - other) of a filtering without the other points, and Bᵀ has them.
+    """
+    points = POINTS[outputs + taps - 1]
+    a, g, b = toom_cook(outputs, taps, points)
+    if made < outputs:
+        kept = points[: made + taps - 2]
+        rows = [*range(len(kept)), len(points)]
+        a[:], b[:] = 0, 0
+        a[:made, rows], _, fewer = toom_cook(made, taps, kept)
+        for row, point in zip(fewer, kept, strict=False):
+            row *= np.prod([point - other for other in points[len(kept) :]])
+        b[rows, : len(rows)] = fewer
+    return a, g, b
+
+
 def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return Aᵀ, G and Bᵀ of a minimal filtering: those of its phases, side by side.
 
     If taps are folded, those of the longest phase; G has columns for the taps of all. Blocks of them, or every second
-    one, are for the samples of one part.
+    one, are for the samples of one part. A short tile has zeros for points that it does not take, and samples that it
+    does not meet.
 
     Examples
     --------
@@ -75,12 +95,16 @@ def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     >>> data, kernel = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, 10.0, 100.0])
     >>> a @ ((g @ kernel) * (b @ data))
     array([321., 543.])
+    >>> filtering(Filtering(4, 3, 1, short=2))[0].round(2)
+    array([[ 1.  ,  1.  ,  1.  ,  0.  ,  0.  ,  0.  ],
+           [ 0.  ,  0.71, -0.71,  0.  ,  0.  ,  1.  ]])
     """
+    made = axis.short or axis.outputs
     if axis.fold > 1:
         most = max(phase.number for phase in axis.phases)
-        a, longest, b = toom_cook(axis.outputs, most, POINTS[axis.points])
+        a, longest, b = _first_of(axis.outputs, most, made)
         g = np.tile(longest, axis.fold) if axis.in_blocks else np.repeat(longest, axis.fold, axis=1)
-        return a, g[:, : axis.taps], b
+        return a[:made], g[:, : axis.taps], b
     a, g, b = (
         np.zeros(size) for size in ((axis.results, axis.points), (axis.points, axis.taps), (axis.points, axis.reach))
     )
@@ -88,13 +112,14 @@ def filtering(axis: Filtering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for phase in axis.phases:
         points = outputs + phase.number - 1
         if phase.number == 1:
-            one = np.eye(outputs), np.ones((outputs, 1)), np.eye(outputs)
+            some = np.diag(np.arange(outputs) < made)
+            one = some, np.ones((outputs, 1)), some
         else:
-            one = toom_cook(outputs, phase.number, POINTS[points])
+            one = _first_of(outputs, phase.number, made)
         rows = slice(first, first + points)
         a[phase.results, rows], g[rows, phase.taps], b[rows, phase.samples] = one
         first += points
-    return a, g, b
+    return a[: axis.short or None], g, b
 
 
 def of_filters(axis: Filtering) -> np.ndarray:
@@ -103,12 +128,12 @@ def of_filters(axis: Filtering) -> np.ndarray:
     return g[[axis.numbers.index(number) for number in range(axis.number)]]
 
 
-def transform(lines: Any, columns: Any, past: bool = False) -> Any:
+def transform(lines: Any, columns: Any, past: bool = False, whole: bool = True) -> Any:
     """Return an intrinsic that multiplies rectangles of vectors with small constant matrices from both sides.
 
     ``transform(out, i, down, across, numbers, j, pitch, pace)`` writes Σ lines[a][k] · columns[b][l] ·
     numbers[j + k · pitch + l · pace:], a vector of them, to out[i + a · down + b · across:]: ``past`` the caches, if
-    all begin with a line of them.
+    all begin with a line of them. Rows of zeros give zeros, or, if not ``whole``, nothing.
     """
     matrices = _plain(lines), _plain(columns)
 
@@ -117,7 +142,7 @@ def transform(lines: Any, columns: Any, past: bool = False) -> Any:
         typing: Any, out: Any, i: Any, down: Any, across: Any, numbers: Any, j: Any, pitch: Any, pace: Any
     ) -> Any:
         integer = types.int64
-        return types.none(out, *[integer] * 3, numbers, *[integer] * 3), _code(*matrices, back=False, past=past)
+        return types.none(out, *[integer] * 3, numbers, *[integer] * 3), _code(*matrices, False, past, whole)
 
     return rectangle
 
@@ -132,7 +157,7 @@ def transform_and_add(lines: Any, columns: Any) -> Any:
         r: Any,
     ) -> Any:  # fmt: skip
         integer = types.int64
-        return types.none(out, *[integer] * 3, numbers, *[integer] * 3, row, integer), _code(*matrices, back=True)
+        return types.none(out, *[integer] * 3, numbers, *[integer] * 3, row, integer), _code(*matrices, True)
 
     return rectangle
 
@@ -141,7 +166,7 @@ def _plain(matrix: Any) -> Matrix:
     return [[float(number) for number in row] for row in matrix]
 
 
-def _code(lines: Matrix, columns: Matrix, back: bool, past: bool = False) -> Any:
+def _code(lines: Matrix, columns: Matrix, back: bool, past: bool = False, whole: bool = True) -> Any:
     """Return what writes the instructions of a transform."""
     groups = [lines] if back else _groups(lines)
     down_size, across_size = len(lines[0]), len(columns[0])
@@ -175,8 +200,10 @@ def _code(lines: Matrix, columns: Matrix, back: bool, past: bool = False) -> Any
             for at in range(len(group)):
                 results = _products(builder, tile, columns, [vectors[at] for vectors in half], back)
                 for column, result in enumerate(results):
+                    if result is None and not whole:
+                        continue
                     pointer = place(0, i, down, across, first + at, column)
-                    if result is None:  # a row of zeros
+                    if result is None:
                         result = ir.Constant(pointer.type.pointee, None)
                     total = result if bias is None else builder.fadd(result, bias)
                     if past:

@@ -18,6 +18,10 @@ as even and odd ones, and at stride 1 what each block of taps meets (`npconv.ker
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
 task is a rectangle of tiles, whose points stay in the core's caches, and some panels of a group's filters; it goes from
 the input to the finished result without another pass through memory. Transforms work on vectors of channels.
+The last tiles down and across may be *short* (`npconv.kernels.filtering`): they are transformed to fewer points, and
+points that they do not take have products of the other tiles alone (`npconv.kernels.numba.short`). Images of 14 × 14,
+3.5 tiles a row, so take a sixth fewer products: 256 channels 341 µs in two threads instead of 371.
+
 With dilation d, the pixels of one residue modulo d, in each direction, are an image of their own. A task has the tiles
 of several images where these are small, so that the filters are read less often: 16 images of 512 channels at 7² took
 14.8 ms one by one, and take 7.9.
@@ -38,7 +42,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.filtering import Filtering, axes, elements_of, pitch_of
+from npconv.kernels.filtering import Filtering, axes, elements_of, last_axes, pitch_of
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
@@ -48,13 +52,14 @@ from npconv.kernels.numba.points import (
     SUMS,
     TILES,
     filters_to_points,
-    number_of,
+    met_by,
     numbers_of,
     parts_of,
     sums_to_results,
     tiles_to_points,
 )
 from npconv.kernels.numba.product import multiply_rows, width_of
+from npconv.kernels.numba.short import KINDS, begins, rectangle, takers
 from npconv.kernels.numba.tile import LEAST_ROWS
 from npconv.kernels.numba.vector import fence
 from npconv.problem import ConvProblem
@@ -83,6 +88,7 @@ class Plan(NamedTuple):
     work: int
     scratch: tuple[int, np.dtype[Any]]
     axes: tuple[Filtering, Filtering]
+    last: tuple[Filtering, Filtering]
     grid: np.ndarray
     sizes: np.ndarray
     in_turns: bool
@@ -158,7 +164,9 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
     before, share, (channels, filters, planes), (z_step, y_step, x_step), (z_stride, together, images) = triples(
         sizes, 0, 5
     )
-    (n, down, across), (numbers, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(sizes, 6, 6)
+    (n, down, across), (numbers, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted, ends = triples(
+        sizes, 6, 7
+    )
     between = sizes[5, 0]
     row, column = vertical * share[1] * down, horizontal * share[2] * across
     first_place, end_place = those * together, min((those + 1) * together, images)
@@ -166,6 +174,11 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
     for index in range(first_place, end_place):
         _, (rows, columns) = _place_of(index, sizes, out_layout, row, column)
         tiles += -(-rows // down) * -(-columns // across)
+    # Images are alike where tiles are short, and those are here if the last rows or columns are.
+    _, (rows, columns) = _place_of(first_place, sizes, out_layout, row, column)
+    short = min(ends[1], rows % down), min(ends[2], columns % across)
+    whole, places = (-(-rows // down) - short[0], -(-columns // across) - short[1]), end_place - first_place
+    begin = begins(tiles, places * short[0] * whole[1], places * short[1] * whole[0], places * short[0] * short[1])
     folded = channels * folds[1] * folds[2]
     elements = planes * folded
     wide = width_of(out)
@@ -194,23 +207,32 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
         slab.load_folded(
             parts, piece, 0, between, x, x_layout, start, channels, origin, steps, shape, units, folds, parted
         )
-        tiles_to_points(
-            parts[TILES],
-            (points, tile * elements, step, elements, piece, 0, pitch, between, plane, tile_rows,
-             tile_columns, planes, folded),
-        )  # fmt: skip
-        tile += tile_rows * tile_columns
+        for kind in range(KINDS):
+            (top, left), (some_rows, some_columns) = rectangle(kind, tile_rows, tile_columns, short)
+            number = some_rows * some_columns
+            if number > 0:
+                at = begin[kind] + (tile if kind == 0 else (index - first_place) * number)
+                tiles_to_points(
+                    parts[TILES + kind],
+                    (points, at * elements, step, elements, piece, (top * y_pace * pitch + left * x_pace) * between,
+                     pitch, between, plane, some_rows, some_columns, planes, folded),
+                )  # fmt: skip
+        tile += (tile_rows - short[0]) * (tile_columns - short[1])
     chains, panels = chains_of(elements), -(-filters // wide)
     for panel in range(part * share[0], min((part + 1) * share[0], panels)):
         packed = g * panels + panel
         for point in range(n):
-            w, first = (packed * numbers + number_of(sizes, 6, point)) * apart(elements) * wide, 0
+            number, kind = met_by(sizes, 6, point)
+            tile, end = takers(begin, tiles, kind)
+            if tile == end:
+                continue
+            w, first = (packed * numbers + number) * apart(elements) * wide, 0
             for chain in range(chains):
                 last = elements * (chain + 1) // chains
-                # What a tile spills over, the next point's products are written to.
+                # What a tile spills over, nobody reads, or the next point's products are written to.
                 multiply_rows(
-                    products, point * tiles, points, point * step + first, elements, 1, tiles, weights, w,
-                    last - first, chain == 0, filters - panel * wide,
+                    products, point * tiles + tile, points, point * step + tile * elements + first, elements, 1,
+                    end - tile, weights, w, last - first, chain == 0, filters - panel * wide,
                 )  # fmt: skip
                 w += (last - first) * wide
                 first = last
@@ -219,12 +241,17 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
             (image, lower, right), (rows, columns) = _place_of(index, sizes, out_layout, row, column)
             tile_rows, tile_columns = -(-rows // down), -(-columns // across)
             line = tile_columns * across
-            sums_to_results(
-                parts[SUMS],
-                (result, 0, line, products, tiles, tile, tile_rows, tile_columns, bias, packed * wide,
-                 epilogue, min(filters - panel * wide, wide)),
-            )  # fmt: skip
-            tile += tile_rows * tile_columns
+            for kind in range(KINDS):
+                (top, left), (some_rows, some_columns) = rectangle(kind, tile_rows, tile_columns, short)
+                number = some_rows * some_columns
+                if number > 0:
+                    at = begin[kind] + (tile if kind == 0 else (index - first_place) * number)
+                    sums_to_results(
+                        parts[SUMS + kind],
+                        (result, top * down * line + left * across, line, products, tiles, at, some_rows,
+                         some_columns, bias, packed * wide, epilogue, min(filters - panel * wide, wide)),
+                    )  # fmt: skip
+            tile += (tile_rows - short[0]) * (tile_columns - short[1])
             unload(
                 parts, out, out_layout, (image, g, panel * wide, z), (lower, right), (y_step, x_step), (row, column),
                 filters, rows, columns, result, line,
@@ -263,7 +290,8 @@ class Winograd:
         number, folds = (math.prod(pair) for pair in ((a.number for a in filterings), (a.fold for a in filterings)))
         make = product.packed_like(problem, number * elements)
         work = make().size // product.WORTH
-        parts = parts_of(filterings, problem.compute_dtype, (FILTERS,), past=jit.past_caches(work, threads))
+        past = jit.past_caches(work, threads)
+        parts = parts_of(filterings, filterings, problem.compute_dtype, (FILTERS,), past=past)
         numbers, in_pieces = np.array([number, folds]), _pack.fixed(cut.tasks, work, threads, scratch=cut.scratch)
 
         def pack(weight: np.ndarray) -> np.ndarray:
@@ -277,8 +305,8 @@ class Winograd:
 
     def plan(self, problem: ConvProblem, threads: int) -> Plan:
         """Cut a canonical problem into tasks."""
-        filterings, wide = axes(problem, self._results), product.width(problem.compute_dtype)
-        down, across = filterings
+        filterings, ends = axes(problem, self._results), last_axes(problem, self._results)
+        (down, across), wide = filterings, product.width(problem.compute_dtype)
         n = down.points * across.points
         depth, height, width = problem.output_size
         planes, (_, y_step, x_step) = problem.kernel_size[0], problem.dilation
@@ -291,15 +319,16 @@ class Winograd:
         # Filters of groups are not packed within tasks: those that calls pack shall leave room.
         joined = 1 if problem.groups > 1 else images
         together, block = blocking.tiled(
-            tile_rows, tile_columns, most, joined, others * (images // joined), panels, threads, LOAD, elements
-        )
+            tile_rows, tile_columns, most, joined, others * (images // joined), panels, threads, LOAD, elements,
+            (ends[0].saved, ends[1].saved),
+        )  # fmt: skip
         grid = (-(-images // together), -(-panels // block.panels), depth, -(-tile_rows // block.rows),
                 -(-tile_columns // block.columns), problem.groups)  # fmt: skip
         before = tuple(-(pad // up) for (pad, _), up in zip(problem.padding, problem.up or (1, 1, 1), strict=True))
         between = pitch_of(elements // planes, problem.compute_dtype.itemsize)
         sizes = np.array(
             [before, (block.panels, *block[:2]), (channels, filters, planes), problem.dilation,
-             (problem.stride[0], together, images), (between, 0, 0), *numbers_of(filterings)]
+             (problem.stride[0], together, images), (between, 0, 0), *numbers_of(filterings, ends)]
         )  # fmt: skip
         tiles = together * block.rows * block.columns
         pixels = ((block.rows - 1) * down.pace + down.reach) * ((block.columns - 1) * across.pace + across.reach)
@@ -313,7 +342,8 @@ class Winograd:
             block, tile_rows, tile_columns, images * others, panels, threads
         )  # fmt: skip
         return Plan(
-            int(np.prod(grid)), work, (scratch, problem.compute_dtype), filterings, np.array(grid), sizes, in_turns
+            int(np.prod(grid)), work, (scratch, problem.compute_dtype), filterings, ends, np.array(grid), sizes,
+            in_turns,
         )  # fmt: skip
 
     def fixed(
@@ -322,7 +352,7 @@ class Winograd:
         """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
         before, _, (channels, _, _), (_, _, step) = plan.sizes[:4]
         load = slab.loads(x_layout, plan.axes[1].steps[0] * step, channels)
-        parts = parts_of(plan.axes, epilogue.dtype, (TILES, SUMS), load, slab.unloads(out_layout, step))
+        parts = parts_of(plan.axes, plan.last, epilogue.dtype, (TILES, SUMS), load, slab.unloads(out_layout, step))
         x_layout = met(x_layout, out_layout, plan.axes, before)
         constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, parts
         return _block.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, plan.in_turns)

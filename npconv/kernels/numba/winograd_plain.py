@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.filtering import Filtering, axes, pitch_of
+from npconv.kernels.filtering import Filtering, axes, last_axes, pitch_of
 from npconv.kernels.numba import bands, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
@@ -34,13 +34,14 @@ from npconv.kernels.numba.points import (
     SUMS,
     TILES,
     filters_to_points,
-    number_of,
+    met_by,
     numbers_of,
     parts_of,
     sums_to_results,
     tiles_to_points,
 )
 from npconv.kernels.numba.product import multiply_rows, width_of
+from npconv.kernels.numba.short import KINDS, begins, rectangle, takers
 from npconv.kernels.numba.tile import LEAST_ROWS
 from npconv.kernels.numba.vector import fence
 from npconv.kernels.numba.winograd import apart, chains_of, met, unload
@@ -62,6 +63,7 @@ class Plan(NamedTuple):
     """A problem's numbers, as the kernels take them."""
 
     axes: tuple[Filtering, Filtering]
+    last: tuple[Filtering, Filtering]
     bands: list[Band]
     points: int
     work: int
@@ -86,16 +88,46 @@ _taken_by_products = taking(_PRODUCTS)
 
 
 @jit.inline
-def _transform(parts, piece, x, points, to, step, numbers, filterings, line, end, begin, count):  # type: ignore[no-untyped-def]
-    """Transform some lines of ``count`` channels, from ``begin`` on, to points that lie a ``step`` apart."""
+def _lines_of(first, end, tile_rows, short):  # type: ignore[no-untyped-def]
+    """Return how many of some lines are of whole tiles, and how many of tiles that are short down, if any are."""
+    lower = end // tile_rows - first // tile_rows if short else 0
+    return end - first - lower, lower
+
+
+@jit.inline
+def _begins(first, end, tile_rows, tile_columns, short):  # type: ignore[no-untyped-def]
+    """Return where tiles of each kind begin, of all tiles of some lines."""
+    whole, lower = _lines_of(first, end, tile_rows, short[0])
+    columns = tile_columns - short[1]
+    return begins((end - first) * tile_columns, lower * columns, whole * short[1], lower * short[1])
+
+
+@jit.inline
+def _before(kind, first, line, tile_rows, tile_columns, short):  # type: ignore[no-untyped-def]
+    """Return how many tiles of a kind there are in the lines from ``first`` on, before another."""
+    whole, lower = _lines_of(first, line, tile_rows, short[0])
+    return (lower if kind & 1 else whole) * (short[1] if kind & 2 else tile_columns - short[1])
+
+
+@jit.inline
+def _transform(parts, piece, x, points, to, step, numbers, filterings, first, line, end, begin, count):  # type: ignore[no-untyped-def]
+    """Transform some lines of ``count`` channels, from ``begin`` on, to points that lie a ``step`` apart.
+
+    Sections of lines, from ``first`` on, have their tiles in the order of their kinds (`npconv.kernels.numba.short`).
+    """
     x_layout, before, steps, z_stride = numbers, tuple_of(numbers, 8, 3), tuple_of(numbers, 11, 3), numbers[14]
     depth, segments, tile_rows, tile_columns, planes = tuple_of(numbers, 15, 5)
     together, width, between = tuple_of(numbers, 20, 3)
-    _, (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted = triples(filterings, 0, 6)
+    share, last = numbers[27], numbers[25]
+    _, (_, y_pace, x_pace), (_, y_reach, x_reach), folds, units, parted, ends = triples(filterings, 0, 7)
+    short = ends[1], ends[2]
     folds_of_all, folded = folds[1] * folds[2], count * folds[1] * folds[2]
+    room = planes * width * folds_of_all
     while line < end:
+        section = first + (line - first) // share * share
+        end_section = min(section + share, last)
         other, row = divmod(line, tile_rows)
-        some = min(min(end - line, tile_rows - row), together)
+        some = min(min(min(end, end_section) - line, tile_rows - row), together)
         other, segment = divmod(other, segments)
         other, right = divmod(other, steps[2])
         other, lower = divmod(other, steps[1])
@@ -109,13 +141,19 @@ def _transform(parts, piece, x, points, to, step, numbers, filterings, line, end
         slab.load_folded(
             parts, piece, 0, between, x, x_layout, start, count, origin, steps, shape, units, folds, parted
         )
-        room = planes * width * folds_of_all
         plane = shape[1] * shape[2] * between
-        tiles_to_points(
-            parts[TILES],
-            (points, to, step, room, piece, 0, shape[2], between, plane, some, tile_columns, planes, folded),
-        )
-        to += some * tile_columns * room
+        begin_of = _begins(section, end_section, tile_rows, tile_columns, short)
+        here = min(short[0], (row + some) // tile_rows), short[1]
+        for kind in range(KINDS):
+            (top, left), (rows, columns) = rectangle(kind, some, tile_columns, here)
+            if rows * columns > 0:
+                at = begin_of[kind] + _before(kind, section, line, tile_rows, tile_columns, short)
+                tiles_to_points(
+                    parts[TILES + kind],
+                    (points, to + ((section - first) * tile_columns + at) * room, step, room, piece,
+                     (top * y_pace * shape[2] + left * x_pace) * between, shape[2], between, plane, rows, columns,
+                     planes, folded),
+                )  # fmt: skip
         line += some
 
 
@@ -123,15 +161,13 @@ def _transform(parts, piece, x, points, to, step, numbers, filterings, line, end
 def _to_points(task, piece, x, points, constants):  # type: ignore[no-untyped-def]
     """Transform some lines of some channels."""
     numbers, filterings, parts = _taken_by_to_points(constants, x)
-    tile_columns, planes, together, width = numbers[18], numbers[19], numbers[20], numbers[21]
+    together, width = numbers[20], numbers[21]
     channels, first_line, end_line, step = tuple_of(numbers, 23, 4)
     group, part = divmod(task, -(-channels // width))
     begin, line = part * width, first_line + group * together
-    to = part * filterings[0, 0] * step
-    to += (line - first_line) * tile_columns * planes * width * filterings[3, 1] * filterings[3, 2]
     _transform(
-        parts, piece, x, points, to, step, numbers, filterings, line, min(line + together, end_line), begin,
-        min(width, channels - begin),
+        parts, piece, x, points, part * filterings[0, 0] * step, step, numbers, filterings, first_line, line,
+        min(line + together, end_line), begin, min(width, channels - begin),
     )  # fmt: skip
     fence()
 
@@ -156,6 +192,8 @@ def _multiplying(own: bool) -> jit.Kernel:
         tiles = (last - first) * tile_columns
         elements, wide = width * planes * folds, width_of(out)
         pitch = apart(elements)
+        short = filterings[6, 1], filterings[6, 2]
+        begin_of = _begins(first, last, tile_rows, tile_columns, short)
         room = tiles + SPARE  # what tiles spill over may be added to
         sums = (n * room + SPARE) * wide  # of a panel
         line = buffers.LINE // given.itemsize
@@ -175,8 +213,8 @@ def _multiplying(own: bool) -> jit.Kernel:
             first_point = 0
             if own:
                 _transform(
-                    parts, piece, given, points, 0, step, after(numbers, 6), filterings, first, last,
-                    g * channels + begin, of_all,
+                    parts, piece, given, points, 0, step, after(numbers, 6), filterings, first, first,
+                    last, g * channels + begin, of_all,
                 )  # fmt: skip
             else:
                 first_point = part * n * step + (first - first_line) * tile_columns * elements
@@ -188,13 +226,17 @@ def _multiplying(own: bool) -> jit.Kernel:
                         parts[FILTERS], (packed, channel - begin, of_all, pitch, taps, number, planes, wanted)
                     )
                 for point in range(n):
-                    start, w = first_point + point * step, number_of(filterings, 0, point) * pitch
+                    number, kind = met_by(filterings, 0, point)
+                    tile, end_tile = takers(begin_of, tiles, kind)
+                    if tile == end_tile:
+                        continue
+                    start, w = first_point + point * step + tile * elements, number * pitch
                     for chain in range(chains):
                         at, end = count * chain // chains, count * (chain + 1) // chains
                         multiply_rows(
-                            all_sums, (of_panel - panel) * (n * room + SPARE) + point * room, points, start + at,
-                            elements, 1, tiles, packed, (w + at) * wide, end - at, part + chain == 0,
-                            filters - of_panel * wide,
+                            all_sums, (of_panel - panel) * (n * room + SPARE) + point * room + tile, points,
+                            start + at, elements, 1, end_tile - tile, packed, (w + at) * wide, end - at,
+                            part + chain == 0, filters - of_panel * wide,
                         )  # fmt: skip
         for of_panel in range(panel, end_panel):
             k = of_panel * wide
@@ -209,12 +251,17 @@ def _multiplying(own: bool) -> jit.Kernel:
                 columns = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
                 if rows <= 0 or columns <= 0:
                     continue
-                tile = (of_panel - panel) * (n * room + SPARE) + (at_line - first) * tile_columns
-                sums_to_results(
-                    parts[SUMS],
-                    (result, 0, tile_columns * across, all_sums, room, tile, 1, -(-columns // across), bias,
-                     g * panels * wide + k, epilogue, min(filters - k, wide)),
-                )  # fmt: skip
+                here = min(short[0], (row // down + 1) // tile_rows), short[1]
+                for kind in range(KINDS):
+                    (_, left), (some_rows, some_columns) = rectangle(kind, 1, -(-columns // across), here)
+                    if some_rows * some_columns > 0:
+                        tile = (of_panel - panel) * (n * room + SPARE) + begin_of[kind]
+                        tile += _before(kind, first, at_line, tile_rows, tile_columns, short)
+                        sums_to_results(
+                            parts[SUMS + kind],
+                            (result, left * across, tile_columns * across, all_sums, room, tile, 1, some_columns, bias,
+                             g * panels * wide + k, epilogue, min(filters - k, wide)),
+                        )  # fmt: skip
                 unload(
                     parts, out, out_layout, (image, g, k, z), (lower, right), (y_step, x_step), (row, column),
                     filters, rows, columns, result, tile_columns * across,
@@ -236,13 +283,15 @@ class Plain:
 
     def plan(self, problem: ConvProblem, threads: int) -> Plan:
         """Cut a canonical problem into tasks."""
-        filterings = axes(problem, self._results)
+        filterings, ends = axes(problem, self._results), last_axes(problem, self._results)
         down, across = filterings
         n, itemsize = down.points * across.points, problem.compute_dtype.itemsize
         wide = product.width(problem.compute_dtype)
         found = bands.cut(problem, self._results, threads, wide)
         channels, filters = problem.in_channels // problem.groups, problem.out_channels // problem.groups
         planes = problem.kernel_size[0]
+        if found.segments > 1:  # of whose lines some have short tiles, and others none
+            ends = ends[0], across
         tile_columns = found.tile_columns
         tile_rows = -(-problem.output_size[1] // (problem.dilation[1] * down.results))
         line = buffers.LINE // itemsize
@@ -258,7 +307,7 @@ class Plain:
         all_bands = []
         for first in range(0, found.lines, found.lines if found.own else found.band):
             last = found.lines if found.own else min(first + found.band, found.lines)
-            numbers = np.array([*form, first, last, step])
+            numbers = np.array([*form, first, last, step, found.share])
             sections = np.array([first, last, found.share, panels, found.width, step])
             tasks = -(-(last - first) // found.share) * (problem.groups if found.own else panels)
             all_bands.append(Band((parts * -(-(last - first) // found.together), numbers), (tasks, sections)))
@@ -267,10 +316,10 @@ class Plain:
         past = in_lines and panels >= REUSED * threads and jit.past_caches(work, threads) and not found.own
         points = 0 if found.own else parts * n * step + LEAST_ROWS * width
         return Plan(
-            filterings, all_bands, points, work, (found.loaded, found.scratch), problem.compute_dtype,
+            filterings, ends, all_bands, points, work, (found.loaded, found.scratch), problem.compute_dtype,
             np.array([(depth, found.segments, tile_rows), (tile_columns, channels, planes),
                       (filters, *problem.dilation[1:])]),
-            np.array(numbers_of(filterings)), past, found.own, found.bytes,
+            np.array(numbers_of(filterings, ends)), past, found.own, found.bytes,
         )  # fmt: skip
 
     def fixed(
@@ -282,14 +331,14 @@ class Plain:
         unload = slab.unloads(out_layout, step)
         (loading, working), steps = ((numbers, plan.dtype) for numbers in plan.scratch), []
         if plan.own:
-            parts = parts_of(plan.axes, plan.dtype, (TILES, SUMS, FILTERS), load, unload)
+            parts = parts_of(plan.axes, plan.last, plan.dtype, (TILES, SUMS, FILTERS), load, unload)
             (((_, numbers), (tasks, sections)),) = plan.bands
             sections = np.concatenate([sections, met(x_layout, out_layout, plan.axes, numbers), numbers])
             constants = sections, epilogue, out_layout, plan.sizes, plan.filterings, parts
             multiply_own = _products_of_own.fixed(tasks, plan.work, threads, constants, working)
             return lambda x, weights, bias, out: multiply_own(x, *weights, bias, out)
-        parts_of_tiles = parts_of(plan.axes, plan.dtype, (TILES,), load, past=plan.past)
-        parts = parts_of(plan.axes, plan.dtype, (SUMS, FILTERS), "", unload)
+        parts_of_tiles = parts_of(plan.axes, plan.last, plan.dtype, (TILES,), load, past=plan.past)
+        parts = parts_of(plan.axes, plan.last, plan.dtype, (SUMS, FILTERS), "", unload)
         for (loads, numbers), (products, sections) in plan.bands:
             layout = met(x_layout, out_layout, plan.axes, numbers)
             given = np.concatenate([layout, numbers]), plan.filterings, parts_of_tiles
