@@ -130,7 +130,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
 
     Their work is for several threads. So must be that of an engine's second kernel, which packs the weight. Winograd's
     engines have kernels of their own for each size of the filters, which they pack beforehand or, in calls with so many
-    filters for such small images, or with few, within their tasks; layers of many filters transform them there. Planes
+    filters for such small images, or with few, within their tasks; layers of many filters transform them there; and
+    transforms for each number of results that the last tiles have, down and across, here as many of both. Planes
     are met as they are by few filters, and by others as slivers. So has depthwise, for strides, activations and
     channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked to. So does
     grouped what is not 3 × 3, or has not 4 or 8 channels a group. Dense, dots, outer and pieces are for large kernels,
@@ -157,6 +158,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
             for taps in (3, 5)
             for channels, side in ((320, 8), (32, 30))
         ]
+        # Images of 9, 14 and 15 results in a row, whose last tiles are short, if the engine has tiles of so many.
+        calls += [_Call((1, 32, side, side), (32, 32, 3, 3), options) for side in (11, 16, 17)]
     if entry.panel_engine is not None:
         calls.append(_Call((1, 640, 14, 14), (640, 640, 3, 3), options))
     if algorithm == "planes":

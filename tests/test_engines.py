@@ -803,6 +803,7 @@ def canonical(case: Case, dtype: str) -> ConvProblem:
         ("ic16oc32ih16iw15kh3ph1", (0, 3)),
         ("ic16oc32ih70iw50kh3ph1", (0, 0)),  # which would save too little
         ("ic16oc32ih6kh3ph1", (0, 0)),  # four tiles take as long as one
+        ("mb2ic16oc32ih6kh3ph1", (2, 2)),
         ("ic8oc32ih14kh3ph1", (0, 0)),  # fewer channels than a vector holds
         ("ic16oc32ih28iw26kh3dh2ph2", (2, 1)),
         ("ic16oc32ih27iw26kh3dh2ph2", (0, 1)),  # residues of 14 rows, and of 13

@@ -229,8 +229,8 @@ def axes(problem: ConvProblem, outputs: tuple[int, int]) -> tuple[Filtering, Fil
 
 SAVED, ENOUGH, CHANNELS = 0.04, 8, 16
 """Where last tiles may be short: what of an axis' products this saves, at least, as transforms are compiled for it; the
-tiles of an image, at least, as few are multiplied as four are; and its channels, at least: fewer than a vector holds
-are written over the next tile's, which must come later."""
+tiles that there are together, at least, as few are multiplied as four are; and channels, at least: fewer than a vector
+holds are written over the next tile's, which must come later."""
 
 
 @lru_cache(maxsize=1024)
@@ -242,7 +242,8 @@ def last_axes(problem: ConvProblem, outputs: tuple[int, int]) -> tuple[Filtering
     both, steps, sizes = axes(problem, outputs), problem.three(problem.dilation)[1:], problem.three(problem.output_size)
     tiles = [-(-size // (step * axis.results)) for axis, step, size in zip(both, steps, sizes[1:], strict=True)]
     channels = problem.in_channels // problem.groups * both[0].fold * both[1].fold
-    if tiles[0] * tiles[1] < ENOUGH or channels < CHANNELS:
+    images = problem.batch * steps[0] * steps[1] if problem.groups == 1 else 1
+    if images * tiles[0] * tiles[1] < ENOUGH or channels < CHANNELS:
         return both
 
     def of(axis: Filtering, number: int, step: int, size: int) -> Filtering:
