@@ -302,6 +302,7 @@ SHAPES = (
     "mb3ic36oc70ih13iw18kh3ph1+bias",
     "mb2g2ic66oc40ih10kh3ph1+bias",
     "ic40oc33ih20iw28kh3dh2ph2",
+    "ic40oc88ih9iw8kh3dh4ph4",
     "mb2ic40oc33ih19iw37kh3sh2ph1+bias",
     "ic18oc9id3ih14iw9kd3kh3ph1pd1+bias",
     "mb2ic20oc33ih33iw22kh7sh2ph3",

@@ -237,18 +237,19 @@ holds are written over the next tile's, which must come later."""
 def last_axes(problem: ConvProblem, outputs: tuple[int, int]) -> tuple[Filtering, Filtering]:
     """Return the filterings of the last tiles down and across, short ones if there are such.
 
-    Images of a dilation's residues are alike then.
+    The images of all residues of a dilation are alike then.
     """
     both, steps, sizes = axes(problem, outputs), problem.three(problem.dilation)[1:], problem.three(problem.output_size)
     tiles = [-(-size // (step * axis.results)) for axis, step, size in zip(both, steps, sizes[1:], strict=True)]
     channels = problem.in_channels // problem.groups * both[0].fold * both[1].fold
     images = problem.batch * steps[0] * steps[1] if problem.groups == 1 else 1
-    if images * tiles[0] * tiles[1] < ENOUGH or channels < CHANNELS:
+    alike = all(size % step == 0 for size, step in zip(sizes[1:], steps, strict=True))
+    if not alike or images * tiles[0] * tiles[1] < ENOUGH or channels < CHANNELS:
         return both
 
     def of(axis: Filtering, number: int, step: int, size: int) -> Filtering:
         rest = size // step % axis.results
-        if not rest or size % step or axis.up > 1:
+        if not rest or axis.up > 1:
             return axis
         found = axis._replace(short=rest)
         return found if found.saved >= SAVED * number else axis
