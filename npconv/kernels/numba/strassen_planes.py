@@ -42,9 +42,10 @@ CHAIN = 64
 
 FAR = 2**21
 """Bytes of an input from which on its pixels are asked for: so 392 → 132 channels at 64² take 3.6 ms on a core instead
-of 4.2, 208 → 72 at 112² 3.6 instead of 4.6; smaller ones took 2 to 3 % longer. (Asked for in each step of the first
-tile's products, as `npconv.kernels.numba.pixels` does, they took as long as if nobody had: what these load from the
-second-level cache then waits for what comes from memory.)"""
+of 4.2, 208 → 72 at 112² 3.6 instead of 4.6, and at stride 2 in two threads 160 → 96 at 200² 1.6 instead of 1.75, 408 →
+136 at 143² 3.24 instead of 3.35 (464 → 192 at 150², whose filters fill the cache, as long); smaller ones took 2 to 3 %
+longer. (Asked for in each step of the first tile's products, as `npconv.kernels.numba.pixels` does, they took as long
+as if nobody had: what these load from the second-level cache then waits for what comes from memory.)"""
 
 
 class Sums(NamedTuple):
@@ -315,11 +316,11 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
         kept = after(memory, 7 * half * wide)
         pixels = after(kept, strassen_tile.KEPT * ROWS * wide)
         in_place = in_rows or (stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns)))
-        far = flags[2] > 0 and in_place and positions >= 2 * wide
+        far = flags[2] > 0 and (in_place or flags[1] > 0) and positions >= 2 * wide
         start = n * x_layout[0] + z * stride[0] * x_layout[2]
         to = n * out_layout[0] + z * out_layout[2] + k * out_layout[1]
         halved, starts, places = flags[1] > 0, table(2), triple_table(2 * COLUMNS)
-        rows, belongs = table(2 * filters // unit if in_rows else 1), table(6)
+        rows, belongs, runs = table(2 * filters // unit if in_rows else 1), table(6), table(3)
         if in_rows:
             find_lines(rows, 0, n * out_layout[0] + z * deep * out_layout[2], out_layout, deep, down)
             to, belongs[4], belongs[5] = 0, columns, down * out_layout[3]
@@ -346,8 +347,15 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
                 units_of[0 if whole else 1],
                 (memory, source, at, to_channel, half, half * to_channel, scales, flattened(places), pixels),
             )  # fmt: skip
-            following = start + min(pixel + size, positions - 2 * wide)
-            asked = x, following, x_layout[1], channels if far else 0
+            following = min(pixel + size, positions - 2 * wide)
+            runs[0], runs[1], runs[2] = 2 * wide, 0, 0
+            if halved:
+                row, column = divmod(following, columns)
+                to_row = stride[1] * x_layout[3]
+                following, runs[0] = row * to_row + 2 * column, min(2 * (columns - column), 4 * wide)
+                runs[1] = to_row - 2 * column
+                runs[2] = runs[1] + 4 * wide - runs[0]
+            asked = x, start + following, x_layout[1], runs, channels if far else 0
             if in_rows:
                 for sliver in range(2):
                     first_pixel = pixel + sliver * size // 2

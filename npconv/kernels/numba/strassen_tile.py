@@ -27,7 +27,7 @@ from npconv.kernels.numba.vector import activated, add_column, add_from, lanes_o
 KEPT = 3
 """Tiles of sums that wait for others."""
 
-_FORM = "aiiaiiaiiiaaaaiiiinna"
+_FORM = "aiiaiiaiiiaaaaiiniinna"
 _call = calling(_FORM)
 
 
@@ -43,7 +43,7 @@ def _tile(rows: int, columns: int, merged: str) -> jit.Part:
 
     def multiply(  # type: ignore[no-untyped-def]
         result, at, pitch, filters, k, others, slivers, elements, chain, tiles, bias, epilogue, kept, x, asked,
-        to_channel, channels, share, lines, places, room,
+        to_channel, runs, channels, share, lines, places, room,
     ):  # fmt: skip
         wide = width_of(slivers)
         second, sizes = rows * wide, (chain, elements, 0, 1)  # elements lie side by side, which the compiler shall know
@@ -60,7 +60,9 @@ def _tile(rows: int, columns: int, merged: str) -> jit.Part:
                     for row in range(rows):
                         ask_for(result, to + row * pitch, size)
                 for _ in range(min(share, channels)):
-                    for pixels in range(asked, asked + 2 * wide, lanes_of(x)):
+                    for pixels in range(asked, asked + runs[0], lanes_of(x)):
+                        prefetch(x, pixels)
+                    for pixels in range(asked + runs[1], asked + runs[2], lanes_of(x)):
                         prefetch(x, pixels)
                     asked += to_channel
                 channels -= share
@@ -137,7 +139,8 @@ def multiply(  # type: ignore[no-untyped-def]
     """Write what ``count`` filters of each half, ``k`` the first of ``others``, make of a unit, or of ``half`` of one.
 
     Those of the first filter and pixel belong to ``result[at]``, of other filters ``pitch`` behind. Meanwhile, pixels
-    of the unit that comes next are ``asked`` for: an array, where they begin, how far apart channels are, and how many.
+    of the unit that comes next are ``asked`` for: an array, where they begin, how far apart channels are, in two runs
+    the end of the first and where the second begins and ends, behind the first one's beginning, and how many channels.
 
     Tiles have some of a ``unit`` of filters, which make a row of results. Where these are merged, ``rows`` tell where
     they begin; for each sliver how far behind its results lie, or -1 if they go over the end of a row of the input, and
@@ -145,7 +148,7 @@ def multiply(  # type: ignore[no-untyped-def]
     """
     number, least, higher = share_out(count, unit)
     lines, places, room = rows
-    x, following, to_channel, channels = asked
+    x, following, to_channel, runs, channels = asked
     share = (channels + 7 * number - 1) // (7 * number)
     for more in range(2):
         height, tiles = unit * (least + more), higher if more else number - higher
@@ -153,7 +156,7 @@ def multiply(  # type: ignore[no-untyped-def]
             _call(
                 parts[height - LEAST_ROWS + (_NUMBER if half else 0)],
                 (result, at, pitch, filters, k, others, slivers, elements, chain, tiles, bias, epilogue, kept, x,
-                 following, to_channel, channels, share, lines, places, room),
+                 following, to_channel, runs, channels, share, lines, places, room),
             )  # fmt: skip
         at += tiles * height * pitch
         k += tiles * height
