@@ -68,7 +68,7 @@ PACK = 16e-6
 SHORT, MANY = 2e-5, 1.5e-5
 """Seconds of work that are not shared out; those that many threads take longer to begin and to end than two."""
 
-STREAM, OF_ONE, MEMORY, LAST_LEVEL = 60e9, 30e9, 32e9, 3.2e7
+STREAM, OF_ONE, MEMORY, LAST_LEVEL = 60e9, 30e9, 32e9, 3.6e7
 """Bytes of packed weights a second that come from beyond the second-level cache, for all threads and for one; those
 that come from memory, as all do if they are more than so many: a large cache of the last level has then lost each
 by the time that it is wanted again. Points of 512 × 512 filters took 0.67 ms (57 GB/s), of 576 × 576 1.55 (31). From
