@@ -18,6 +18,7 @@ as even and odd ones, and at stride 1 what each block of taps meets (`npconv.ker
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
 task is a rectangle of tiles, whose points stay in the core's caches, and some panels of a group's filters; it goes from
 the input to the finished result without another pass through memory. Transforms work on vectors of channels.
+
 The last tiles down and across may be *short* (`npconv.kernels.filtering`): they are transformed to fewer points, and
 points that they do not take have products of the other tiles alone (`npconv.kernels.numba.short`). Images of 14 × 14,
 3.5 tiles a row, so take a sixth fewer products: 256 channels 341 µs in two threads instead of 371.
