@@ -156,7 +156,7 @@ class Filtering(NamedTuple):
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Which of the points a short tile takes: of each filtering the first ones and the last, infinity."""
+        """Which points a short tile takes: of each filtering the first ones, and of several taps infinity, its last."""
         return _kept(self)
 
     @property
