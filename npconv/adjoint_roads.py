@@ -1,8 +1,8 @@
 """Short roads from a gradient's arrays to a kernel, for C-contiguous arrays of the problem's dtype.
 
 `npconv.adjoint` looks at its arrays anew in each call, which takes 40 µs for each of its convolutions. What it finds
-depends on the problem alone if they are C-contiguous; here it is found once. `npconv.recall` tells which calls are
-remembered.
+depends on the problem alone if they are C-contiguous; here it is found once, from the arrays of the first call, of
+which nothing is kept. `npconv.recall` tells which calls are remembered.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from npconv.problem import ConvProblem
 Road = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def of_input(problem: ConvProblem, choice: Choice) -> Road | None:
+def of_input(
+    problem: ConvProblem, choice: Choice, grad_output: np.ndarray, weight: np.ndarray, out: np.ndarray
+) -> Road | None:
     """Return a function of ``grad_output`` and ``weight``, or None; the problem has no bias and no activation."""
-    road = of_transposed(problem, choice)
+    road = of_transposed(problem, choice, grad_output, out)
     if road is not None:
         return lambda grad_output, weight: road(grad_output, weight, None)
     if not _is_plain(problem) or problem.activation:
@@ -30,24 +32,27 @@ def of_input(problem: ConvProblem, choice: Choice) -> Road | None:
     form = problem.canonical_form()
     steps, reached = transposing.steps(form, choice)
     spread = merging.in_one_pass(form, steps, choice) if reached else None
-    return None if spread is None else _spread(spread, problem, choice)
+    return None if spread is None else _spread(spread, problem, choice, grad_output, out)
 
 
-def of_transposed(problem: ConvProblem, choice: Choice) -> Callable[[Any, Any, Any], np.ndarray] | None:
+def of_transposed(
+    problem: ConvProblem, choice: Choice, input: np.ndarray, out: np.ndarray
+) -> Callable[[Any, Any, Any], np.ndarray] | None:
     """Return a function of input, weight and bias of a transposed convolution, or None."""
-    pieces = _Pieces.of(problem, choice)
+    pieces = _Pieces.of(problem, choice, input, out)
     if pieces is None:
         return None
     return lambda input, weight, bias: pieces.fill(input, pieces.packed(weight, bias, None), bias)
 
 
 def of_layer(
-    problem: ConvProblem, choice: Choice, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace
-) -> Callable[[np.ndarray], np.ndarray] | None:
+    problem: ConvProblem, choice: Choice, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace,
+    input: np.ndarray, out: np.ndarray,
+) -> Callable[[np.ndarray], np.ndarray] | None:  # fmt: skip
     """Return a function of the input of such a layer, or None, as where its weight is narrower than the input."""
     if weight.dtype != problem.compute_dtype:
         return None
-    pieces = _Pieces.of(problem, choice, workspace)
+    pieces = _Pieces.of(problem, choice, input, out, workspace)
     if pieces is None:
         return None
     packed = pieces.packed(weight, bias, workspace)
@@ -93,8 +98,11 @@ class _Pieces(NamedTuple):
     """Where the taps of a weight belong, if all calls take filters in rows (`npconv.kernels.numba.rows.dealt`)."""
 
     @classmethod
-    def of(cls, problem: ConvProblem, choice: Choice, workspace: host.Workspace | None = None) -> _Pieces | None:
-        """Find them for arrays of the problem's dtype in C order, or return None; a layer has a workspace."""
+    def of(
+        cls, problem: ConvProblem, choice: Choice, x: np.ndarray, out: np.ndarray,
+        workspace: host.Workspace | None = None,
+    ) -> _Pieces | None:  # fmt: skip
+        """Find them for arrays like these of the problem's dtype in C order, or None; a layer has a workspace."""
         if not _is_plain(problem):
             return None
         form, dtype = problem.canonical_form(), problem.compute_dtype
@@ -104,7 +112,7 @@ class _Pieces(NamedTuple):
         in_patches = bool(steps[0].patch)
         if in_patches and len(steps) > 1:
             return None
-        x, out = np.empty(form.result_shape, dtype), np.empty(form.input_shape, dtype)
+        x, out = x.reshape(form.result_shape), out.reshape(form.input_shape)
         whole, even = reached, not reached and merging.is_even(form, steps)
         pieces: list[_Piece] = []
         for together in merging.together(steps):
@@ -190,10 +198,10 @@ def _is_plain(problem: ConvProblem) -> bool:
     return problem.padding_mode == "zeros" and transposing.may_be_in_place(problem)
 
 
-def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
+def _spread(spread: Any, problem: ConvProblem, choice: Choice, x: np.ndarray, out: np.ndarray) -> Road:
     form, dtype, shape = problem.canonical_form(), problem.compute_dtype, problem.input_shape
     flat = loading.module("npconv.kernels.numba.slab").flat
-    (_, x_layout), (_, out_layout) = (flat(np.empty(size, dtype)) for size in (form.result_shape, form.input_shape))
+    (_, x_layout), (_, out_layout) = flat(x.reshape(form.result_shape)), flat(out.reshape(form.input_shape))
     plan, bias, epilogue = (
         spread.plan(form, choice.threads),
         np.zeros(form.in_channels, dtype),
@@ -210,18 +218,19 @@ def _spread(spread: Any, problem: ConvProblem, choice: Choice) -> Road:
     return compute
 
 
-def of_weight(problem: ConvProblem, choice: Choice) -> Road | None:
+def of_weight(
+    problem: ConvProblem, choice: Choice, x: np.ndarray, grad_output: np.ndarray, out: np.ndarray
+) -> Road | None:
     """Return a function of the convolution's input and of ``grad_output``, or None."""
     if problem.data_format != "channels_first":
         return None
     apart = weight_gradient.images_apart(problem, choice)
     if apart is not None:
-        return _summed(apart, problem.weight_shape, choice)
+        return _summed(apart, choice, x, grad_output, out)
     step = weight_gradient.weight_step(problem)
     if step.made is not None:
         return None
     dtype, shape, results = np.dtype(problem.dtype), problem.weight_shape, problem.canonical_form().result_shape
-    x, out = np.empty(problem.input_shape, dtype), np.empty(shape, dtype)
     met = weight_gradient.met(problem, problem.canonical(x))
     if not np.may_share_memory(met, x):  # groups of several images, which take a copy
         return None
@@ -239,9 +248,10 @@ def of_weight(problem: ConvProblem, choice: Choice) -> Road | None:
     return compute
 
 
-def _summed(apart: ConvProblem, shape: tuple[int, ...], choice: Choice) -> Road | None:
+def _summed(apart: ConvProblem, choice: Choice, x: np.ndarray, grad_output: np.ndarray, out: np.ndarray) -> Road | None:
     """Return the same for a problem that is computed image by image."""
-    road = of_weight(apart, choice)
+    shape, made = out.shape, np.empty(apart.weight_shape, out.dtype)
+    road = of_weight(apart, choice, x.reshape(apart.input_shape), grad_output.reshape(apart.result_shape), made)
     if road is None:
         return None
 

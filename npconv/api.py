@@ -413,8 +413,8 @@ def _conv(
     out: Any,
 ) -> Any:
     where = rank, stride, padding, dilation, groups, padding_mode, data_format
-    options = (*where, activation, algorithm, backend, precision)
-    key = recall.key(input, weight, bias, out) if recall.plain(options) else None
+    options = recall.told((*where, activation, algorithm, backend, precision))
+    key = recall.key(input, weight, bias, out) if options is not None else None
     road = _roads.get((key, options)) if key is not None else None
     if road is not None and (out is None or recall.apart(out, input, weight, bias)):
         return road(input, weight, bias, out)
@@ -429,9 +429,9 @@ def _conv(
     if out is not None:
         arguments.check_out(out, problem.result_shape, dtype, named, plan.algorithm.backend)
     result = plan.run(named["input"], named["weight"], named.get("bias"), out)
-    road = plan.run if key is None or not key[0] else plan.road
-    if key is not None and road is not None and {array.dtype for array in named.values()} == {dtype}:
-        _roads.keep((key, options), road)
+    if key is not None and {array.dtype for array in named.values()} == {dtype}:
+        road = plan.road(named["input"], result) if key[0] else None
+        _roads.keep((key, options), road or plan.run)
     return result
 
 
@@ -456,8 +456,8 @@ def _conv_transpose(
     out: Any,
 ) -> np.ndarray:
     where = rank, stride, padding, output_padding, groups, dilation, data_format
-    options = (*where, activation, algorithm, backend, precision)
-    key = recall.key(input, weight, bias) if out is None and recall.plain(options) else None
+    options = recall.told((*where, activation, algorithm, backend, precision))
+    key = recall.key(input, weight, bias) if out is None and options is not None else None
     road = _transposed_roads.get((key, options)) if key is not None else None
     if road is not None:
         return road(input, weight, bias)
@@ -480,7 +480,7 @@ def _conv_transpose(
     if key is not None:
         arrays = [array for array in (input, weight, bias) if array is not None]
         plain = key[0] and all(array.dtype == dtype for array in arrays)
-        short = adjoint_roads.of_transposed(problem, choice) if plain else None
+        short = adjoint_roads.of_transposed(problem, choice, named["input"], result) if plain else None
         _transposed_roads.keep((key, options), short or compute)
     return compute(named["input"], named["weight"], named.get("bias"), result)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ def as_array(name: str, value: Any) -> Any:
         try:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            with suppress(AttributeError, RuntimeError, TypeError, ValueError):  # as JAX's bfloat16 is taken
+                return value.__array__()
             given = f"{name}, a {type(value).__name__} of dtype {getattr(value, 'dtype', 'unknown')},"
             raise TypeError(f"{given} cannot be taken by DLPack: {error}") from error
     if isinstance(value, np.ma.MaskedArray):

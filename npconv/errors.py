@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-_INSIDE = (str(Path(__file__).parent), str(Path(np.__file__).parent))
+_INSIDE = tuple(os.path.join(Path(module).parent, "") for module in (__file__, np.__file__))
 """Folders of npconv and of NumPy, which stands between where it decorates npconv's functions."""
 
 

@@ -31,7 +31,7 @@ def _given(**sized: Any) -> Iterator[None]:
 
 _Find = Callable[[dict[str, Any], np.dtype[Any]], tuple[ConvProblem, tuple[int, ...], tuple[int, ...]]]
 _Compute = Callable[[ConvProblem, Choice, np.ndarray, np.ndarray, np.ndarray], None]
-_Shortcut = Callable[[ConvProblem, Choice], adjoint_roads.Road | None]
+_Shortcut = Callable[[ConvProblem, Choice, np.ndarray, np.ndarray, np.ndarray], adjoint_roads.Road | None]
 
 _roads = recall.Roads[adjoint_roads.Road]()
 
@@ -46,8 +46,9 @@ def _gradient(
     for a call like this one (`npconv.recall`) is not looked for again, and ``shortcut`` may know a shorter road.
     """
     first, second = given.values()
-    key = recall.key(first, second) if out is None and recall.plain((options, names)) else None
-    road = _roads.get((key, options, names)) if key is not None else None
+    asked = recall.told((*options, *names))
+    key = recall.key(first, second) if out is None and asked is not None else None
+    road = _roads.get((key, asked)) if key is not None else None
     if road is not None:
         return road(first, second)
     named = call.arrays(**given)
@@ -63,8 +64,9 @@ def _gradient(
     first, second = named.values()
     compute(problem, choice, first, second, result)
     if key is not None:
-        short = shortcut(problem, choice) if key[0] and first.dtype == second.dtype == dtype else None
-        _roads.keep((key, options, names), short or _whole_road(problem, choice, compute, shape, dtype))
+        plain = key[0] and first.dtype == second.dtype == dtype
+        short = shortcut(problem, choice, first, second, result) if plain else None
+        _roads.keep((key, asked), short or _whole_road(problem, choice, compute, shape, dtype))
     return result
 
 
@@ -79,15 +81,19 @@ def _whole_road(
     return road
 
 
-def _convolved(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | None:
+def _convolved(
+    problem: ConvProblem, choice: Choice, slope: np.ndarray, kernel: np.ndarray, out: np.ndarray
+) -> adjoint_roads.Road | None:
     """Return the short road of the transposed convolution of a transposed convolution, which is the convolution."""
-    road = choose(problem, choice).road
+    road = choose(problem, choice).road(slope, out)
     return None if road is None else lambda slope, kernel: road(slope, kernel.conj(), None, None)
 
 
-def _swapped_weight(problem: ConvProblem, choice: Choice) -> adjoint_roads.Road | None:
+def _swapped_weight(
+    problem: ConvProblem, choice: Choice, x: np.ndarray, slope: np.ndarray, out: np.ndarray
+) -> adjoint_roads.Road | None:
     """Return the short road of a transposed convolution's weight, for which input and result change places."""
-    road = adjoint_roads.of_weight(problem, choice)
+    road = adjoint_roads.of_weight(problem, choice, slope, x, out)
     return None if road is None else lambda x, slope: road(slope, x)
 
 

@@ -75,13 +75,18 @@ class _Layer:
         else:
             choose(problem, choice).run(named["input"], weight, bias, out, self._workspace)
         if key is not None and input.dtype == dtype:
-            self._remember(key, problem, choice, weight, bias)
+            self._roads.keep(key, self._road(problem, choice, weight, bias, *((input, out) if key[0] else ())))
         return out
 
-    def _remember(self, key: Any, problem: ConvProblem, choice: Choice, weight: Any, bias: Any) -> None:
-        """Keep the road that a call took, if it is one to be kept: of the input, and of the result to fill or None."""
+    def _road(
+        self, problem: ConvProblem, choice: Choice, weight: Any, bias: Any, *met: np.ndarray
+    ) -> Callable[[np.ndarray, Any], np.ndarray]:
+        """Return the road that a call took: a function of the input, and of the result to fill or None.
+
+        If its input and result were C-contiguous, they are told: there may be a shorter road for such.
+        """
         if self.transposed:
-            short = adjoint_roads.of_layer(problem, choice, weight, bias, self._workspace) if key[0] else None
+            short = adjoint_roads.of_layer(problem, choice, weight, bias, self._workspace, *met) if met else None
 
             def road(input: np.ndarray, out: Any) -> np.ndarray:
                 if short is not None:
@@ -90,21 +95,13 @@ class _Layer:
                 adjoint.input_gradient(problem, weight, input, bias, result, choice, self._workspace)
                 return result
 
-        elif not key[0]:
-            plan = choose(problem, choice)
-
-            def road(input: np.ndarray, out: Any) -> np.ndarray:
-                result: np.ndarray = plan.run(input, weight, bias, out, self._workspace)
-                return result
-
-        else:
-            plan = choose(problem, choice)
-            quick = plan.quick
-            if quick is None or plan.met.among:  # each size of images may meet other taps, whose weights roads keep
-                return
-            road = partial(quick, plan.pack(weight, bias, self._workspace))
-
-        self._roads.keep(key, road)
+            return road
+        plan = choose(problem, choice)
+        # Each size of images may meet other taps of some kernels, whose weights a quick road would keep.
+        quick = plan.quick(*met) if met and not plan.met.among else None
+        if quick is not None:
+            return partial(quick, plan.pack(weight, bias, self._workspace))
+        return lambda input, out: plan.run(input, weight, bias, out, self._workspace)
 
     def explain(self, input_shape: tuple[int, ...]) -> Explanation:
         """Tell what would run for an input of this shape, of the layer's dtype, and why.

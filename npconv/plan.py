@@ -145,13 +145,14 @@ class Plan:
         # by filters in another order.
         return workspace.packed(key, pack, (met.among, met.kernel_size, self._packing.order))
 
-    @property
-    def quick(self) -> Callable[[Any, np.ndarray, np.ndarray | None], np.ndarray] | None:
-        """A function of what `pack` returned, a C-contiguous input of the problem's dtype, and ``out``; or None.
+    def quick(
+        self, x: np.ndarray, out: np.ndarray
+    ) -> Callable[[Any, np.ndarray, np.ndarray | None], np.ndarray] | None:
+        """Return a function of what `pack` returned, an input, and a result to fill or None for a new one; or None.
 
-        The result to fill is C-contiguous and of the same dtype, or None for a new one.
+        The arrays are such as these two are, which are C-contiguous and of the problem's dtype.
         """
-        return None if self.algorithm.engine is None else self._run.quick
+        return None if self.algorithm.engine is None else self._run.quick(x, out)
 
     def fixed(self, x: np.ndarray, out: np.ndarray, packed: bool = False) -> tuple[Any, Any]:
         """Return what packs a weight and a bias, and what fills arrays made like these two; None if nothing does.
@@ -164,13 +165,15 @@ class Plan:
         packing, run = (self._packing, self._run) if packed else self._of_call
         return packing.quick, run.fixed(x, out)
 
-    @property
-    def road(self) -> Callable[[Any, Any, Any, Any], np.ndarray] | None:
-        """A function of C-contiguous input, bias and ``out`` and aligned weight of the problem's dtype, or None."""
+    def road(self, x: np.ndarray, out: np.ndarray) -> Callable[[Any, Any, Any, Any], np.ndarray] | None:
+        """Return a function of input, aligned weight, bias and ``out``, all of the problem's dtype, or None.
+
+        Input, bias and result are C-contiguous, as these two are.
+        """
         if self.algorithm.engine is None:
             return None
         packing, run = self._of_call
-        quick, pack = run.quick, packing.quick
+        quick, pack = run.quick(x, out), packing.quick
         return None if quick is None else lambda input, weight, bias, out: quick(pack(weight, bias), input, out)
 
     @once
@@ -337,6 +340,13 @@ def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
     return within or [min(able, key=lambda c: c.workspace)]
 
 
+def _why_not(algorithm: str, backend: str) -> str:
+    """Return why a backend does not have an algorithm: there is none, or what would compute it is missing."""
+    elsewhere = registry.backends_of(algorithm) if backend == "auto" else ()
+    lacks = [lack for name in elsewhere if name != "cuda" and (lack := backends.missing(name))]
+    return f"does not exist on backend {backend!r}" if not lacks else f"cannot run here: {lacks[0]}; backend 'auto'"
+
+
 @recall.until_forgotten
 @lru_cache(maxsize=4096)
 def choose(problem: ConvProblem, choice: Choice) -> Plan:
@@ -353,7 +363,7 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
     named = [entry for entry in every if algorithm in ("auto", entry.name)]
     if not named:
         exists = ", ".join(dict.fromkeys(entry.name for entry in every))
-        raise ValueError(f"algorithm {algorithm!r} does not exist on backend {backend!r}, which has {exists}")
+        raise ValueError(f"algorithm {algorithm!r} {_why_not(algorithm, backend)}, which has {exists}")
     found = candidates(problem, choice, named)
     able = [c for c in found if c.refusal is None]
     if not able:
@@ -361,7 +371,8 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
         able = [c for c in all_of_them if c.refusal is None]
         if not able or found[0].refusal != NOTHING:  # of which any other has as little to do
             others = ", ".join(dict.fromkeys(c.algorithm.name for c in all_of_them if c.refusal in (None, NOTHING)))
-            raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {found[0].refusal}; {others} can")
+            can = f"{others} can" if others else "no algorithm of this backend can"
+            raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {found[0].refusal}; {can}")
     small = modest(problem, able)
     best = min(small, key=lambda c: c.seconds)
     winner = winners.winner(problem, choice) if algorithm == "auto" else None

@@ -2,9 +2,9 @@
 
 Checking the arguments of a call, finding its problem and plan and looking at its arrays takes some 50 µs, and the next
 call like it takes the same road. `key` says what a road depends on; layers and functions keep what they found under it.
-Only ordinary calls are remembered, those with arrays of the machine's byte order and plain options: ``stride=1`` and
-``stride=1.0`` are equal to a dictionary, but the second one is an error. The shortest roads, which do not look at the
-arrays again, are for C-contiguous ones.
+Only ordinary calls are remembered, those with arrays of the machine's byte order and plain options, which are told so
+that ``stride=1`` and ``stride=1.0``, an error, are not the same. The shortest roads, which do not look at the arrays
+again, are for C-contiguous ones.
 """
 
 from __future__ import annotations
@@ -83,8 +83,24 @@ def apart(out: Any, *arrays: Any) -> bool:
 _ORDINARY = frozenset({int, str, type(None)})
 
 
-def plain(options: tuple[Any, ...]) -> bool:
-    """Whether options are numbers and names, or tuples of them, of Python's own types."""
+def told(options: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return options that are numbers and names, or tuples of them, of Python's own types; None if one is another.
+
+    Such as are equal to no others: 0.1 and 1.0 are told with their type.
+    """
     if _ORDINARY.issuperset(map(type, options)):  # as a rule, and soon told
-        return True
-    return all(plain(option) if type(option) is tuple else type(option) in _ORDINARY for option in options)
+        return options
+    found: list[Any] = []
+    for option in options:
+        if type(option) is tuple:
+            inner = told(option)
+            if inner is None:
+                return None
+            found.append(inner)
+        elif type(option) is float:
+            found.append((float, option))
+        elif type(option) in _ORDINARY:
+            found.append(option)
+        else:
+            return None
+    return tuple(found)

@@ -232,6 +232,11 @@ def candidates(backend: str) -> tuple[Algorithm, ...]:
     return tuple(algorithm for algorithm in _TABLE if algorithm.backend == backend)
 
 
+def backends_of(name: str) -> tuple[str, ...]:
+    """Return the backends that have an algorithm."""
+    return tuple(algorithm.backend for algorithm in _TABLE if algorithm.name == name)
+
+
 def names() -> tuple[str, ...]:
     """Return every algorithm's name, once."""
     return tuple(dict.fromkeys(algorithm.name for algorithm in _TABLE))

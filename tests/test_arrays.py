@@ -213,6 +213,15 @@ def test_arrays_of_other_libraries(wrap):
     assert_same(npconv.conv2d(wrap(x), wrap(w), padding=1), torch_conv(case, x, w, None), case)
 
 
+def test_arrays_that_dlpack_does_not_know():
+    """JAX gives its bfloat16 as an array, though not by DLPack."""
+    jax_numpy = pytest.importorskip("jax.numpy")
+    x, w = (jax_numpy.ones(shape, "bfloat16") for shape in ((1, 2, 4, 4), (3, 2, 3, 3)))
+    found = npconv.conv2d(x, w)
+    assert found.dtype == np.asarray(x).dtype
+    assert (found == 18).all()
+
+
 def test_memory_maps(tmp_path):
     case = parse("mb2ic3oc4ih5iw6kh3")
     x, w, _ = small_integers(case, 1)

@@ -1,5 +1,7 @@
 """Taps that meet nothing but padding, as those of dilations longer than the image: they are left out, unseen."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -119,7 +121,7 @@ def test_a_layer_keeps_the_weights_of_few_sizes():
     for size in range(2, 118, 8):
         layer(np.ones((1, 8, size), np.float32))
     assert all(len(kept) <= 4 for kept in layer._workspace._packed.values())
-    assert not layer._roads
+    assert not any(isinstance(road, partial) for road in layer._roads.values())  # each of which would keep weights
 
 
 @settings(max_examples=200)

@@ -116,11 +116,39 @@ try:
     npconv.conv2d(np.ones((4, 4)), np.ones((2, 2)), backend="cuda")
 except npconv.CudaUnavailableError as error:
     print(error)
+import warnings
+warnings.simplefilter("ignore")
+for algorithm in ("winograd2", "none"):
+    try:
+        npconv.conv2d(np.ones((4, 4)), np.ones((2, 2)), algorithm=algorithm)
+    except ValueError as error:
+        print(error)
 """)
-    assert len(lines) == 2
+    assert len(lines) == 4
     assert "backend 'numba' cannot run here" in lines[0]
     assert "backend='numpy'" in lines[0]
     assert "backend 'cuda' cannot run here" in lines[1]
+    assert "algorithm 'winograd2' cannot run here: Numba " in lines[2]
+    assert "'none'" in lines[3]
+    assert "cannot run here" not in lines[3]
+
+
+def test_warnings_point_at_packages_of_like_names(tmp_path):
+    """A folder next to npconv's whose name begins with npconv is somebody else's."""
+    other = tmp_path / "npconv_x.py"
+    other.write_text("from npconv import errors\ndef run():\n    errors.warn('here')\n")
+    code = f"""
+import sys, types, warnings
+import npconv
+beside = npconv.__path__[0] + "_x.py"
+module = types.ModuleType("npconv_x")
+exec(compile(open({str(other)!r}).read(), beside, "exec"), module.__dict__)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    module.run()
+print(caught[0].filename == beside)
+"""
+    assert python(code) == ["True"]
 
 
 def test_without_numba_one_can_still_look_inside(without_numba):

@@ -23,7 +23,6 @@ import numpy as np
 
 from npconv import loading
 from npconv.kernels import activation, host
-from npconv.loading import once
 from npconv.problem import ConvProblem
 from npconv.threads import get_num_threads
 
@@ -214,15 +213,15 @@ class Run:
         plan, threads = planned
         return _filling(self._engine, plan, self._epilogue, threads, x, out)
 
-    @once
-    def quick(self) -> Callable[[Packed, np.ndarray, np.ndarray | None], np.ndarray] | None:
-        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again; or None.
+    def quick(
+        self, x: np.ndarray, out: np.ndarray
+    ) -> Callable[[Packed, np.ndarray, np.ndarray | None], np.ndarray] | None:
+        """Do what the call of these C-contiguous arrays did, without looking at others like them; or None.
 
-        It takes what was packed, the input, and a result to fill, which must be so, too, or None for a new one.
+        It takes what was packed, the input, and a result to fill, or None for a new one.
         """
-        problem = self._problem
-        shape, dtype = problem.result_shape, np.dtype(problem.dtype)
-        fill = self.fixed(*(problem.canonical(np.empty(size, dtype)) for size in (problem.input_shape, shape)))
+        shape, dtype = out.shape, out.dtype
+        fill = self.fixed(self._problem.canonical(x), self._problem.canonical(out))
         if fill is None:
             return None
 

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 
 from npconv.kernels import host, packed
-from npconv.loading import once
 from npconv.problem import ConvProblem
 
 COPY = 0.1e-9
@@ -218,15 +217,16 @@ class Run:
         for part in (target.real, target.imag):  # what the first one's filters take is free when the second's are made
             self._each(parts, next(filters), part)
 
-    @once
-    def quick(self) -> Callable[[Iterable[Any], np.ndarray, np.ndarray | None], np.ndarray]:
-        """Do what a call does, for a C-contiguous input of the compute dtype, without looking at it again.
+    def quick(
+        self, x: np.ndarray, out: np.ndarray
+    ) -> Callable[[Iterable[Any], np.ndarray, np.ndarray | None], np.ndarray]:
+        """Do what the call of these C-contiguous arrays did, without looking at others like them.
 
-        It takes what was packed, the input, and a result to fill, which must be so, too, or None for a new one.
+        It takes what was packed, the input, and a result to fill, or None for a new one.
         """
         problem, dtype = self._problem, self._problem.compute_dtype
         shape, real = problem.result_shape, _real(problem)
-        x, made = (problem.canonical(np.empty(size, dtype)) for size in (problem.input_shape, shape))
+        x, made = problem.canonical(x), problem.canonical(out)
         parts = _apart(x, self._planes)
         fills = [None if self._images else self._each.fixed(parts, part) for part in (made.real, made.imag)]
         met_as_it_is = np.may_share_memory(parts, x)
