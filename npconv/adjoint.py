@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -74,26 +75,22 @@ def _transposed(
 ) -> None:
     """Fill the canonical ``out`` phase by phase; with patches ``in_place``, if the arrays allow it: see `steps`."""
     filters = swapped(problem, weight, choice)
-    found, reached = transposing.steps(problem, choice, in_place)
-    if not reached:
-        if merging.is_even(problem, found) and _merged(
-            found, choice, filters, grad_output, bias, out, workspace, problem.input_size[1:]
-        ):
-            return
+    passes, whole = transposing.passes(problem, choice, packed.in_line(grad_output), in_place)
+    if not whole:
         out[...] = constant(problem, bias)
-    spread = merging.in_one_pass(problem, found, choice) if reached else None
-    if spread is not None and spread.run(problem, filters, grad_output, bias, out, choice.threads):
-        return
-    for some in merging.together(found):
-        if _merged(some, choice, filters, grad_output, bias, out, workspace):
+    for one in passes:
+        if one.merged is not None and _merged(one, filters, grad_output, bias, out, workspace):
             continue
-        if found[0].patch:
+        if one.fills:
+            out[...] = constant(problem, bias)
+        if one.steps[0].patch:
+            found = [step for some in passes for step in some.steps]
             if in_place and transposing.written(found, choice):
                 _transposed(problem, weight, grad_output, bias, out, choice, workspace, in_place=False)
             else:
                 _in_patches(found, choice, filters, grad_output, bias, out, workspace)
             return
-        for step in some:
+        for step in one.steps:
             choose(step.forward, choice).run(
                 grad_output, step.taps_of(filters), bias, out[step.elements], workspace, step.begins
             )
@@ -132,24 +129,21 @@ def constant(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
 
 
 def _merged(
-    steps: list[phasing.Step],
-    choice: Choice,
+    one: transposing.Pass,
     weight: np.ndarray,
     grad_output: np.ndarray,
     bias: np.ndarray | None,
     out: np.ndarray,
     workspace: host.Workspace | None,
-    whole: tuple[int, ...] | None = None,
 ) -> bool:
-    """Compute phases in one pass, if `merging.merge` finds one for them and these arrays."""
-    dtype = steps[0].forward.compute_dtype
+    """Compute phases by the kernel that there is for all of them, if it takes these arrays."""
+    step, found = one.steps[0], cast(merging.Merging, one.merged)
+    dtype = step.forward.compute_dtype
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False
-    if (whole or steps[0].patch or steps[0].forward.groups > 1) and out.strides[-1] != dtype.itemsize:
+    if one.in_rows and out.strides[-1] != dtype.itemsize:
         return False
-    grad_output = grad_output[steps[0].images]
-    found = merging.merge(steps, choice, packed.in_line(grad_output), whole)
-    return found is not None and found(grad_output, found.packed(weight, bias, workspace), out)
+    return found(grad_output[step.images], found.packed(weight, bias, workspace), out)
 
 
 def swapped(problem: ConvProblem, weight: np.ndarray, choice: Choice) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv import adjoint, loading, merging, phasing, transposing, weight_gradient
+from npconv import adjoint, loading, phasing, transposing, weight_gradient
 from npconv.kernels import host, packed
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem
@@ -25,14 +25,7 @@ def of_input(
 ) -> Road | None:
     """Return a function of ``grad_output`` and ``weight``, or None; the problem has no bias and no activation."""
     road = of_transposed(problem, choice, grad_output, out)
-    if road is not None:
-        return lambda grad_output, weight: road(grad_output, weight, None)
-    if not _is_plain(problem) or problem.activation:
-        return None
-    form = problem.canonical_form()
-    steps, reached = transposing.steps(form, choice)
-    spread = merging.in_one_pass(form, steps, choice) if reached else None
-    return None if spread is None else _spread(spread, problem, choice, grad_output, out)
+    return None if road is None else lambda grad_output, weight: road(grad_output, weight, None)
 
 
 def of_transposed(
@@ -97,6 +90,9 @@ class _Pieces(NamedTuple):
     places: np.ndarray | None
     """Where the taps of a weight belong, if all calls take filters in rows (`npconv.kernels.numba.rows.dealt`)."""
 
+    spread: Any
+    """The module of the kernel that computes all phases of depthwise convolutions, of weights as they are, or None."""
+
     @classmethod
     def of(
         cls, problem: ConvProblem, choice: Choice, x: np.ndarray, out: np.ndarray,
@@ -106,35 +102,34 @@ class _Pieces(NamedTuple):
         if not _is_plain(problem):
             return None
         form, dtype = problem.canonical_form(), problem.compute_dtype
-        steps, reached = transposing.steps(form, choice)
-        if not steps or (reached and merging.in_one_pass(form, steps, choice) is not None):
-            return None
-        in_patches = bool(steps[0].patch)
-        if in_patches and len(steps) > 1:
+        passes, whole = transposing.passes(form, choice, in_line=True)
+        if not passes or (passes[0].steps[0].patch and len(passes) > 1):
             return None
         x, out = x.reshape(form.result_shape), out.reshape(form.input_shape)
-        whole, even = reached, not reached and merging.is_even(form, steps)
         pieces: list[_Piece] = []
-        for together in merging.together(steps):
-            merged = merging.merge(together, choice, in_line=True, whole=form.input_size[1:] if even else None)
+        spread = None
+        for steps, merged, _ in passes:
             if merged is not None:
-                whole = whole or even
+                spread = merged.run.engine if merged.algorithm == "depthwise" else None
                 part = merged.of(out)
-                found = [(merged.steps, part, merged.packed, merged.run.fixed(x, part), not in_patches)]
-            elif in_patches:
+                in_rows = merged.algorithm == "planes" and not steps[0].patch
+                found = [(merged.steps, part, merged.packed, merged.run.fixed(x, part), in_rows)]
+            elif steps[0].patch:
                 return None
             else:
-                found = [_packing(step, choice, x, out[step.elements], workspace) for step in together]
+                found = [_packing(step, choice, x, out[step.elements], workspace) for step in steps]
             for some, part, pack, fill, in_rows in found:
                 if fill is None:
                     return None
                 first = (part.ctypes.data - out.ctypes.data) // dtype.itemsize
                 numbers = sum(step.forward.out_channels * step.forward.products for step in some)
                 pieces.append(_Piece(pack, fill, first, numbers, some, in_rows))
-        return cls(problem, choice, form, problem.input_shape, dtype, pieces, whole, _places(form, pieces))
+        return cls(problem, choice, form, problem.input_shape, dtype, pieces, whole, _places(form, pieces), spread)
 
     def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> list[Any]:
         """Return weight and bias in the order of the kernels."""
+        if self.spread is not None and workspace is None and weight.flags.c_contiguous:
+            return [packed.Packed(host.writeable(weight).ravel(), self.spread.pack_bias(self.form, bias))]
         weight = weight.reshape(self.form.weight_shape)
         if self.places is None or workspace is not None or not weight.flags.c_contiguous:
             filters = adjoint.swapped(self.form, weight, self.choice)
@@ -196,26 +191,6 @@ def _places(form: ConvProblem, pieces: list[_Piece]) -> np.ndarray | None:
 def _is_plain(problem: ConvProblem) -> bool:
     """Whether arrays of the problem's dtype in C order are as kernels take them."""
     return problem.padding_mode == "zeros" and transposing.may_be_in_place(problem)
-
-
-def _spread(spread: Any, problem: ConvProblem, choice: Choice, x: np.ndarray, out: np.ndarray) -> Road:
-    form, dtype, shape = problem.canonical_form(), problem.compute_dtype, problem.input_shape
-    flat = loading.module("npconv.kernels.numba.slab").flat
-    (_, x_layout), (_, out_layout) = flat(x.reshape(form.result_shape)), flat(out.reshape(form.input_shape))
-    plan, bias, epilogue = (
-        spread.plan(form, choice.threads),
-        np.zeros(form.in_channels, dtype),
-        packed.epilogue_of((), dtype),
-    )
-
-    fill = spread.fixed(plan, x_layout, epilogue, out_layout, choice.threads)
-
-    def compute(grad_output: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        out = np.empty(shape, dtype)
-        fill(host.writeable(grad_output).ravel(), host.writeable(weight).ravel(), bias, out.ravel())
-        return out
-
-    return compute
 
 
 def of_weight(

@@ -8,10 +8,14 @@ from typing import Any
 
 from npconv import arguments, backends, call, registry, transposing, values
 from npconv.kernels import parts
+from npconv.merging import Merging
 from npconv.plan import Choice, Plan, choose
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
 from npconv.table import quantity, seconds, table
+
+_Pass = tuple[Sequence[Plan], Merging | None]
+"""Convolutions, and how one kernel computes all of them."""
 
 _FUNCTIONS = tuple(f"{name}{rank}d" for name in ("conv", "conv_transpose") for rank in (1, 2, 3))
 
@@ -99,10 +103,11 @@ class Explanation:
     """
 
     def __init__(
-        self, problem: ConvProblem, output_shape: tuple[int, ...], plans: Sequence[Plan], kept: int = 0,
+        self, problem: ConvProblem, output_shape: tuple[int, ...], passes: Sequence[_Pass], kept: int = 0,
         instead: tuple[int, float] | None = None,
     ) -> None:  # fmt: skip
-        self._problem, self._plans, self._kept, self._instead = problem, plans, kept, instead
+        plans = [plan for those, _ in passes for plan in those]
+        self._problem, self._passes, self._kept, self._instead = problem, passes, kept, instead
         self._plan = plan = max(plans, key=lambda plan: plan.problem.flops)
         chosen = [plan.fitted for plan in plans]
         self.algorithm = plan.algorithm.name
@@ -110,8 +115,8 @@ class Explanation:
         self.reason = plan.reason
         self.seconds = sum(c.seconds if c.measured is None else c.measured for c in chosen)
         self.flops = sum(plan.problem.flops for plan in plans)
-        self.workspace = max(c.workspace for c in chosen) + kept
-        self.threads = plan.threads
+        self.workspace = max(_needed(*one)[1] for one in passes) + kept
+        self.threads = max(_needed(*one)[0] for one in passes if plan in one[0])
         self.output_shape = output_shape
         self.refusals = plan.refusals
 
@@ -126,8 +131,10 @@ class Explanation:
 
         facts, pads = [], problem.padding[-self._problem.rank :]
         if self._plan.problem != self._problem:
-            largest = ", of which this is the largest" if len(self._plans) > 1 else ""
-            told = _convolutions(len(self._plans), bool(problem.up))
+            number = sum(len(plans) for plans, _ in self._passes)
+            largest = ", of which this is the largest" if number > 1 else ""
+            told, passes = _convolutions(number, bool(problem.up)), len(self._passes)
+            told += "" if passes == number else ", in one pass" if passes == 1 else f", in {passes} passes"
             facts.append(("runs as", f"{told}, as npconv.adjoint tells{largest}"))
             if self._instead:
                 number, expected = self._instead
@@ -170,6 +177,13 @@ class Explanation:
                    "workspace", "what it does, or why not")  # fmt: skip
         head = "\n".join(f"{name:<8}{text}" for name, text in facts)
         return f"{head}\n\n{table(headers, rows)}"
+
+
+def _needed(plans: Sequence[Plan], merged: Merging | None) -> tuple[int, int]:
+    """Return the threads and the workspace of a pass."""
+    if merged is not None:
+        return merged.run.threads, merged.workspace(plans[0].choice.packed)
+    return max(plan.threads for plan in plans), max(plan.fitted.workspace for plan in plans)
 
 
 def _convolutions(number: int, spaced: bool) -> str:
@@ -274,30 +288,40 @@ def bias_shape(weight_shape: tuple[int, ...], transposed: bool, groups: Any) -> 
 
 
 IN_PLACE = "the one that writes patches where they belong, if arrays are in C order"
-"""Why a transposed convolution runs by `npconv.kernels.numba.pairs`, or `npconv.kernels.numba.strassen_merged`."""
+IN_ONE_PASS = "the one that does in one pass what others take several for, if arrays are in C order"
+"""Why a transposed convolution runs by kernels of `npconv.merging`."""
 
 
 def explain_problem(problem: ConvProblem, transposed: bool, choice: Choice) -> Explanation:
     """Explain a convolution, or the transposed convolution that belongs to it."""
     if not transposed:
-        return Explanation(problem, problem.result_shape, [choose(problem, choice)])
-    canonical = problem.canonical_form()
-    steps, _ = transposing.steps(canonical, choice, transposing.may_be_in_place(problem))
-    written = transposing.written(steps, choice) if transposing.may_be_in_place(problem) else None
-    parts = [step.forward for step in steps]
-    if not parts:  # no element meets a tap: the result is the bias, as of a convolution without input channels
+        return Explanation(problem, problem.result_shape, [([choose(problem, choice)], None)])
+    canonical, in_place = problem.canonical_form(), transposing.may_be_in_place(problem)
+    passes, _ = transposing.passes(canonical, choice, in_line=True, in_place=in_place)
+    if not passes:  # no element meets a tap: the result is the bias, as of a convolution without input channels
         one = (1, 1, 1)
-        parts = [
-            replace(
-                canonical, in_channels=0, out_channels=canonical.in_channels, groups=1, kernel_size=one, stride=one,
-                dilation=one, padding=((0, 0),) * 3,
-            )
-        ]  # fmt: skip
-    if written is not None:
-        named = replace(choice, algorithm=written.algorithm)
-        plans = [replace(choose(part, named), choice=choice, reason=IN_PLACE) for part in parts]
-    else:
-        plans = [choose(part, choice) for part in parts]
-    kept = steps[0].forward.output_bytes if steps and steps[0].patch and written is None else 0
-    instead = transposing.instead(canonical, steps, choice) if steps else None
-    return Explanation(problem, problem.input_shape, plans, kept, instead)
+        nothing = replace(
+            canonical, in_channels=0, out_channels=canonical.in_channels, groups=1, kernel_size=one, stride=one,
+            dilation=one, padding=((0, 0),) * 3,
+        )  # fmt: skip
+        return Explanation(problem, problem.input_shape, [([choose(nothing, choice)], None)])
+    explained: list[_Pass] = []
+    for some in passes:
+        merged = some.merged
+        if merged is None or problem.dtype != problem.compute_dtype.name or (problem.channels_last and some.in_rows):
+            explained += [([choose(step.forward, choice)], None) for step in some.steps]
+        else:
+            explained.append(([_instead_of(choose(step.forward, choice), merged) for step in some.steps], merged))
+    steps = [step for some in passes for step in some.steps]
+    kept = steps[0].forward.output_bytes if steps[0].patch and explained[0][1] is None else 0
+    instead = transposing.instead(canonical, steps, choice)
+    return Explanation(problem, problem.input_shape, explained, kept, instead)
+
+
+def _instead_of(plan: Plan, merged: Merging) -> Plan:
+    """Return the plan of a convolution as what is ``merged`` computes it."""
+    choice, in_patches = plan.choice, merged.steps[0].patch
+    if plan.algorithm.name == merged.algorithm and not in_patches:
+        return plan
+    named = choose(plan.problem, replace(choice, algorithm=merged.algorithm))
+    return replace(named, choice=choice, reason=IN_PLACE if in_patches else IN_ONE_PASS)

@@ -35,7 +35,7 @@ def is_even(problem: ConvProblem, found: list[phasing.Step]) -> bool:
 
 
 class Merging(NamedTuple):
-    """Some phases that are computed in one pass."""
+    """Some phases that are computed in one pass; of all at once, one step stands for them."""
 
     steps: list[phasing.Step]
     run: packed.Merged
@@ -44,6 +44,10 @@ class Merging(NamedTuple):
     def algorithm(self) -> str:
         """The name of the algorithm that does so."""
         return getattr(self.run.engine, "algorithm", "planes")
+
+    def workspace(self, packed: bool) -> int:
+        """Return how many bytes it works in, and those of the weights, if these are not ``packed`` once."""
+        return self.run.bytes + (0 if packed else sum(problem.weight_bytes for problem in self.run.problems))
 
     def packed(self, weight: np.ndarray, bias: np.ndarray | None, workspace: host.Workspace | None) -> Any:
         """Return weight and bias in the order of the kernel; a workspace keeps them."""
@@ -91,9 +95,10 @@ def merge(
         if whole is None and places != [(0, 2), (1, 2)]:
             return None
     plans = [choose(step.forward, choice) for step in steps]
-    like = _MERGED.get(choice.algorithm, ())
-    if any(plan.algorithm.name not in like or plan.in_parts for plan in plans):
-        return None
+    for plan in plans:  # what was measured to be the fastest is taken as if it were named
+        of_choice = choice.algorithm if plan.chosen.measured is None else plan.algorithm.name
+        if plan.algorithm.name not in _MERGED.get(of_choice, ()) or plan.in_parts:
+            return None
     forwards = tuple(plan.computed for plan in plans)
     if any(forward.among for forward in forwards):  # whose filters would have to be cut
         return None
@@ -141,12 +146,14 @@ def _run(
     return None
 
 
-def in_one_pass(problem: ConvProblem, steps: list[phasing.Step], choice: Choice) -> Any:
-    """Return the kernel that computes all phases at once, if all are depthwise and there is one for them, or None."""
+def merge_all(problem: ConvProblem, steps: list[phasing.Step], choice: Choice) -> Merging | None:
+    """Return how all phases are computed at once, if all are depthwise and there is a kernel for them, or None."""
     if problem.groups == 1 or problem.stride[2] != 2:
         return None
     plans = [choose(step.forward, choice) for step in steps]
     if any(plan.algorithm.name != "depthwise" or plan.in_parts for plan in plans):
         return None
     spread = loading.module("npconv.kernels.numba.spread")
-    return spread if spread.takes(problem) else None
+    run = _run(spread, (problem,), choice.threads, False, 0) if spread.takes(problem) else None
+    whole = phasing.Step(phasing.last_axes(*(slice(None),) * 3), (...,), (), steps[0].forward)
+    return None if run is None else Merging([whole], run)

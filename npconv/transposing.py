@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from npconv import merging, patches, phasing, recall
 from npconv.plan import Choice, choose
@@ -47,6 +48,38 @@ def steps(problem: ConvProblem, choice: Choice, in_place: bool = True) -> tuple[
         if (in_place and written(in_patches, choice)) or _faster_in_patches(problem, made, all_steps, choice):
             return in_patches, made.batch * made.out_channels * made.positions == math.prod(problem.input_shape)
     return all_steps, reached
+
+
+class Pass(NamedTuple):
+    """Phases that are computed together, or patches of some images, or the one convolution that there is."""
+
+    steps: list[phasing.Step]
+    merged: merging.Merging | None
+    """How one kernel computes them, from such arrays as it takes."""
+
+    fills: bool = False
+    """Whether that kernel fills elements that meet no tap, too."""
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether that kernel takes only results of whose rows the elements lie side by side."""
+        return self.fills or bool(self.steps[0].patch) or self.steps[0].forward.groups > 1
+
+
+def passes(problem: ConvProblem, choice: Choice, in_line: bool, in_place: bool = True) -> tuple[list[Pass], bool]:
+    """Return how the convolutions of `steps` are computed, and whether that fills all elements of the input.
+
+    If ``in_line``, a row of the gradient goes on with the next, as those in C order do.
+    """
+    found, reached = steps(problem, choice, in_place)
+    if not reached and merging.is_even(problem, found):
+        even = merging.merge(found, choice, in_line, whole=problem.input_size[1:])
+        if even is not None:
+            return [Pass(found, even, fills=True)], True
+    spread = merging.merge_all(problem, found, choice) if reached else None
+    if spread is not None:
+        return [Pass(found, spread)], True
+    return [Pass(some, merging.merge(some, choice, in_line)) for some in merging.together(found)], reached
 
 
 def instead(problem: ConvProblem, chosen: list[phasing.Step], choice: Choice) -> tuple[int, float] | None:

@@ -63,18 +63,20 @@ def test_every_engine(dtype, backend, algorithm):
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("depthwise")])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_depthwise_in_one_pass(name, dtype, monkeypatch):
-    from npconv.kernels.numba import spread
+    done, merged = [], adjoint._merged
 
-    done = []
-    run = spread.run
-    monkeypatch.setattr(spread, "run", lambda *arguments: done.append(run(*arguments)) or done[-1])
+    def noted(one, *arguments):
+        done.append((one.merged.algorithm, merged(one, *arguments)))
+        return done[-1][1]
+
+    monkeypatch.setattr(adjoint, "_merged", noted)
     problem, (arrays, want) = PROBLEMS[name], exact(PROBLEMS[name], dtype)
     activations = (None, "relu", "hardswish") if dtype == "float32" else (None,)
     for activation in activations:
         got = call(problem, arrays, algorithm="depthwise", activation=activation)
         one = npconv.conv1d(want.reshape(1, 1, -1), np.ones((1, 1, 1), dtype), activation=activation, backend="numpy")
         assert_same(got, one.reshape(want.shape), f"{problem} {dtype} {activation}")
-    assert done == [True] * len(activations)
+    assert done == [("depthwise", True)] * len(activations)
 
 
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("depthwise")])
@@ -504,3 +506,41 @@ def test_what_else_it_could_run_as_is_explained():
     signal = str(npconv.explain("conv_transpose1d", (1, 6, 28), (6, 8, 3)))
     assert "channels, 28, float32" in signal
     assert "instead" not in signal
+
+
+TOLD = {
+    "depthwise": ((1, 32, 14, 15), (32, 1, 3, 3), {"stride": 2, "groups": 32}, "in one pass"),
+    "patches": ((1, 32, 14, 15), (32, 8, 2, 2), {"stride": 2}, None),
+    "even pixels": ((1, 64, 14, 15), (64, 64, 1, 1), {"stride": 2}, None),
+    "pairs of phases": ((1, 64, 14, 14), (64, 16, 4, 4), {"stride": 2, "precision": "strict"}, "in 2 passes"),
+    "one by one": ((1, 64, 14, 14), (64, 128, 4, 4), {"stride": 2, "precision": "strict"}, None),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_what_is_explained_is_what_runs(name, data_format, monkeypatch):
+    """Passes are told if they are taken, and their workspace."""
+    size, weight, options, said = TOLD[name]
+    options = options | {"data_format": data_format}
+    if data_format == "channels_last":
+        size = (size[0], *size[2:], size[1])
+    ran, merged = [], adjoint._merged
+
+    def noted(one, *arguments):
+        done = merged(one, *arguments)
+        ran.extend([one] * done)
+        return done
+
+    monkeypatch.setattr(adjoint, "_merged", noted)
+    recall.forget()
+    npconv.conv_transpose2d(np.ones(size, np.float32), np.ones(weight, np.float32), **options)
+    found = npconv.explain("conv_transpose2d", size, weight, **options)
+    told = [(steps, one) for steps, one in found._passes if one is not None]
+    assert [one for _, one in told] == [one.merged for one in ran]
+    assert [len(steps) for steps, _ in told] == [len(one.steps) for one in ran]
+    if ran:
+        assert found.workspace == max(one.merged.workspace(packed=False) for one in ran)
+        assert found.algorithm in {one.merged.algorithm for one in ran}
+    if said is not None and data_format == "channels_first":
+        assert said in str(found).splitlines()[0]

@@ -239,20 +239,21 @@ class Merged:
     """Two problems of one input, whose results are the even and the odd pixels of a row, computed in one pass.
 
     Or one of the even pixels, if ``all_rows`` are told (`npconv.kernels.numba.plane_plan.plan_of`); or one whose
-    filters are those of both in turns (`npconv.kernels.numba.pairs`).
+    filters are those of both in turns (`npconv.kernels.numba.pairs`). Or the convolution whose input's gradient has all
+    pixels (`npconv.kernels.numba.spread`).
     """
 
     def __init__(
         self, engine: Any, problems: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int = 0
     ) -> None:
-        self.engine, self.problems, self._threads = engine, problems, threads
+        self.engine, self.problems, self.threads = engine, problems, threads
         self._plan = engine.plan_of(problems, threads, in_line, all_rows)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
 
     @property
     def bytes(self) -> int:
         """How many bytes its threads work in."""
-        return _bytes(self._plan, self._threads)
+        return _bytes(self._plan, self.threads)
 
     def pack(self, weights: list[np.ndarray], bias: np.ndarray | None) -> Packed:
         """Return weights and bias in the engine's order."""
@@ -267,7 +268,7 @@ class Merged:
         numbers, result = _flat(x), _flat(out)
         if numbers is None or result is None:
             return False
-        fill = self.engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self._threads)
+        fill = self.engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self.threads)
         if fill is None:
             return False
         fill(numbers[0], packed.weight, packed.bias, result[0])
@@ -277,7 +278,7 @@ class Merged:
         """Do what a call and `finish` do for arrays made like these two, as `Run.fixed` does; or None."""
         if self.problems[0].activation and self._epilogue[0] == 0:
             return None
-        return _filling(self.engine, self._plan, self._epilogue, self._threads, x, out)
+        return _filling(self.engine, self._plan, self._epilogue, self.threads, x, out)
 
     def finish(self, out: np.ndarray) -> None:
         """Apply the activation to all that was filled, if the kernel did not."""

@@ -16,22 +16,25 @@ A task is a rectangle of the result, some such bands of rows of some channels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels import activation, host, packed
+from npconv.kernels import host
 from npconv.kernels.numba import blocking, jit
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
-from npconv.kernels.numba.slab import clear, copy_numbers, flat
+from npconv.kernels.numba.slab import clear, copy_numbers
 from npconv.kernels.numba.stores import store_merged
 from npconv.kernels.numba.taps import kept_numbers, spread_rows
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.kernels.numba.vector import activating, activation_of, filled, lanes_of
 from npconv.kernels.summation import chain_length
 from npconv.problem import ConvProblem
+
+algorithm = "depthwise"
+"""What its merged phases are told to run by."""
 
 FEW = 49
 """Elements of the largest kernel, for each of which there are instructions. The weights of 7 × 7 find no room in
@@ -70,9 +73,9 @@ class Plan(NamedTuple):
     sizes: np.ndarray
 
 
-@lru_cache(maxsize=1024)
-def plan(problem: ConvProblem, threads: int) -> Plan:
+def plan_of(problems: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int) -> Plan:
     """Cut the input's gradient of a canonical problem into tasks."""
+    (problem,) = problems
     _, down, across = problem.kernel_size
     height, width = problem.input_size[1:]
     stride, pads = problem.stride[1], [pad for pad, _ in problem.padding]
@@ -102,31 +105,24 @@ def _reach(taps: int, odd: int, stride: int) -> tuple[int, int]:
 
 def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
-) -> Callable[..., None]:
-    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
+) -> Callable[..., None] | None:
+    """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``; None if a row's pixels lie apart."""
+    if any(layout[4] != 1 and layout[7] > 1 for layout in (x_layout, out_layout)):
+        return None
     constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes
     return plan.kernel(activation_of(epilogue)).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
 
 
-def run(
-    problem: ConvProblem, weight: np.ndarray, grad_output: np.ndarray, bias: np.ndarray | None, out: np.ndarray,
-    threads: int,
-) -> bool:  # fmt: skip
-    """Fill ``out`` (N, C, D, H, W); False if arrays are of another dtype, or a row's pixels do not lie side by side."""
+def pack_all(problems: tuple[ConvProblem, ...], weights: list[np.ndarray]) -> np.ndarray:
+    """Return the numbers of flipped filters in the order that they have when they are not."""
+    (weight,) = weights
+    return host.writeable(host.contiguous(weight[..., ::-1, ::-1, ::-1], weight.dtype)).reshape(-1)
+
+
+def pack_bias(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
+    """Return the bias, or zeros."""
     dtype = problem.compute_dtype
-    if any(array.dtype != dtype for array in (weight, grad_output, out)):
-        return False
-    numbers, result = flat(grad_output), flat(out)
-    if numbers is None or result is None or any(k[4] != 1 and k[7] > 1 for _, k in (numbers, result)):
-        return False
-    epilogue = packed.epilogue_of(problem.activation, dtype)
-    biases = np.zeros(problem.in_channels, dtype) if bias is None else np.array(bias, dtype)
-    weights = host.writeable(host.contiguous(weight, dtype)).reshape(-1)
-    (x, x_layout), (target, out_layout) = numbers, result
-    fixed(plan(problem, threads), x_layout, epilogue, out_layout, threads)(x, weights, biases, target)
-    if problem.activation and epilogue[0] == 0:
-        activation.apply(out, problem.activation)
-    return True
+    return np.zeros(problem.in_channels, dtype) if bias is None else np.array(bias, dtype)
 
 
 _FORM = "nannN"
