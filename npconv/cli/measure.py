@@ -33,6 +33,7 @@ class Row:
     """An algorithm on a backend, and what was measured of it. Times are in seconds; NaN is what was not measured.
 
     `compile` is what Numba compiled in the first call: 0 if it found the code on disk, None where it has no part.
+    `textbook` tells which bound the result is held to: `reference.STRICT`, or else `reference.DEFAULT`.
     """
 
     backend: str
@@ -40,6 +41,7 @@ class Row:
     skipped: str | None
     expected: float
     workspace: int
+    textbook: bool = True
     times: list[float] = field(default_factory=list)
     first_call: float = float("nan")
     compile: float | None = None
@@ -109,7 +111,7 @@ def contestants(task: Task, on: Sequence[str], algorithms: Sequence[str] | None,
                 skipped = f"left out: about {seconds(plan.seconds)} a call"
             elif plan.workspace > MEMORY_LIMIT:
                 skipped = f"left out: {quantity(plan.workspace, 'B')} of workspace"
-            rows.append(Row(backend, entry.name, skipped, plan.seconds, plan.workspace))
+            rows.append(Row(backend, entry.name, skipped, plan.seconds, plan.workspace, entry.engine is None))
     slow_first = names()[::-1]
     return sorted(rows, key=lambda row: (slow_first.index(row.algorithm), backends.NAMES.index(row.backend)))
 
@@ -179,7 +181,7 @@ def memory(row: Row, call: Callable[[], Any], result_bytes: int) -> None:
         tracemalloc.stop()
 
 
-def check(row: Row, result: np.ndarray, exact: np.ndarray, bound: np.ndarray) -> None:
+def check(row: Row, result: np.ndarray, exact: np.ndarray, bound: np.ndarray | float) -> None:
     """Note the largest error of a result, and the largest share of its element's bound that an error takes up."""
     if result.shape != exact.shape:
         row.error = row.error_of_bound = float("inf")
@@ -216,12 +218,12 @@ def race(
     result = None
     done("the reference in float64")
     exact = reference.convolve(task.input, task.weight, **task.options)
-    bound = reference.error_bound(task.input, task.weight, **task.options)
+    strict, default = reference.error_bounds(task.input, task.weight, **task.options)
     for row, call in running:
         about = f", about {seconds(row.expected)}" if row.expected > 1 else ""
         done(f"{row.algorithm} on {row.backend}: first call{about}")
         result = first_call(row, call)
-        check(row, result, exact, bound)
+        check(row, result, exact, strict if row.textbook else default)
         memory(row, call, result.nbytes)
     for number in range(rounds):
         between()

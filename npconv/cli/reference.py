@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 
+STRICT = "(8 + √n) · eps · Σ|x||w|"
+"""How near the exact result textbook algorithms are, element by element; n is the number of products in it."""
+
+DEFAULT = "max(64, 8 + √n) · eps · max Σ|x||w|"
+"""How near others are, which ``precision="default"`` allows: the largest element counts for all."""
+
 
 def convolve(
     x: np.ndarray, weight: np.ndarray, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
@@ -38,7 +44,8 @@ def convolve(
     return result
 
 
-def error_bound(x: np.ndarray, weight: np.ndarray, **options: Any) -> np.ndarray:
-    """Return how far each element of npconv's result may be from the exact one: (8 + √n) · eps · Σ|x||w|."""
+def error_bounds(x: np.ndarray, weight: np.ndarray, **options: Any) -> tuple[np.ndarray, float]:
+    """Return how far an element of npconv's result may be from the exact one: `STRICT` of each, `DEFAULT` of all."""
     magnitude = convolve(np.abs(x), np.abs(weight), **options)
-    return magnitude * ((8 + math.sqrt(weight[0].size)) * float(np.finfo(x.dtype).eps))
+    eps, terms = float(np.finfo(x.dtype).eps), 8 + math.sqrt(weight[0].size)
+    return terms * eps * magnitude, max(64, terms) * eps * float(magnitude.max(initial=0.0))

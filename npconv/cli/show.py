@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from npconv.cli import reference
 from npconv.cli.measure import Row
 from npconv.cli.record import speed_up
 from npconv.cli.tasks import Task
@@ -49,7 +50,8 @@ def print_rows(to: Console, task: Task, rows: Sequence[Row], flops: int, peak: f
         if row.skipped is not None:
             to.print(f"{row.algorithm} on {row.backend} {row.skipped}", style="dim")
         elif not row.accurate:
-            wrong = f"{row.algorithm} on {row.backend} is WRONG: {row.error_of_bound:.3g} × the bound"
+            bound = reference.STRICT if row.textbook else reference.DEFAULT
+            wrong = f"{row.algorithm} on {row.backend} is WRONG: its error is {row.error_of_bound:.3g} × {bound}"
             to.print(wrong, style="bold red")
 
 
@@ -61,7 +63,9 @@ def print_notes(to: Console, dtype: str, threads: int, peak: float | None) -> No
     notes = [
         f"{machine}; NumPy on as many as its BLAS takes.",
         "time: least of several calls, after the first. compile: Numba's part of the first call.",
-        "error: against float64; bound: (8 + √n) · eps · Σ|x||w|, for each element, of the n products in it.",
+        "error: against float64. bound, for sums of n products:",
+        f"  loop, flatten, im2col: {reference.STRICT}, for each element",
+        f"  all others: {reference.DEFAULT}, the largest of all elements",
         "memory: most bytes allocated at a time during a call, result included (≈ is planned).",
     ]
     to.print("\n".join(notes), style="dim")
