@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from npconv import costs, refusals
 from npconv.costs import Textbook, plane_matrix, region_matrix
@@ -31,8 +32,7 @@ class Algorithm:
     spaced: bool = False
     """Whether it takes inputs with zeros between elements (`npconv.problem.ConvProblem.up`)."""
 
-    dtypes: str = "all"
-    ranks: str = "1, 2, 3"
+    ranks: ClassVar[str] = "1, 2, 3"
     engine: str | None = None
     """Module and object of an engine (`npconv.kernels.packed`); a textbook kernel has none."""
 
@@ -41,6 +41,11 @@ class Algorithm:
 
     panel_engine: str | None = None
     """The engine for packed weights that are made more of within the tasks, if `Cost.within_tasks` says so."""
+
+    @property
+    def dtypes(self) -> str:
+        """The dtypes that it computes in: integers, which are exact modulo their size, are left to the textbook."""
+        return "all" if self.engine is None else "float, complex"
 
     def within_limit(self, problem: ConvProblem, workspace: int) -> bool:
         """Whether ``"auto"`` may take the algorithm if it needs so much workspace."""
@@ -73,7 +78,6 @@ _TABLE = (
         refuse=refusals.winograd({1: {2, 3, 4, *range(6, 13)}, 2: {*range(3, 9)}, **FOLDED}),
         direct=False,
         spaced=True,
-        dtypes="float, complex",
         engine="winograd.four",
         plain_engine="winograd_plain.four",
         panel_engine="winograd_plain.four_of_panels",
@@ -86,7 +90,6 @@ _TABLE = (
         refuse=refusals.winograd({1: {2, 3, 5}, 2: {3, 4, 5}, **FOLDED}),
         direct=False,
         spaced=True,
-        dtypes="float, complex",
         engine="winograd.two",
         plain_engine="winograd_plain.two",
         panel_engine="winograd_plain.two_of_panels",
@@ -98,7 +101,6 @@ _TABLE = (
         costs.Winograd(9e-6, 42e9, 0.4, tile=(2, 4)),
         refuse=refusals.winograd({1: {3}}),
         direct=False,
-        dtypes="float, complex",
         engine="winograd.two_by_four",
         plain_engine="winograd_plain.two_by_four",
         panel_engine="winograd_plain.two_by_four_of_panels",
@@ -110,7 +112,6 @@ _TABLE = (
         costs.Pieces(12e-6, 44e9),
         refuse=refusals.pieces,
         direct=False,
-        dtypes="float, complex",
         engine="pieces",
     ),
     Algorithm(
@@ -120,7 +121,6 @@ _TABLE = (
         costs.Strassen(9e-6, 43e9, 12, turned=12),
         refuse=refusals.strassen,
         direct=False,
-        dtypes="float, complex",
         engine="strassen.of_sums",
         plain_engine="strassen.of_plain",
     ),
@@ -130,7 +130,6 @@ _TABLE = (
         _DIRECT,
         costs.Direct(9e-6, 52e9, 0.6, turned=0.3),
         refuse=refusals.direct,
-        dtypes="float, complex",
         engine="direct",
         plain_engine="direct.plain",
     ),
@@ -140,7 +139,6 @@ _TABLE = (
         _DEPTHWISE,
         costs.Depthwise(8e-6, 40e9, 0.3),
         refuse=refusals.depthwise,
-        dtypes="float, complex",
         engine="depthwise",
     ),
     Algorithm(
@@ -149,7 +147,6 @@ _TABLE = (
         _GROUPED,
         costs.Grouped(8e-6, 32e9, 0.45),
         refuse=refusals.grouped,
-        dtypes="float, complex",
         engine="grouped",
     ),
     Algorithm(
@@ -158,7 +155,6 @@ _TABLE = (
         _OUTER,
         costs.Outer(26e-6, 45e9),
         refuse=refusals.outer,
-        dtypes="float, complex",
         engine="outer",
     ),
     Algorithm(
@@ -167,7 +163,6 @@ _TABLE = (
         _DOTS,
         costs.Dots(8e-6, 30e9),
         refuse=refusals.dots,
-        dtypes="float, complex",
         engine="dots",
     ),
     Algorithm(
@@ -176,7 +171,6 @@ _TABLE = (
         _DENSE,
         costs.Dense(7e-6, 30e9),
         refuse=refusals.dense,
-        dtypes="float, complex",
         engine="dense",
     ),
     Algorithm(
@@ -185,7 +179,6 @@ _TABLE = (
         _PLANES,
         costs.Planes(9e-6, 47e9, turned=0.2, group=8e-7),
         refuse=refusals.direct,
-        dtypes="float, complex",
         engine="planes",
     ),
     Algorithm(
