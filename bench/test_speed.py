@@ -68,11 +68,11 @@ def races(request, peak):
             ]
             running = [(row, measure.prepared(task(text), row)) for row in rows if row.skipped is None]
             for row, call in running:
-                measure.first_call(row, call)
+                row.begin(call)
             for _ in range(rounds):
                 peak.measure()
                 for row, call in running:
-                    measure.take_turn(row, call)
+                    row.take_turn(call)
             found[text] = {(row.backend, row.algorithm): row for row in rows}
         return found[text]
 

@@ -4,7 +4,7 @@ What is measured is what users call: functions and layers with the algorithm nam
 is in it. A transposed convolution runs as several convolutions (`npconv.adjoint`), each with an algorithm of its own:
 these are measured one by one, as their plans run, over views as they have in there.
 
-How turns are taken, `npconv.timing` tells. The first call is told apart: it compiles, or loads compiled code.
+How turns are taken, `npconv.timing` tells.
 
 Time is not spent on contestants that cannot win: those expected to be far slower than the fastest are left out, and
 those which prove to be so have no further turn.
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,18 +23,12 @@ import numpy as np
 import npconv
 from npconv import call, inspection, plan, recall, timing, transposing, values, winners
 from npconv.kernels.host import Workspace
-from npconv.plan import Candidate, Choice
+from npconv.plan import Choice
 from npconv.problem import ConvProblem
 from npconv.progress import Progress, shown
 from npconv.table import quantity, seconds, table
 
 USES = ("function", "layer")
-
-SLOW = 1.0
-"""Seconds of a first call, less those of compiling: one that took longer is a timed one, and turns have no other."""
-
-ENOUGH = 4.0
-"""Seconds of timed calls after which a contestant has no further turn."""
 
 HOPELESS = 30
 """A contestant that is expected to take so many times as long as the fastest expected is left out."""
@@ -108,24 +102,24 @@ class _Race:
 
     def beaten(self, contestant: _Contestant) -> bool:
         """Tell whether a contestant that has run need not run again."""
-        expected = min(c.candidate.seconds for c in self.contestants)
-        late = contestant.ran and contestant.least > BEATEN * self.least
-        return late and contestant.candidate.seconds > BEATEN * expected
+        expected = min(c.expected for c in self.contestants)
+        late = BEATEN * self.least < contestant.least < math.inf
+        return late and contestant.expected > BEATEN * expected
 
     def timings(self) -> list[Timing]:
         """Return the records, the fastest first."""
-        expected = min(self.contestants, key=lambda c: c.candidate.seconds)
-        found = sorted(self.contestants, key=lambda c: (c.least, c.candidate.seconds))
+        expected = min(self.contestants, key=lambda c: c.expected)
+        found = sorted(self.contestants, key=lambda c: (c.least, c.expected))
         return [
             Timing(
-                c.candidate.algorithm.name,
-                c.candidate.algorithm.backend,
+                c.algorithm,
+                c.backend,
                 "layer" if self.choice.packed else "function",
                 self.convolution,
-                c.least if c.ran else math.nan,
-                expected.least / c.least if c.ran and expected.ran else math.nan,
-                c.compiled,
-                c.ran and c is found[0],
+                c.least if c.times else math.nan,
+                expected.least / c.least if c.times and expected.times else math.nan,
+                c.compile,
+                c is found[0] and c.least < math.inf,
                 c.note,
             )
             for c in found
@@ -133,56 +127,25 @@ class _Race:
 
     def times(self) -> winners.Times:
         """Return what is to be kept."""
-        return {(c.candidate.algorithm.backend, c.candidate.algorithm.name): c.least for c in self.contestants if c.ran}
+        return {(c.backend, c.algorithm): c.least for c in self.contestants if c.times}
 
 
 @dataclass
-class _Contestant:
-    """An algorithm, a way to call it, and its times."""
+class _Contestant(timing.Contestant):
+    """A contestant, and a way to call it."""
 
-    candidate: Candidate
     prepare: Callable[[], Callable[[], object]]
     note: str = ""
-    least: float = math.inf
-    spent: float = 0.0
-    compiled: float | None = None
-    slow: bool = False
-    _call: Callable[[], object] | None = None
+    call: Callable[[], object] = field(init=False, repr=False)
 
-    @property
-    def ran(self) -> bool:
-        return self.least < math.inf
-
-    def begin(self) -> None:
-        """Make the first call, which compiles; where it takes long all the same, it is a timed one."""
-        clock: Any = nullcontext()
-        if self.candidate.algorithm.backend == "numba":
-            from npconv.kernels.numba.jit import compile_clock
-
-            clock = compile_clock()
+    def start(self) -> None:
+        """Prepare the call and make the first one; where memory does not suffice, a note says so."""
         try:
-            with clock as compiling:
-                self._call = self.prepare()
-                _, taken = timing.timed(self._call)
+            call = self.prepare()
+            self.begin(call)
+            self.call = call
         except MemoryError:
-            self.note, self._call = "left out: it ran out of memory", None
-            return
-        if compiling is not None:
-            self.compiled = compiling.seconds
-        self.slow = taken - (self.compiled or 0.0) > SLOW
-        if self.slow and not self.compiled:
-            self._count(taken)
-
-    def take_turn(self) -> None:
-        """Time calls for one turn, unless the contestant has had enough of them."""
-        if self._call is None or self.spent >= ENOUGH:
-            return
-        for taken in timing.turn(self._call, self.slow):
-            self._count(taken)
-
-    def _count(self, taken: float) -> None:
-        self.spent += taken
-        self.least = min(self.least, max(taken, 1e-9))  # a clock may stand still for so long
+            self.note = "left out: it ran out of memory"
 
 
 def tune(
@@ -290,9 +253,9 @@ def tune(
         if contestant.note or race.beaten(contestant):
             continue
         if number == 0:
-            contestant.begin()
+            contestant.start()
         else:
-            contestant.take_turn()
+            contestant.take_turn(contestant.call)
     if any(race.least == math.inf for race in races):
         raise MemoryError("memory cannot hold the result or the workspace of any algorithm")
     winners.keep({winners.key(race.problem, race.choice): race.times() for race in races})
@@ -386,8 +349,9 @@ def _race(
     most = min(HOPELESS * best, max(LONG, 3 * best))
     race = _Race(problem, choice, convolution, [])
     for candidate in able:
-        named = replace(choice, algorithm=candidate.algorithm.name, backend=candidate.algorithm.backend)
-        contestant = _Contestant(candidate, lambda named=named: prepare(named))  # type: ignore[misc]
+        backend, name = candidate.algorithm.backend, candidate.algorithm.name
+        named = replace(choice, algorithm=name, backend=backend)
+        contestant = _Contestant(backend, name, candidate.seconds, partial(prepare, named))
         if candidate not in small:
             contestant.note = f"left out: {quantity(candidate.workspace, 'B')} of workspace"
         elif candidate.seconds > most:

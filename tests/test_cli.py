@@ -241,7 +241,7 @@ def test_a_letterboxed_picture_is_right(run, letterboxed):
 
 
 def test_a_result_of_another_shape_is_wrong():
-    row = measure.Row("numpy", "loop", None, 0.0, 0)
+    row = measure.Row("numpy", "loop", 0.0, None, 0)
     measure.check(row, np.ones((1, 2)), np.ones((1, 1)), np.ones((1, 1)))
     assert not row.accurate
 
@@ -299,34 +299,34 @@ def test_a_race_tells_its_steps_and_gives_each_its_turns():
 
 
 def test_a_slow_contestant_runs_once(monkeypatch):
-    monkeypatch.setattr(measure, "ENOUGH", 0.0)
+    monkeypatch.setattr(timing, "ENOUGH", 0.0)
     calls = []
-    row = measure.Row("numpy", "loop", None, 0.0, 1000)
+    row = measure.Row("numpy", "loop", 0.0, None, 1000)
 
     def call():
         calls.append(1)
         return np.zeros(1)
 
-    measure.first_call(row, call)
+    row.begin(call)
     measure.memory(row, call, 8)
-    measure.take_turn(row, call)
+    row.take_turn(call)
     assert len(calls) == len(row.times) == 1
     assert (row.memory, row.memory_is_planned) == (1008, True)
 
 
 def test_a_contestant_that_was_held_up_has_its_turns(monkeypatch):
     """Its first call found the code on disk, waited seconds for an import, and was taken for the time of a call."""
-    monkeypatch.setattr(measure, "ENOUGH", 0.2)
+    monkeypatch.setattr(timing, "ENOUGH", 0.2)
     monkeypatch.setattr(timing, "TURN", 0.0)
-    row, waits = measure.Row("numba", "im2col", None, 1e-5, 1000), iter([0.3, 0.0, 0.3, 0.0, 0.0])
+    row, waits = timing.Contestant("numba", "im2col", 1e-5), iter([0.3, 0.0, 0.3, 0.0, 0.0])
 
     def call():
         time.sleep(next(waits))
         return np.zeros(1)
 
-    measure.first_call(row, call)
-    measure.take_turn(row, call)  # held up, too
-    measure.take_turn(row, call)
+    row.begin(call)
+    row.take_turn(call)  # held up, too
+    row.take_turn(call)
     assert len(row.times) == 2
     assert row.times[0] >= 0.3 > row.least
 
@@ -410,7 +410,7 @@ def test_ctrl_c_ends_cleanly(run, photograph, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, "first_call", interrupt)
+    monkeypatch.setattr(measure.Row, "begin", interrupt)
     status, output, errors = run("compare", "--image", photograph)
     assert (status, output) == (130, "")
     assert errors.strip() == "npconv: interrupted"

@@ -1,7 +1,6 @@
 """How ``compare`` and the benchmarks measure: each contestant's first call, and then all of them in turn.
 
-How turns are taken, `npconv.timing` tells. What a first call costs, compiling above all, is told apart, and so is
-memory, which is measured in a call of its own.
+How turns are taken, `npconv.timing` tells. Memory is measured in a call of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import statistics
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,53 +20,29 @@ from npconv.cli.tasks import Task
 from npconv.registry import names
 from npconv.table import quantity, seconds
 
-ENOUGH = 2.0
-"""Seconds of timed calls after which a contestant has no further turn."""
-
 MEMORY_LIMIT = 2**32
 """Bytes of workspace over which a contestant is left out."""
 
 
 @dataclass
-class Row:
-    """An algorithm on a backend, and what was measured of it. Times are in seconds; NaN is what was not measured.
+class Row(timing.Contestant):
+    """A contestant that may be left out, and what else was measured of it; NaN is what was not.
 
-    `compile` is what Numba compiled in the first call: 0 if it found the code on disk, None where it has no part.
     `textbook` tells which bound the result is held to: `reference.STRICT`, or else `reference.DEFAULT`.
     """
 
-    backend: str
-    algorithm: str
     skipped: str | None
-    expected: float
     workspace: int
     textbook: bool = True
-    times: list[float] = field(default_factory=list)
-    first_call: float = float("nan")
-    compile: float | None = None
     memory: int = 0
     memory_is_planned: bool = False
     error: float = float("nan")
     error_of_bound: float = float("nan")
 
     @property
-    def least(self) -> float:
-        """The least time of a call."""
-        return min(self.times, default=float("nan"))
-
-    @property
     def median(self) -> float:
         """The median time of a call."""
         return statistics.median(self.times) if self.times else float("nan")
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether one call, that first one without its compilation, is enough of them.
-
-        A call that should have been fast was held up, by imports, by code read from the disk or by a busy machine: on
-        one, 2 s of that were taken for the time of a textbook's convolution, and no second call was made.
-        """
-        return self.first_call - (self.compile or 0.0) >= ENOUGH and self.expected >= ENOUGH / 10
 
     @property
     def accurate(self) -> bool:
@@ -104,14 +79,14 @@ def contestants(task: Task, on: Sequence[str], algorithms: Sequence[str] | None,
                 continue
             refusal = refusals.get((backend, entry.name))
             if refusal is not None:
-                rows.append(Row(backend, entry.name, f"left out: {refusal}", float("nan"), 0))
+                rows.append(Row(backend, entry.name, float("nan"), f"left out: {refusal}", 0))
                 continue
             plan, skipped = task.explain(backend, entry.name), None
             if plan.seconds > budget:
                 skipped = f"left out: about {seconds(plan.seconds)} a call"
             elif plan.workspace > MEMORY_LIMIT:
                 skipped = f"left out: {quantity(plan.workspace, 'B')} of workspace"
-            rows.append(Row(backend, entry.name, skipped, plan.seconds, plan.workspace, entry.engine is None))
+            rows.append(Row(backend, entry.name, plan.seconds, skipped, plan.workspace, entry.engine is None))
     slow_first = names()[::-1]
     return sorted(rows, key=lambda row: (slow_first.index(row.algorithm), backends.NAMES.index(row.backend)))
 
@@ -132,35 +107,6 @@ def prepared(task: Task, row: Row) -> Callable[[], Any]:
         return result
 
     return on_device
-
-
-def first_call(row: Row, call: Callable[[], Any]) -> Any:
-    """Make the contestant's first call, note what it cost, and return its result.
-
-    A call that took long without compiling is a timed one: it will not be made again. CUDA kernels are not kept on
-    disk, and numba-cuda does not tell when it compiles: what the first call costs more than the second stands for it.
-    """
-    if row.backend == "numba":
-        from npconv.kernels.numba import jit
-
-        with jit.compile_clock() as clock:
-            result, row.first_call = timing.timed(call)
-        row.compile = clock.seconds
-    else:
-        result, row.first_call = timing.timed(call)
-        if row.backend == "cuda":
-            row.compile = max(0.0, row.first_call - timing.timed(call)[1])
-    if row.is_slow and not row.compile:
-        row.times.append(row.first_call)
-    return result if row.backend != "cuda" else result.copy_to_host()
-
-
-def take_turn(row: Row, call: Callable[[], Any]) -> None:
-    """Time a contestant for one turn, if it has not had enough of them."""
-    several = row.is_slow or len(row.times) > 1  # a single one may have been held up, and so may any in their sum
-    if row.times and several and row.least * len(row.times) >= ENOUGH:
-        return
-    row.times += timing.turn(call, row.is_slow)
 
 
 def memory(row: Row, call: Callable[[], Any], result_bytes: int) -> None:
@@ -222,14 +168,16 @@ def race(
     for row, call in running:
         about = f", about {seconds(row.expected)}" if row.expected > 1 else ""
         done(f"{row.algorithm} on {row.backend}: first call{about}")
-        result = first_call(row, call)
+        result = row.begin(call)
+        if row.backend == "cuda":
+            result = result.copy_to_host()
         check(row, result, exact, strict if row.textbook else default)
         memory(row, call, result.nbytes)
     for number in range(rounds):
         between()
         for row, call in running:
             done(f"{row.algorithm} on {row.backend}: round {number + 1} of {rounds}")
-            take_turn(row, call)
+            row.take_turn(call)
     return result
 
 

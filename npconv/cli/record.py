@@ -18,7 +18,7 @@ from npconv.cli.usage import UsageError
 def speed_up(row: Row, rows: Sequence[Row]) -> float:
     """Return how many times faster a row is than NumPy's version of its algorithm; NaN where that was not timed."""
     numpy = next((r for r in rows if r.backend == "numpy" and r.algorithm == row.algorithm), None)
-    return math.nan if numpy is None else numpy.least / row.least
+    return math.nan if numpy is None or not numpy.times else numpy.least / row.least
 
 
 def machine() -> dict[str, str]:
