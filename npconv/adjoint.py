@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
-from npconv import backends, loading, merging, patches, phasing, transposing
+from npconv import backends, loading, patches, transposing
 from npconv.kernels import activation, host, packed
 from npconv.plan import Choice, choose
 from npconv.problem import ConvProblem, compute_dtype
@@ -78,26 +77,21 @@ def _transposed(
     passes, whole = transposing.passes(problem, choice, packed.in_line(grad_output), in_place)
     if not whole:
         out[...] = constant(problem, bias)
+    if workspace is None and len(passes) > 1 and passes[0].steps[0].patch:
+        workspace = host.Workspace()  # so that the weight is packed once
     for one in passes:
-        if one.merged is not None and _merged(one, filters, grad_output, bias, out, workspace):
+        if _merged(one, filters, grad_output, bias, out, workspace):
             continue
         if one.fills:
             out[...] = constant(problem, bias)
-        if one.steps[0].patch:
-            found = [step for some in passes for step in some.steps]
-            if in_place and transposing.written(found, choice):
-                _transposed(problem, weight, grad_output, bias, out, choice, workspace, in_place=False)
-            else:
-                _in_patches(found, choice, filters, grad_output, bias, out, workspace)
+        if in_place and transposing.written(one.steps, choice):
+            _transposed(problem, weight, grad_output, bias, out, choice, workspace, in_place=False)
             return
-        for step in one.steps:
-            choose(step.forward, choice).run(
-                grad_output, step.taps_of(filters), bias, out[step.elements], workspace, step.begins
-            )
+        _one_by_one(one, choice, filters, grad_output, bias, out, workspace)
 
 
-def _in_patches(
-    found: list[phasing.Step],
+def run_pass(
+    one: transposing.Pass,
     choice: Choice,
     weight: np.ndarray,
     grad_output: np.ndarray,
@@ -105,17 +99,30 @@ def _in_patches(
     out: np.ndarray,
     workspace: host.Workspace | None,
 ) -> None:
-    """Fill ``out`` with patches, some images after the other."""
-    if workspace is None and len(found) > 1:
-        workspace = host.Workspace()  # so that the weight is packed once
-    images, channels, *size = found[0].forward.result_shape
-    room = np.empty((images, *size, channels), found[0].forward.dtype)
-    for step in found:
-        plan, made = choose(step.forward, choice), room[: step.forward.batch]
-        results = made.transpose(0, 4, 1, 2, 3)
-        taps = step.taps_of(weight)
-        plan.run(grad_output[step.images], taps, step.bias_of(bias), results, workspace, step.begins)
-        fast = plan.algorithm.engine is not None and room.dtype == step.forward.compute_dtype and not plan.in_parts
+    """Compute a pass, of a weight that is `swapped` and canonical arrays, so that it can be measured."""
+    if not _merged(one, weight, grad_output, bias, out, workspace):
+        _one_by_one(one, choice, weight, grad_output, bias, out, workspace)
+
+
+def _one_by_one(
+    one: transposing.Pass,
+    choice: Choice,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    bias: np.ndarray | None,
+    out: np.ndarray,
+    workspace: host.Workspace | None,
+) -> None:
+    """Compute a pass convolution by convolution."""
+    for step in one.steps:
+        plan, taps, x = choose(step.forward, choice), step.taps_of(weight), grad_output[step.images]
+        if not step.patch:
+            plan.run(x, taps, bias, out[step.elements], workspace, step.begins)
+            continue
+        images, channels, *size = step.forward.result_shape
+        made = np.empty((images, *size, channels), step.forward.dtype)
+        plan.run(x, taps, step.bias_of(bias), made.transpose(0, 4, 1, 2, 3), workspace, step.begins)
+        fast = plan.algorithm.engine is not None and made.dtype == step.forward.compute_dtype and not plan.in_parts
         patches.place(made, out[step.images], step.patch, fast)
 
 
@@ -136,8 +143,10 @@ def _merged(
     out: np.ndarray,
     workspace: host.Workspace | None,
 ) -> bool:
-    """Compute phases by the kernel that there is for all of them, if it takes these arrays."""
-    step, found = one.steps[0], cast(merging.Merging, one.merged)
+    """Compute a pass by the kernel that there is for all of it, if there is one, and it takes these arrays."""
+    step, found = one.steps[0], one.merged
+    if found is None:
+        return False
     dtype = step.forward.compute_dtype
     if any(array.dtype != dtype or not array.flags.aligned for array in (weight, grad_output, out)):
         return False

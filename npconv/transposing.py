@@ -71,7 +71,13 @@ def passes(problem: ConvProblem, choice: Choice, in_line: bool, in_place: bool =
 
     If ``in_line``, a row of the gradient goes on with the next, as those in C order do.
     """
-    found, reached = steps(problem, choice, in_place)
+    return passes_of(problem, *steps(problem, choice, in_place), choice, in_line)
+
+
+def passes_of(
+    problem: ConvProblem, found: list[phasing.Step], reached: bool, choice: Choice, in_line: bool
+) -> tuple[list[Pass], bool]:
+    """Return the same of such convolutions as `steps` returns."""
     if not reached and merging.is_even(problem, found):
         even = merging.merge(found, choice, in_line, whole=problem.input_size[1:])
         if even is not None:
@@ -80,6 +86,28 @@ def passes(problem: ConvProblem, choice: Choice, in_line: bool, in_place: bool =
     if spread is not None:
         return [Pass(found, spread)], True
     return [Pass(some, merging.merge(some, choice, in_line)) for some in merging.together(found)], reached
+
+
+def raced_together(
+    problem: ConvProblem, found: list[phasing.Step], reached: bool, choice: Choice
+) -> list[list[phasing.Step]]:
+    """Return such convolutions as `steps` returns, those together that an algorithm may compute in one pass."""
+
+    def merges(some: list[phasing.Step], name: str) -> bool:
+        named = replace(choice, algorithm=name)
+        try:
+            made, _ = passes_of(problem, some, reached, named, in_line=True)
+        except ValueError:  # it does not take them
+            return False
+        return len(made) == 1 and made[0].merged is not None
+
+    if reached and len(found) > 1 and merges(found, "depthwise"):
+        return [found]
+    groups: list[list[phasing.Step]] = []
+    for some in merging.together(found):
+        one = any(merges(some, name) for name in ("planes", "strassen"))
+        groups += [some] if one else [[step] for step in some]
+    return groups
 
 
 def instead(problem: ConvProblem, chosen: list[phasing.Step], choice: Choice) -> tuple[int, float] | None:

@@ -2,7 +2,7 @@
 
 What is measured is what users call: functions and layers with the algorithm named, so that everything which they cost
 is in it. A transposed convolution runs as several convolutions (`npconv.adjoint`), each with an algorithm of its own:
-these are measured one by one, as their plans run, over views as they have in there.
+these are measured one by one, or pass by pass where one kernel may compute several, over views as they have in there.
 
 How turns are taken, `npconv.timing` tells.
 
@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import npconv
-from npconv import call, inspection, plan, recall, timing, transposing, values, winners
+from npconv import adjoint, call, inspection, plan, recall, timing, transposing, values, winners
+from npconv.kernels import packed
 from npconv.kernels.host import Workspace
+from npconv.phasing import Step
 from npconv.plan import Choice
 from npconv.problem import ConvProblem
 from npconv.progress import Progress, shown
@@ -47,7 +49,7 @@ times as long as they should.
 class Timing(NamedTuple):
     """What was measured of one algorithm.
 
-    `use` is ``"function"`` or ``"layer"``; `convolution` counts the convolutions of a transposed one, from 1; `seconds`
+    `use` is ``"function"`` or ``"layer"``; `convolution` counts the convolutions of a transposed one, or its passes, from 1; `seconds`
     is the least time of a call, NaN if the algorithm was left out, and `note` says why; `speed_up` is how many times
     faster that is than what ``"auto"`` would take without any measurement; `compiled` are the seconds that Numba spent
     compiling, 0 if the code was there, None where nothing is compiled; `winner` tells the one that ``"auto"`` takes.
@@ -88,9 +90,9 @@ class TuneReport(tuple[Timing, ...]):
 
 @dataclass
 class _Race:
-    """The contestants for one convolution, used as a function or as a layer."""
+    """The contestants for one convolution, used as a function or as a layer, or for some that run in one pass."""
 
-    problem: ConvProblem
+    problems: Sequence[ConvProblem]
     choice: Choice
     convolution: int
     contestants: list[_Contestant]
@@ -126,8 +128,16 @@ class _Race:
         ]
 
     def times(self) -> winners.Times:
-        """Return what is to be kept."""
+        """Return the times of those that ran."""
         return {(c.backend, c.algorithm): c.least for c in self.contestants if c.times}
+
+    def kept(self) -> dict[str, winners.Times]:
+        """Return what is to be kept for each convolution, which has its share of a pass."""
+        work = [max(problem.flops, 1) for problem in self.problems]
+        return {
+            winners.key(problem, self.choice): {who: least * share / sum(work) for who, least in self.times().items()}
+            for problem, share in zip(self.problems, work, strict=True)
+        }
 
 
 @dataclass
@@ -215,8 +225,9 @@ def tune(
     Processes that run already do not see it. `explain` shows what was measured, `forget` removes it all. Other work on
     the machine spoils what is measured.
 
-    A transposed convolution runs as several convolutions, for each of which there is a winner. They hold for the
-    gradient of a convolution's input as well, which runs as the same ones; gradients of weights are not tuned.
+    A transposed convolution runs as several convolutions, for each of which there is a winner; those that one kernel may
+    compute in one pass are measured together. They hold for the gradient of a convolution's input as well, which runs as
+    the same ones; gradients of weights are not tuned.
 
     Examples
     --------
@@ -258,7 +269,7 @@ def tune(
             contestant.take_turn(contestant.call)
     if any(race.least == math.inf for race in races):
         raise MemoryError("memory cannot hold the result or the workspace of any algorithm")
-    winners.keep({winners.key(race.problem, race.choice): race.times() for race in races})
+    winners.keep({key: times for race in races for key, times in race.kept().items()})
     recall.forget()
     return TuneReport(timing for race in races for timing in race.timings())
 
@@ -311,52 +322,67 @@ def _plain(function: str, problem: ConvProblem, choices: Sequence[Choice], optio
         layer = as_layer(weight, bias, **options, **named)
         return lambda: layer(x)
 
-    return [_race(problem, choice, 1, prepare) for choice in choices]
+    return [_race([problem], choice, 1, prepare) for choice in choices]
 
 
 def _transposed(problem: ConvProblem, choices: Sequence[Choice]) -> list[_Race]:
-    """Return the races of the convolutions that a transposed one runs as, the arrays being as they are there."""
-    dtype = np.dtype(problem.dtype)
+    """Return the races of the convolutions that a transposed one runs as, the arrays being as they are there.
+
+    Those that some algorithm computes in one pass are raced together: by each as it would compute them.
+    """
+    dtype, form = np.dtype(problem.dtype), problem.canonical_form()
     x, out = problem.canonical(_numbers(problem.result_shape, dtype)), np.empty(problem.input_shape, dtype)
     bias = _numbers((problem.in_channels,), dtype) if problem.bias else None
     races = []
     for choice in choices:
-        for number, step in enumerate(transposing.steps(problem.canonical_form(), choice)[0], 1):
-            forward, target = step.forward, problem.canonical(out)[step.elements]
-            if step.patch:
-                target = np.empty(forward.result_shape, dtype)
-            weight = _numbers(forward.weight_shape, forward.compute_dtype if choice.packed else dtype)
-            arrays = x[step.images], weight, step.bias_of(bias), target
+        weight = _numbers(form.weight_shape, problem.compute_dtype if choice.packed else dtype)
+        filters = adjoint.swapped(form, weight, choice)
+        steps, reached = transposing.steps(form, choice, transposing.may_be_in_place(problem))
+        for number, some in enumerate(transposing.raced_together(form, steps, reached, choice), 1):
 
             def prepare(
-                choice: Choice, forward: ConvProblem = forward, arrays: tuple[Any, Any, Any, Any] = arrays
+                choice: Choice, some: list[Step] = some, reached: bool = reached, filters: np.ndarray = filters
             ) -> Callable[[], object]:
-                found = plan.choose(forward, choice)
+                passes, _ = transposing.passes_of(form, some, reached, choice, packed.in_line(x))
                 workspace = Workspace() if choice.packed else None
-                return lambda: found.run(*arrays, workspace)
 
-            races.append(_race(forward, choice, number, prepare))
+                def call() -> None:
+                    for one in passes:
+                        adjoint.run_pass(one, choice, filters, x, bias, problem.canonical(out), workspace)
+
+                return call
+
+            races.append(_race([step.forward for step in some], choice, number, prepare))
     return races
 
 
 def _race(
-    problem: ConvProblem, choice: Choice, convolution: int, prepare: Callable[[Choice], Callable[[], object]]
+    problems: Sequence[ConvProblem],
+    choice: Choice,
+    convolution: int,
+    prepare: Callable[[Choice], Callable[[], object]],
 ) -> _Race:
-    """Return the race of all candidates that take a problem; those that need not run have a note that says why."""
-    able = [c for c in plan.candidates(problem, choice) if c.refusal is None]
-    small = plan.modest(problem, able)
-    best = min(c.seconds for c in small)
-    most = min(HOPELESS * best, max(LONG, 3 * best))
-    race = _Race(problem, choice, convolution, [])
-    for candidate in able:
-        backend, name = candidate.algorithm.backend, candidate.algorithm.name
+    """Return the race of all candidates that take the problems; those that need not run have a note that says why."""
+    race = _Race(problems, choice, convolution, [])
+    standing = [plan.candidates(problem, choice) for problem in problems]
+    small = [
+        plan.modest(problem, [c for c in each if c.refusal is None])
+        for problem, each in zip(problems, standing, strict=True)
+    ]
+    for each in zip(*standing, strict=True):  # what an algorithm is to each problem
+        if any(c.refusal is not None for c in each):
+            continue
+        backend, name = each[0].algorithm.backend, each[0].algorithm.name
         named = replace(choice, algorithm=name, backend=backend)
-        contestant = _Contestant(backend, name, candidate.seconds, partial(prepare, named))
-        if candidate not in small:
-            contestant.note = f"left out: {quantity(candidate.workspace, 'B')} of workspace"
-        elif candidate.seconds > most:
-            contestant.note = f"left out: about {seconds(candidate.seconds)} a call"
+        contestant = _Contestant(backend, name, sum(c.seconds for c in each), partial(prepare, named))
+        if any(c not in those for c, those in zip(each, small, strict=True)):
+            contestant.note = f"left out: {quantity(max(c.workspace for c in each), 'B')} of workspace"
         race.contestants.append(contestant)
+    best = min(c.expected for c in race.contestants if not c.note)
+    most = min(HOPELESS * best, max(LONG, 3 * best))
+    for contestant in race.contestants:
+        if contestant.expected > most and not contestant.note:
+            contestant.note = f"left out: about {seconds(contestant.expected)} a call"
     return race
 
 

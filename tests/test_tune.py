@@ -18,7 +18,7 @@ import pytest
 from processes import HERE, python
 
 import npconv
-from npconv import backends, cli, patches, plan, recall, registry, timing, tuning, winners
+from npconv import adjoint, backends, cli, patches, plan, recall, registry, timing, tuning, winners
 from npconv.threads import max_threads
 from npconv.turns import turn
 
@@ -669,3 +669,37 @@ def test_command_called_wrongly(flags, said, capsys):
     output, errors = capsys.readouterr()
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert said in errors
+
+
+PASSES = {
+    "depthwise, all at once": ((1, 16, 9, 10), (16, 1, 3, 3), {"stride": 2, "groups": 16}, {1}, "depthwise"),
+    "two by two": ((1, 16, 9, 10), (16, 8, 4, 4), {"stride": 2, "precision": "strict"}, {1, 2}, "planes"),
+    "even pixels": ((1, 64, 7, 8), (64, 16, 1, 1), {"stride": 2}, {1}, "planes"),
+    "patches": ((1, 16, 9, 10), (16, 8, 2, 2), {"stride": 2}, {1}, "planes"),
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_what_runs_in_one_pass_is_tuned_in_one(name, monkeypatch, folder):
+    """By algorithms that do so as such, by others one after the other; and the winner is what runs."""
+    size, weight, options, numbers, merging = PASSES[name]
+    ran, merged = [], adjoint._merged
+
+    def noted(one, *arguments):
+        ran.append((bool(one.steps[0].patch), merged(one, *arguments)))
+        return ran[-1][1]
+
+    monkeypatch.setattr(adjoint, "_merged", noted)
+    report = npconv.tune("conv_transpose2d", size, weight, **options, **QUICK)
+    assert {entry.convolution for entry in report} == numbers
+    of_patches = ran[0][0]
+    assert {True, False} == {done for _, done in ran}
+    (path,) = files(folder)
+    content = path.read_text()
+    for best in (merging, "im2col"):
+        path.write_text(content)
+        enthrone(best, "numba")
+        ran.clear()
+        npconv.conv_transpose2d(np.ones(size, np.float32), np.ones(weight, np.float32), **options)
+        # Where patches are slow, phases are taken, which were not tuned.
+        assert any(done for in_patches, done in ran if in_patches == of_patches) == (best == merging), best
