@@ -49,10 +49,11 @@ times as long as they should.
 class Timing(NamedTuple):
     """What was measured of one algorithm.
 
-    `use` is ``"function"`` or ``"layer"``; `convolution` counts the convolutions of a transposed one, or its passes, from 1; `seconds`
-    is the least time of a call, NaN if the algorithm was left out, and `note` says why; `speed_up` is how many times
-    faster that is than what ``"auto"`` would take without any measurement; `compiled` are the seconds that Numba spent
-    compiling, 0 if the code was there, None where nothing is compiled; `winner` tells the one that ``"auto"`` takes.
+    `use` is ``"function"`` or ``"layer"``; `convolution` counts those of a transposed one, or its passes, from 1;
+    `seconds` is the least time of a call, NaN if the algorithm was left out, and `note` says why; `speed_up` is how
+    many times faster that is than what ``"auto"`` would take without any measurement; `compiled` are the seconds that
+    Numba spent compiling, 0 if the code was there, None where nothing is compiled; `winner` tells the one that
+    ``"auto"`` takes.
     """
 
     algorithm: str
@@ -225,9 +226,9 @@ def tune(
     Processes that run already do not see it. `explain` shows what was measured, `forget` removes it all. Other work on
     the machine spoils what is measured.
 
-    A transposed convolution runs as several convolutions, for each of which there is a winner; those that one kernel may
-    compute in one pass are measured together. They hold for the gradient of a convolution's input as well, which runs as
-    the same ones; gradients of weights are not tuned.
+    A transposed convolution runs as several convolutions, for each of which there is a winner; those that one kernel
+    may compute in one pass are measured together. They hold for the gradient of a convolution's input as well, which
+    runs as the same ones; gradients of weights are not tuned.
 
     Examples
     --------
