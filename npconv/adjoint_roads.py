@@ -139,7 +139,7 @@ class _Pieces(NamedTuple):
         number = planes.pack_bias(self.pieces[0].steps[0].forward, bias)
         found, first = [], 0
         for piece in self.pieces:
-            found.append(packed.Packed(planes.Filters(ordered[first : first + piece.numbers], False), number))
+            found.append(packed.Packed(rows.Filters(ordered[first : first + piece.numbers], False), number))
             first += piece.numbers
         return found
 

@@ -9,11 +9,11 @@ from npconv.kernels import filtering
 from npconv.kernels.numba import blocking
 from npconv.problem import ConvProblem
 
-QUARTERED = 1024
+MOST_CHANNELS = 1024
 """Channels up to which Strassen's errors stay near the bound even for data that is made to miss it: with 2048, half of
 them dead and summed up by filters that copies of the others know nothing of, 96 eps were met, and 64 are promised."""
 
-FEWEST = 3
+FEWEST_CHANNELS = 3
 """Channels from which on Winograd's filtering takes kernels, those counted that pixels of a stride, or what blocks of
 taps meet, are folded into. With one or two it was never the fastest of 176 layers, but 1 to 64 at 112² with 9 × 9
 elements, which are folded to 9 channels, take 0.32 ms, and 0.70 by `direct`. (When it took 32 channels and more, 1,000
@@ -67,7 +67,7 @@ def winograd(taps: Mapping[int, Set[int]]) -> Callable[[ConvProblem], str | None
             if r > 1 and r not in taps[s]:
                 return f"it is for kernels of {_ranges(taps[s])} elements at stride {s}, not of {r}"
         refused, channels = direct(problem), problem.in_channels // problem.groups
-        least = -(-FEWEST // math.prod(axis.fold for axis in filtering.axes(problem, (4, 4))))
+        least = -(-FEWEST_CHANNELS // math.prod(axis.fold for axis in filtering.axes(problem, (4, 4))))
         if refused is None and channels < least:
             of_group = "" if problem.groups == 1 else " a group"
             return f"it needs {least} input channels{of_group} or more, and there are {channels}"
@@ -99,8 +99,9 @@ def strassen(problem: ConvProblem) -> str | None:
         return f"it needs {least} input channels and filters or more"
     if refused is None and problem.in_channels % 2:
         return f"it needs an even number of input channels, and there are {problem.in_channels}"
-    if refused is None and problem.in_channels > QUARTERED:
-        return f"its errors grow with the channels, of which it takes {QUARTERED}, and there are {problem.in_channels}"
+    if refused is None and problem.in_channels > MOST_CHANNELS:
+        channels = problem.in_channels
+        return f"its errors grow with the channels, of which it takes {MOST_CHANNELS}, and there are {channels}"
     return refused
 
 

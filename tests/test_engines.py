@@ -50,13 +50,13 @@ from npconv.kernels.numba import (
     blocking,
     depthwise,
     direct,
+    far_taps,
     jit,
     outer,
     piecing,
     plane_plan,
     planes,
     product,
-    regions,
     strassen_plan,
     strassen_planes,
     winograd,
@@ -1056,7 +1056,7 @@ def test_any_dilation_by_regions(data):
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     convolve = getattr(npconv, f"conv{axes}d")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regions, "WORTH", -1e9)
+        patch.setattr(far_taps, "WORTH", -1e9)
         problems.forget()
         got = convolve(x, weight, **options, algorithm="direct")
         last = convolve(channels_beside(x), weight, **options, algorithm="direct")

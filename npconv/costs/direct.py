@@ -6,7 +6,7 @@ from npconv.costs import counts
 from npconv.costs.engine import BEGIN, SLIVER, TURNED, Panels, Products
 from npconv.costs.machine import COPY, PACK
 from npconv.costs.slabs import BESIDE, between_taps, of_pixels
-from npconv.kernels.numba import regions
+from npconv.kernels.numba import far_taps
 from npconv.kernels.numba.blocking import SECOND_LEVEL, TASKS_PER_THREAD, in_rows, meetings, side_by_side
 from npconv.problem import ConvProblem
 
@@ -102,9 +102,9 @@ class Direct(Panels):
         matrix = problem.turned and problem.taps == problem.groups == 1
         return matrix and side_by_side(problem, problem.out_channels)
 
-    def _far(self, problem: ConvProblem) -> regions.Regions | None:
+    def _far(self, problem: ConvProblem) -> far_taps.Regions | None:
         """Return the regions whose taps are met far from each other, if there are any."""
-        return regions.of(problem, counts.panel(problem))
+        return far_taps.of(problem, counts.panel(problem))
 
     def _panel_bytes(self, problem: ConvProblem) -> int:
         """Return the bytes of a packed panel."""

@@ -6,7 +6,7 @@ from npconv.costs import counts
 from npconv.costs.engine import BEGIN, Panels, Products
 from npconv.costs.machine import lanes, machine, vector_bytes
 from npconv.kernels.numba import blocking, strassen_plan
-from npconv.kernels.numba.blocking import QUARTERED
+from npconv.kernels.numba.blocking import PIXELS_OF_QUARTERS
 from npconv.problem import ConvProblem
 
 FEWER, NUMBERS = 8 / 7, 7 / 4
@@ -115,11 +115,11 @@ class Strassen(Panels):
 
     def _pairs_and_parts(self, problem: ConvProblem) -> tuple[int, int]:
         """Return the pairs of panels, and the parts of a plane's pixels, whose quarters tasks sum up."""
-        return self._filters(problem) // (2 * counts.panel(problem)), -(-problem.positions // QUARTERED)
+        return self._filters(problem) // (2 * counts.panel(problem)), -(-problem.positions // PIXELS_OF_QUARTERS)
 
     def _scratch(self, problem: ConvProblem, threads: int) -> int:
         if self._in_planes(problem, threads):
             spaced = 4 * problem.in_channels if max(problem.stride) > 1 else 0
             return (7 * problem.in_channels + 72 + spaced) * vector_bytes() + 2**12
         numbers = 7 * problem.in_channels // 4 + 128 + 6 * counts.panel(problem)
-        return min(problem.positions, QUARTERED) * numbers * problem.compute_dtype.itemsize + 2**14
+        return min(problem.positions, PIXELS_OF_QUARTERS) * numbers * problem.compute_dtype.itemsize + 2**14

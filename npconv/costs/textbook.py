@@ -12,7 +12,7 @@ from npconv.problem import ConvProblem
 
 
 def no_matrix(problem: ConvProblem) -> int:
-    """Return the bytes of none."""
+    """Return the bytes of the matrix of an algorithm that makes none."""
     return 0
 
 

@@ -57,6 +57,23 @@ def contiguous(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
+def in_memory(array: np.ndarray) -> tuple[list[int], int, Callable[[np.ndarray], np.ndarray]]:
+    """Return an array's steps, in elements, the place of its first one in its memory, and what views that memory flat.
+
+    That takes arrays of these strides, whole numbers of elements, some of which may be negative.
+    """
+    size, shape = array.itemsize, array.shape
+    steps = [step // size for step in array.strides]
+    first = sum((n - 1) * max(-step, 0) for n, step in zip(shape, steps, strict=True))
+    forwards = tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)
+    extent = 1 + sum((n - 1) * abs(step) for n, step in zip(shape, steps, strict=True))
+
+    def flat(array: np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.as_strided(array[forwards], (extent,), (size,))
+
+    return steps, first, flat
+
+
 class _Memory:
     """The memory of a read-only array, without the flag."""
 

@@ -163,7 +163,7 @@ def in_slivers(problem: ConvProblem) -> bool:
     return filters > few
 
 
-QUARTERED = 100
+PIXELS_OF_QUARTERS = 100
 """Pixels of a task of products by quarters, at most: enough for the weights to stream in well, and few enough for
 products of a pair of panels to stay in the first-level cache. 1024 to 256 channels at 14² take 0.55 ms with 98 and 0.58
 with 49, though the sums of 98 take more than the second-level cache."""

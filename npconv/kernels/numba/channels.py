@@ -126,7 +126,7 @@ def first_channels(problem: ConvProblem) -> list[int]:
     return [min(c, channels - block) for c in range(0, channels, block)]
 
 
-class Filters:
+class FiltersOfChannels:
     """Filters (K, 1, kd, kh, kw): as they are, and in vectors of channels, packed when such an input is met."""
 
     def __init__(self, problem: ConvProblem, weight: np.ndarray) -> None:

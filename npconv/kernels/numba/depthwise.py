@@ -32,7 +32,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, channels, jit, planes
 from npconv.kernels.numba.calls import calling, taking
-from npconv.kernels.numba.channels import PIXELS, Filters, Way, first_channels, lanes, turns
+from npconv.kernels.numba.channels import PIXELS, FiltersOfChannels, Way, first_channels, lanes, turns
 from npconv.kernels.numba.lean import after, max, min, triples
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, parts_of, unload_planes
@@ -88,9 +88,9 @@ class Plan(NamedTuple):
         return [way for way in (self.down, self.along, self.turned) if way is not None]
 
 
-def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
+def pack(problem: ConvProblem, weight: np.ndarray) -> FiltersOfChannels:
     """Return filters (K, 1, kd, kh, kw), which are packed when channels that lie side by side are met."""
-    return Filters(problem, weight)
+    return FiltersOfChannels(problem, weight)
 
 
 pack_bias = planes.pack_bias
@@ -252,7 +252,7 @@ def fixed(
     constants = x_layout, epilogue, out_layout, way.grid, way.sizes, way.offsets, parts
     run = way.kernel.fixed(way.tasks, plan.work, threads, constants, way.scratch)
 
-    def fill(x: np.ndarray, weights: Filters, bias: np.ndarray, out: np.ndarray) -> None:
+    def fill(x: np.ndarray, weights: FiltersOfChannels, bias: np.ndarray, out: np.ndarray) -> None:
         run(x, weights.in_vectors if in_vectors else weights.plain, bias, out)
 
     return fill

@@ -5,7 +5,7 @@ a window is one run of kw · C numbers for each row of the kernel (of C for each
 overlap without being copied. So the slab itself is the matrix that meets the packed filters; no region matrix is made.
 
 Of dilations about as long as the image, taps that a pixel meets are far from each other, and many are in the padding.
-There a task has a rectangle whose pixels meet the same taps (`npconv.kernels.numba.regions`), and these meet the image
+There a task has a rectangle whose pixels meet the same taps (`npconv.kernels.numba.far_taps`), and these meet the image
 where it is; its channels are put side by side first, if they do not lie so. 256 channels at 33², 3 × 3 with dilation
 18, take 2.4 ms in two threads, and took 11. (From slabs of what each tap meets it took 2.7, and 256 → 64 at 65² with
 dilation 24 8.8 instead of 3.6: the short rows of many channels do not come as fast as they are wanted.)
@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, buffers, jit, product, regions, slab
+from npconv.kernels.numba import blocking, buffers, far_taps, jit, product, slab
 from npconv.kernels.numba.blocking import LEAST, PIXELS, SMALL, SPARE, WAY
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, part_of, table, triple_table, triples, tuple_of
@@ -120,7 +120,7 @@ pack_bias = product.panel_bias
 
 def _in_rows(problem: ConvProblem) -> bool:
     """Whether rows of patches are met where they are."""
-    far = regions.of(problem, product.width(problem.compute_dtype))
+    far = far_taps.of(problem, product.width(problem.compute_dtype))
     return blocking.in_rows(problem) if far is None else far.bytes == 0
 
 
@@ -150,7 +150,7 @@ def plan(problem: ConvProblem, threads: int, plain: bool = False) -> Plan:
     depth, height, width = problem.output_size
     wide = product.width(problem.compute_dtype)
     panels = -(-filters // wide)
-    far = regions.of(problem, wide)
+    far = far_taps.of(problem, wide)
     image = math.prod(problem.padded_size) * channels * itemsize
     panel = problem.products * wide * itemsize
     results = (PIXELS + SPARE) * wide * itemsize
@@ -464,12 +464,12 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
         for panel in range(part * block[0], min((part + 1) * block[0], panels)):
             first = g * panels + panel
             count, step = min(wide, filters - panel * wide), wide
-            if plain and packing[5] == MATRIX and count == wide:
-                packed, panel_begin, step = weights, packing[6] + panel * wide, packing[8]
+            if plain and packing[product.KIND] == MATRIX and count == wide:
+                packed, panel_begin, step = weights, packing[product.FIRST] + panel * wide, packing[product.TO_CHANNEL]
             elif plain:
                 packed, panel_begin = after(scratch, panel_at), 0
                 taps_of = after(packed, taps * channels * wide)
-                for piece in range(0 if done else packing[1]):
+                for piece in range(0 if done else packing[product.PIECES]):
                     product.pack_piece(packed, 0, first, piece, taps_of, weights, packing)
             else:
                 packed, panel_begin = weights, first * taps * channels * wide

@@ -27,8 +27,8 @@ from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, pair_table, part_of, table, triples, tuple_of
 from npconv.kernels.numba.pixels import ahead_of, cut_planes, share_out, summing, turn_filters
-from npconv.kernels.numba.planes import Filters
 from npconv.kernels.numba.product import LINES, ask_for, width_of
+from npconv.kernels.numba.rows import Filters
 from npconv.kernels.numba.slab import copy_numbers
 from npconv.kernels.numba.stores import store_pairs
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES

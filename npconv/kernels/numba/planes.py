@@ -47,7 +47,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +81,7 @@ from npconv.kernels.numba.pixels import (
 from npconv.kernels.numba.plane_plan import Plan, may_turn, plan_of
 from npconv.kernels.numba.plane_slab import load_planes, loads, merge_planes, parts_of, unload_planes
 from npconv.kernels.numba.product import width_of
-from npconv.kernels.numba.rows import in_rows
+from npconv.kernels.numba.rows import Filters, as_they_lie, in_rows
 from npconv.kernels.numba.slab import clear, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, VECTOR_BYTES
 from npconv.kernels.numba.vector import lanes_of
@@ -91,23 +91,9 @@ MERGED = 32
 """Filters of a group up to which convolutions of several taps are computed together."""
 
 
-class Filters(NamedTuple):
-    """Filters, flat."""
-
-    numbers: np.ndarray
-    turned: bool
-    """Whether they lie side by side, and are not in order."""
-
-
 def pack(problem: ConvProblem, weight: np.ndarray) -> Filters:
     """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks can turn them."""
-    if weight.flags.c_contiguous:
-        return Filters(weight.ravel(), False)
-    if may_turn(problem):
-        matrix = weight[:, :, 0, 0, 0].T
-        if matrix.flags.c_contiguous:
-            return Filters(matrix.reshape(-1), True)
-    return Filters(in_rows([weight]), False)
+    return as_they_lie(weight, may_turn(problem))
 
 
 def pack_all(problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Filters:
@@ -346,7 +332,7 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
 
 @jit.inline
 def _turn_nothing(turned, filters, first, to_element, count, elements, unit):  # type: ignore[no-untyped-def]
-    """Stand where filters are in order."""
+    """Do nothing, as filters lie in order: the kernel calls this, or what turns those that lie side by side."""
 
 
 _FORM = "nannNnn"

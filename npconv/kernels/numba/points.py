@@ -16,7 +16,7 @@ import numpy as np
 from npconv.kernels.filtering import Filtering
 from npconv.kernels.numba import jit, slab
 from npconv.kernels.numba.calls import calling
-from npconv.kernels.numba.folding import filter_to_points
+from npconv.kernels.numba.folded import filter_to_points
 from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.short import KINDS

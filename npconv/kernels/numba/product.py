@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels import host
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.blocking import ELEMENTS
 from npconv.kernels.numba.calls import calling
@@ -66,6 +67,15 @@ LINE, ANY, MATRIX = 1, 2, 3
 whose filters lie side by side, and as `blocking.side_by_side` has them."""
 
 
+(
+    NUMBER, PIECES, CHANNELS, FILTERS, TAPS, KIND, FIRST, TO_FILTER, TO_CHANNEL, TO_PLANE, TO_LINE, TO_TAP,
+    DEPTH, HEIGHT, WIDTH, SHARE, PANELS, TOGETHER, FILL,
+) = range(19)  # fmt: skip
+"""Places of the numbers of a packing: panels of a group, and pieces of a panel; channels and filters of a group; taps,
+and how they lie; the first element, and steps from one to the next; sizes of the kernel; channels of a piece; panels of
+all groups; pieces of a task; and the part that fills what `load_filters` tells."""
+
+
 class Weights(NamedTuple):
     """Plain filters, which tasks pack for themselves, and the numbers of their packing."""
 
@@ -95,12 +105,10 @@ def packing(problem: ConvProblem, weight: np.ndarray) -> Packing:
     number, pieces = -(-filters // wide), -(-channels // share)
     panels = problem.groups * number
     together = -(-pieces // min(-(-TASKS // max(panels, 1)), pieces))
-    size = weight.itemsize
-    if any(step % size for step in weight.strides):
+    if any(step % weight.itemsize for step in weight.strides):
         weight = np.ascontiguousarray(weight)
-    steps = [step // size for step in weight.strides]
+    steps, first, flat = host.in_memory(weight)
     _, _, depth, height, columns = weight.shape
-    flat: Callable[[np.ndarray], np.ndarray]
     if weight.flags.c_contiguous:
         kind, first, flat = 0, 0, np.ndarray.ravel  # which copies those of odd strides
     else:
@@ -110,13 +118,6 @@ def packing(problem: ConvProblem, weight: np.ndarray) -> Packing:
         in_matrix = problem.groups == problem.taps == steps[0] == 1 and steps[1] >= filters
         if in_matrix and blocking.side_by_side(problem, steps[1]):
             kind = MATRIX
-        first = sum((n - 1) * max(-step, 0) for n, step in zip(weight.shape, steps, strict=True))
-        forwards = tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)
-        extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
-
-        def flat(weight: np.ndarray) -> np.ndarray:
-            return np.lib.stride_tricks.as_strided(weight[forwards], (extent,), (size,))
-
     sizes = [number, pieces, channels, filters, problem.taps, kind, first, *steps, depth, height, columns, share]
     fill = "rows" if kind == 0 else "lines" if kind == LINE and problem.taps >= BLOCK else "any"
     sizes += [panels, together, _FILLS[fill].address(problem.compute_dtype)]
@@ -134,8 +135,8 @@ def panel_packer(problem: ConvProblem, weight: np.ndarray) -> Callable[[np.ndarr
     """Return what makes `Weights` of filters of one group that `pack` has packed, which tasks then make more of."""
     pack, wide, channels = packer(problem, weight), width(problem.compute_dtype), problem.in_channels
     sizes = packing(problem, weight).sizes
-    sizes[6:10] = 0, channels * problem.taps, wide, channels * wide  # from filter to filter, channel, and tap
-    sizes[18] = _FILLS["panels"].address(problem.compute_dtype)
+    sizes[[FIRST, TO_FILTER, TO_CHANNEL, TO_PLANE]] = 0, channels * problem.taps, wide, channels * wide  # to each tap
+    sizes[FILL] = _FILLS["panels"].address(problem.compute_dtype)
     return lambda weight: Weights(pack(weight), sizes)
 
 
@@ -215,7 +216,7 @@ def _pack_lines(task, weight, packed, sizes):  # type: ignore[no-untyped-def]
 def _pack(task, taps_of, weight, packed, sizes):  # type: ignore[no-untyped-def]
     """Pack some channels of a panel."""
     panel, first, last = pieces_of(task, sizes)
-    at = panel * sizes[2] * sizes[4] * width_of(packed)
+    at = panel * sizes[CHANNELS] * sizes[TAPS] * width_of(packed)
     for piece in range(first, last):
         pack_piece(packed, at, panel, piece, taps_of, weight, sizes)
 
@@ -246,8 +247,8 @@ def pack_piece(packed, at, panel, piece, taps_of, weight, sizes):  # type: ignor
 @jit.inline
 def pieces_of(task, sizes):  # type: ignore[no-untyped-def]
     """Return a task's panel, its first piece and the one after its last."""
-    part, panel = divmod(task, sizes[16])
-    return panel, part * sizes[17], min((part + 1) * sizes[17], sizes[1])
+    part, panel = divmod(task, sizes[PANELS])
+    return panel, part * sizes[TOGETHER], min((part + 1) * sizes[TOGETHER], sizes[PIECES])
 
 
 @jit.inline
@@ -255,9 +256,9 @@ def _place(panel, piece, wide, sizes):  # type: ignore[no-untyped-def]
     """Return a piece's first channel, its number of channels and of filters, and where its weight begins."""
     number, _, channels, filters, _, _, start, to_filter, to_channel = tuple_of(sizes, 0, 9)
     g, k = divmod(panel, number)
-    channel = piece * sizes[15]
+    channel = piece * sizes[SHARE]
     start += (g * filters + k * wide) * to_filter + channel * to_channel
-    return channel, min(sizes[15], channels - channel), min(wide, filters - k * wide), start
+    return channel, min(sizes[SHARE], channels - channel), min(wide, filters - k * wide), start
 
 
 @jit.inline
@@ -267,7 +268,7 @@ def load_filters(panel, piece, taps_of, weight, sizes):  # type: ignore[no-untyp
     Return its first channel, how many it has, and how many filters.
     """
     channel, count, wanted, start = _place(panel, piece, width_of(weight), sizes)
-    _fill(sizes[18], (taps_of, weight, sizes, start, wanted, count))
+    _fill(sizes[FILL], (taps_of, weight, sizes, start, wanted, count))
     return channel, count, wanted
 
 
@@ -299,14 +300,14 @@ def _filling(kind: str) -> jit.Part:
     rows, lines, panels = (kind == one for one in ("rows", "lines", "panels"))
 
     def fill_taps(taps_of, weight, sizes, start, wanted, count):  # type: ignore[no-untyped-def]
-        wide, taps, to_filter, to_channel = width_of(taps_of), sizes[4], sizes[7], sizes[8]
+        wide, taps, to_filter, to_channel = width_of(taps_of), sizes[TAPS], sizes[TO_FILTER], sizes[TO_CHANNEL]
         if wanted < wide and not panels:
             for e in range(count * taps):
                 blank(taps_of, e * wide, COLUMNS)
         if rows:
             _transpose_filters(taps_of, 0, wide, weight, start, to_filter, wanted, count * taps)
         elif lines:
-            forwards = sizes[11] > 0 or sizes[14] == 1
+            forwards = sizes[TO_TAP] > 0 or sizes[WIDTH] == 1
             for c in range(count):
                 to, source = c * taps * wide, start + c * to_channel
                 if forwards:
@@ -317,14 +318,14 @@ def _filling(kind: str) -> jit.Part:
         elif panels:
             for c in range(count):
                 for tap in range(taps):
-                    copy(taps_of, (c * taps + tap) * wide, weight, start + tap * sizes[9] + c * to_channel)
+                    copy(taps_of, (c * taps + tap) * wide, weight, start + tap * sizes[TO_PLANE] + c * to_channel)
         else:
             e = 0
             for c in range(count):
-                for i in range(sizes[12]):
-                    for j in range(sizes[13]):
-                        for m in range(sizes[14]):
-                            at = start + c * to_channel + i * sizes[9] + j * sizes[10] + m * sizes[11]
+                for i in range(sizes[DEPTH]):
+                    for j in range(sizes[HEIGHT]):
+                        for m in range(sizes[WIDTH]):
+                            at = start + c * to_channel + i * sizes[TO_PLANE] + j * sizes[TO_LINE] + m * sizes[TO_TAP]
                             if to_filter == 1 and wanted == wide:
                                 copy(taps_of, e * wide, weight, at)
                             else:

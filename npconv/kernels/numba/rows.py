@@ -7,9 +7,11 @@ taps. A task copies some filters; where they are a matrix that is only transpose
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from npconv.kernels import host
 from npconv.kernels.numba import buffers, jit
 from npconv.kernels.numba.lean import max, min, tuple_of
 from npconv.kernels.numba.moves import BLOCK, move, transpose
@@ -22,6 +24,25 @@ FEW = 2**14
 
 WORTH = 2
 """Numbers that take as long to copy as one product of a kernel's work."""
+
+
+class Filters(NamedTuple):
+    """Filters, flat."""
+
+    numbers: np.ndarray
+    turned: bool
+    """Whether those of one element lie side by side, and not one behind the other."""
+
+
+def as_they_lie(weight: np.ndarray, may_turn: bool) -> Filters:
+    """Return filters (K, C/groups, kd, kh, kw) as they are if they lie in C order, or if tasks ``may_turn`` them."""
+    if weight.flags.c_contiguous:
+        return Filters(weight.ravel(), False)
+    if may_turn:
+        matrix = weight[:, :, 0, 0, 0].T
+        if matrix.flags.c_contiguous:
+            return Filters(matrix.reshape(-1), True)
+    return Filters(in_rows([weight]), False)
 
 
 def pack(problem: ConvProblem, weight: np.ndarray) -> np.ndarray:
@@ -42,18 +63,12 @@ def in_rows(weights: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _copy(weight: np.ndarray, ordered: np.ndarray) -> None:
-    size = weight.itemsize
-    if weight.flags.c_contiguous or weight.size <= FEW or any(step % size for step in weight.strides):
+    if weight.flags.c_contiguous or weight.size <= FEW or any(step % weight.itemsize for step in weight.strides):
         ordered.reshape(weight.shape)[...] = weight
         return
-    steps = [step // size for step in weight.strides]
-    first = sum((n - 1) * max(-step, 0) for n, step in zip(weight.shape, steps, strict=True))
-    lowest = weight[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
-    extent = 1 + sum((n - 1) * abs(step) for n, step in zip(weight.shape, steps, strict=True))
-    numbers = np.lib.stride_tricks.as_strided(lowest, (extent,), (size,))
-    _some.run(
-        -(-len(weight) // BLOCK), weight.size // WORTH, numbers, ordered, np.array([*weight.shape, *steps, first])
-    )
+    steps, first, flat = host.in_memory(weight)
+    sizes = np.array([*weight.shape, *steps, first])
+    _some.run(-(-len(weight) // BLOCK), weight.size // WORTH, flat(weight), ordered, sizes)
 
 
 def swapped(weight: np.ndarray, groups: int) -> np.ndarray:

@@ -44,21 +44,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import strassen_panels, strassen_plan, strassen_planes
+from npconv.kernels.numba.rows import Filters, as_they_lie
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.loading import once
 from npconv.problem import ConvProblem
 
 
-class Filters:
+class SummedFilters:
     """Filters (K, C, 1, 1, 1), and sums of them for pixels, or filters, in the vectors, made when these are met."""
 
     def __init__(self, problem: ConvProblem, weight: np.ndarray) -> None:
         self._problem, self._weight = problem, weight
 
     @property
-    def plain(self) -> strassen_planes.Filters:
+    def plain(self) -> Filters:
         """Return them as they are, if they lie in rows or side by side."""
-        return strassen_planes.plain(self._weight)
+        return as_they_lie(self._weight, may_turn=True)
 
     @once
     def in_planes(self) -> strassen_planes.Sums:
@@ -94,9 +95,9 @@ class Engine(NamedTuple):
     of_plain: bool
     """Whether tasks make them, where pixels are in the vectors."""
 
-    def pack(self, problem: ConvProblem, weight: np.ndarray) -> Filters:
+    def pack(self, problem: ConvProblem, weight: np.ndarray) -> SummedFilters:
         """Return filters (K, C, 1, 1, 1), which are summed up when they are met."""
-        return Filters(problem, weight)
+        return SummedFilters(problem, weight)
 
     def pack_bias(self, problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
         """Return the bias, with room behind it for the filters of a panel."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.numba import pairs, planes, strassen_plan, strassen_planes
+from npconv.kernels.numba.rows import as_they_lie
 from npconv.kernels.numba.tile import VECTOR_BYTES
 from npconv.problem import ConvProblem
 
@@ -55,7 +56,7 @@ class Merged(NamedTuple):
 
     def pack_all(self, problems: Sequence[ConvProblem], weights: Sequence[np.ndarray]) -> Any:
         """Return the filters as they are, or their sums."""
-        filters = strassen_planes.plain(weights[0])
+        filters = as_they_lie(weights[0], may_turn=True)
         return filters if self.plain else strassen_planes.pack(problems[0], filters)
 
     def pack_bias(self, problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:

@@ -116,7 +116,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     depth, height, width = problem.output_size
     panels = -(-filters // wide)
     pairs = -(-panels // 2)
-    pixels = min(blocking.QUARTERED, max(ROOM // (7 * half * dtype.itemsize // 2), 1))
+    pixels = min(blocking.PIXELS_OF_QUARTERS, max(ROOM // (7 * half * dtype.itemsize // 2), 1))
     block = blocking.lined(height, width, pixels, problem.batch * depth, pairs, threads, LOAD, BEGIN)
     down, across = -(-height // block.rows), -(-width // block.columns)
     grid = (problem.batch, -(-pairs // block.panels), depth, down * across, across)

@@ -32,6 +32,7 @@ from npconv.kernels.numba.pairs import PAIR, find_lines
 from npconv.kernels.numba.pixels import cut_halved, starts_halved
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.quarters import sums_of_pixels
+from npconv.kernels.numba.rows import Filters
 from npconv.kernels.numba.slab import copy_numbers, copy_spaced
 from npconv.kernels.numba.tile import COLUMNS, ROWS, VECTOR_BYTES
 from npconv.kernels.numba.vector import filled, lanes_of, store
@@ -86,21 +87,6 @@ def _wide(problem: ConvProblem) -> int:
 
 AT_ONCE = 64
 """Channels of each half whose filters a task sums up."""
-
-
-class Filters(NamedTuple):
-    """Filters, flat."""
-
-    numbers: np.ndarray
-    turned: bool
-    """Whether they lie side by side, and not one behind the other."""
-
-
-def plain(weight: np.ndarray) -> Filters:
-    """Return filters (K, C, 1, 1, 1) as they are if they lie so, else one behind the other."""
-    matrix = weight[:, :, 0, 0, 0]
-    turned = not matrix.flags.c_contiguous and matrix.T.flags.c_contiguous
-    return Filters((matrix.T if turned else np.ascontiguousarray(matrix)).reshape(-1), turned)
 
 
 def pack(problem: ConvProblem, weight: Filters) -> Sums:

@@ -13,7 +13,7 @@ at 7² more than a cache of 32 MiB holds. While others use that, F(4×4) takes 1
 Height and width are filtered each in its own way (`npconv.kernels.filtering`): F(4, 3) at stride 2 takes 9 products
 instead of 12, and an axis with one tap none, so that signals are filtered along their only axis. Along the depth the
 sum is direct: planes are so many times more channels. So are, for long kernels at a stride, the pixels of each residue,
-as even and odd ones, and at stride 1 what each block of taps meets (`npconv.kernels.numba.folding`).
+as even and odd ones, and at stride 1 what each block of taps meets (`npconv.kernels.numba.folded`).
 
 The sum over the channels is, for each point, a matrix product of tiles and filters, and runs as such in registers. A
 task is a rectangle of tiles, whose points stay in the core's caches, and some panels of a group's filters; it goes from
@@ -107,7 +107,7 @@ apart = jit.inline(blocking.apart)
 @jit.scratch_kernel()
 def _pack(task, memory, weight, packed, sizes, numbers, parts):  # type: ignore[no-untyped-def]
     """Transform some channels of a panel."""
-    channels, planes = sizes[2], sizes[12]
+    channels, planes = sizes[product.CHANNELS], sizes[product.DEPTH]
     pitch = apart(channels * planes * numbers[1])
     panel, first, last = product.pieces_of(task, sizes)
     for piece in range(first, last):

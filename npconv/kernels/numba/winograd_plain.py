@@ -202,11 +202,11 @@ def _multiplying(own: bool) -> jit.Kernel:
         third = (second + down * tile_columns * across * wide + line) // line * line
         fourth = (third + distinct * pitch * wide + line) // line * line
         all_sums, result, packed, taps = memory, after(memory, second), after(memory, third), after(memory, fourth)
-        fifth = (fourth + packing[4] * packing[15] * wide + line) // line * line
+        fifth = (fourth + packing[product.TAPS] * packing[product.SHARE] * wide + line) // line * line
         points, piece = given, given
         if own:
             points, piece = after(memory, fifth), after(memory, fifth + n * step + LEAST_ROWS * elements)
-        portions, pieces = -(-channels // width), width // packing[15]
+        portions, pieces = -(-channels // width), width // packing[product.SHARE]
         for part in range(portions):
             begin, of_all = part * width, min(width, channels - part * width)
             count = of_all * planes * folds
@@ -220,7 +220,7 @@ def _multiplying(own: bool) -> jit.Kernel:
                 first_point = part * n * step + (first - first_line) * tile_columns * elements
             chains = chains_of(count)
             for of_panel in range(panel, end_panel):
-                for some in range(part * pieces, min((part + 1) * pieces, packing[1])):
+                for some in range(part * pieces, min((part + 1) * pieces, packing[product.PIECES])):
                     channel, number, wanted = product.load_filters(g * panels + of_panel, some, taps, weights, packing)
                     filters_to_points(
                         parts[FILTERS], (packed, channel - begin, of_all, pitch, taps, number, planes, wanted)
