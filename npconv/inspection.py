@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from npconv import arguments, backends, call, registry, transposing, values
-from npconv.kernels import parts
+from npconv import arguments, backends, call, complex_parts, registry, transposing, values
 from npconv.merging import Merging
 from npconv.plan import Choice, Plan, choose
 from npconv.problem import ConvProblem
@@ -142,8 +141,8 @@ class Explanation:
             if self._kept:
                 facts.append(("patches", f"{quantity(self._kept, 'B')} at a time, as npconv.patches tells"))
         if self._plan.in_parts:
-            of = "images" if parts.by_images(problem) else "filters"
-            facts.append(("parts", f"real and imaginary ones, by {of}, as npconv.kernels.parts tells"))
+            of = "images" if complex_parts.by_images(problem) else "filters"
+            facts.append(("parts", f"real and imaginary ones, by {of}, as npconv.complex_parts tells"))
         facts += [
             ("input", f"{problem.batch} × {problem.in_channels} channels, {by(problem.input_size)}, {problem.dtype}"),
             ("kernel", f"{problem.out_channels} filters of {by(problem.kernel_size)}, groups {problem.groups}"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npconv import backends, loading, recall, registry, winners
+from npconv import backends, complex_parts, loading, recall, registry, winners
 from npconv.kernels import host, parts
 from npconv.kernels.numba.blocking import engine_limit
 from npconv.kernels.packed import Packing, Run
@@ -88,6 +88,11 @@ class Plan:
     def in_parts(self) -> bool:
         """Whether complex numbers are computed as real and imaginary parts."""
         return _in_parts(self.algorithm, self.problem)
+
+    @once
+    def _way(self) -> parts.Way:
+        """Return the way in which they are."""
+        return complex_parts.way(self.problem)
 
     @property
     def modest(self) -> bool:
@@ -193,7 +198,9 @@ class Plan:
 
     def _packing_of(self, path: str | None) -> Any:
         engine = self._named(path)
-        return parts.Packing(engine, self.computed, self.problem) if self.in_parts else Packing(engine, self.computed)
+        if self.in_parts:
+            return parts.Packing(engine, self.computed, self.problem, self._way)
+        return Packing(engine, self.computed)
 
     @once
     def _run(self) -> Any:
@@ -209,7 +216,7 @@ class Plan:
             return chosen, None
         packed = 0 if plain or self.choice.packed else self.algorithm.cost.packed_bytes(self.met)
         if self.in_parts:
-            packed += parts.copied(self.problem, self.choice.packed) - parts.copied(self.problem, is_packed=True)
+            packed += complex_parts.copied(self.problem, self.choice.packed) - self._way.copied
         run = self._in_room(self._engine_of_call, packed)
         if not self.modest:
             return chosen, run
@@ -223,7 +230,7 @@ class Plan:
 
         engine, threads, limit = self._named(path), self.chosen.threads, within if self.modest else None
         if self.in_parts:
-            return parts.Run(engine, self.computed, self.problem, threads, limit)
+            return parts.Run(engine, self.computed, self.problem, self._way, threads, limit)
         return Run(engine, self.computed, threads, limit)
 
     @once
@@ -256,7 +263,7 @@ def _computed(algorithm: Algorithm, problem: ConvProblem) -> ConvProblem:
     Engines: without taps that meet nothing, if they take it so, and complex numbers as real ones.
     """
     if _in_parts(algorithm, problem):
-        problem = parts.of(problem)
+        problem = complex_parts.of(problem)
     met = problem.met
     if algorithm.engine is None or met is problem or algorithm.refuse(met) is not None:
         return problem
@@ -275,7 +282,7 @@ def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str 
         return "it takes no zeros between elements"
     refused = algorithm.refuse(_computed(algorithm, problem))
     if refused is None and _in_parts(algorithm, problem):
-        return parts.refuse(problem, algorithm.direct, precision == "strict")
+        return complex_parts.refuse(problem, algorithm.direct, precision == "strict")
     return refused
 
 
@@ -301,7 +308,7 @@ def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algori
         threads, workspace = _fitting(algorithm, problem, choice)
         seconds = algorithm.cost.seconds(computed, threads, choice.packed)
         if _in_parts(algorithm, problem):
-            seconds = parts.seconds(problem, seconds, choice.packed)
+            seconds = complex_parts.seconds(problem, seconds, choice.packed)
         measured = times.get((algorithm.backend, algorithm.name))
         return Candidate(algorithm, None, seconds, workspace, measured, threads)
 
@@ -315,7 +322,7 @@ def _fitting(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> tupl
     gives 505 µs, and Winograd's tiles 113 to 160.
     """
     computed = _computed(algorithm, problem)
-    others = parts.copied(problem, choice.packed) if _in_parts(algorithm, problem) else 0
+    others = complex_parts.copied(problem, choice.packed) if _in_parts(algorithm, problem) else 0
 
     def workspace(threads: int) -> int:
         return algorithm.cost.workspace(computed, threads, choice.packed) + others

@@ -26,7 +26,8 @@ from corpus import parse
 from engine_problems import DIRECT, forget, packing_within, refusal
 
 import npconv
-from npconv.kernels import filtering, parts
+from npconv import complex_parts
+from npconv.kernels import filtering
 
 LARGE = (
     "ic6oc2ih12iw14kh11kw13",  # 858, the weight gradient of six images
@@ -211,7 +212,7 @@ def test_bound_of_default_precision(text, dtype, data, algorithm):
 
     So do those of the parts of complex numbers, which are twice as long, or are refused.
     """
-    if parse(text).products > parts.LONGEST and dtype in COMPLEX:
+    if parse(text).products > complex_parts.LONGEST and dtype in COMPLEX:
         assert "exact enough" in refusal(parse(text), dtype, algorithm)
         return
     arrays, want, bound = problem(text, dtype, data)

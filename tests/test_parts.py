@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from test_accuracy import alternating, constants, dust, normal, positive, spikes, sums, thirds
 
 import npconv
+from npconv import complex_parts
 from npconv.arguments import conv_problem
-from npconv.kernels import parts
 from npconv.threads import max_threads
 
 THREADS = tuple(range(1, min(max_threads(), 2) + 1))
@@ -38,8 +38,8 @@ def canonical(text, dtype="complex64"):
 
 @pytest.mark.parametrize(("text", "images"), [(BY_IMAGES, True), (BY_FILTERS, False)])
 def test_what_copies_less(text, images):
-    assert parts.by_images(canonical(text)) == images
-    assert parts.of(canonical(text)).batch == parse(text).batch * (2 if images else 1)
+    assert complex_parts.by_images(canonical(text)) == images
+    assert complex_parts.of(canonical(text)).batch == parse(text).batch * (2 if images else 1)
 
 
 @pytest.mark.parametrize("dtype", COMPLEX)
@@ -50,7 +50,7 @@ def test_table(algorithm, dtype, request):
     if dtype == "complex128" or algorithm in EXACT:
         texts = texts[:: 3 if dtype == "complex64" else 5]
     if algorithm in problems.DIRECT:
-        texts = [text for text in texts if parse(text).products <= parts.LONGEST]
+        texts = [text for text in texts if parse(text).products <= complex_parts.LONGEST]
     for n in THREADS:
         with npconv.threads(n):
             number = problems.check((*texts, ordinary(algorithm)), dtype, algorithm)
@@ -68,8 +68,8 @@ def test_table(algorithm, dtype, request):
 @pytest.mark.parametrize("dtype", COMPLEX)
 def test_both_ways(text, dtype, ways, monkeypatch):
     """Whichever copies less: contiguous arrays, spread and reversed ones, any result, with the channels last, too."""
-    monkeypatch.setattr(parts, "by_images", lambda problem: ways == "by images")
-    parts.of.cache_clear()
+    monkeypatch.setattr(complex_parts, "by_images", lambda problem: ways == "by images")
+    complex_parts.of.cache_clear()
     problems.forget()
     for layout in ("", "+last")[: 1 if parse(text).kind == "image" else 2]:
         case, ((x, weight, bias), want) = parse(text + layout), exact(text + layout, dtype)
@@ -90,7 +90,7 @@ def test_both_ways(text, dtype, ways, monkeypatch):
                     call(case, (x, weight, bias), algorithm=algorithm, out=out[..., 1:-1])
                     assert_same(out[..., 1:-1], want, (text, layout, algorithm, n, "out"))
                     assert (out[..., [0, -1]] == 7).all()
-    parts.of.cache_clear()
+    complex_parts.of.cache_clear()
     problems.forget()
 
 
@@ -178,7 +178,7 @@ def test_layers(text):
 
     sides = [3, 40, 4, 60, 3, 40]
     of = f"mb2g{case.groups}ic{case.channels}oc{case.filters}"
-    ways = {parts.by_images(canonical(f"{of}ih{side}kh3ph1")) for side in sides}
+    ways = {complex_parts.by_images(canonical(f"{of}ih{side}kh3ph1")) for side in sides}
     assert ways == {False, True}
     for side in sides:
         check(side)
@@ -216,7 +216,7 @@ def test_channels_that_lie_apart(step, dtype):
     """By images, of one position. NumPy 2.4.6 makes wrong negative numbers of some of these."""
     rng = np.random.default_rng(step)
     x, weight = ((rng.integers(-3, 4, s) + 1j * rng.integers(-3, 4, s)).astype(dtype) for s in ((2, 640), (64, 64)))
-    assert parts.by_images(canonical("mb2ic64oc64ih1", dtype))
+    assert complex_parts.by_images(canonical("mb2ic64oc64ih1", dtype))
     for given_x in (x[:, : 64 * step : step], x[:, : 64 * step : step][:, ::-1]):
         got = npconv.conv2d(given_x[:, :, None, None], weight[:, :, None, None], algorithm="direct")
         assert_same(got[:, :, 0, 0], given_x @ weight.T, step)
@@ -260,19 +260,19 @@ def test_bound_of_quarters(channels, dtype, make):
 
 
 def test_large_images_of_one_element_kernels_are_not_copied():
-    assert parts.of(canonical("ic64oc9ih56")).kernel_size == (1, 1, 1)
-    large = parts.of(canonical("ic64oc9ih300"))
+    assert complex_parts.of(canonical("ic64oc9ih56")).kernel_size == (1, 1, 1)
+    large = complex_parts.of(canonical("ic64oc9ih300"))
     assert large.kernel_size == (2, 1, 1)
-    assert parts.copied(canonical("ic64oc9ih300"), is_packed=True) == 0
+    assert complex_parts.copied(canonical("ic64oc9ih300"), is_packed=True) == 0
 
 
 def test_explain_tells():
     """Which algorithm computes the parts, and how; and that strict sums are the textbook's."""
     found = npconv.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype="complex64")
     assert found.algorithm == "winograd4"
-    assert "by filters, as npconv.kernels.parts" in str(found)
+    assert "by filters, as npconv.complex_parts" in str(found)
     few = npconv.explain("conv2d", (1, 64, 5, 5), (64, 64, 3, 3), dtype="complex64", algorithm="direct")
-    assert "by images, as npconv.kernels.parts" in str(few)
+    assert "by images, as npconv.complex_parts" in str(few)
     strict = npconv.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype="complex64", precision="strict")
     assert strict.algorithm == "im2col"
     assert "strict" in strict.refusals["numba", "direct"]
