@@ -49,6 +49,9 @@ class Choice:
     packed: bool = False
     """Whether the weights are packed already, as a layer's."""
 
+    tuned: bool = True
+    """Whether what `npconv.tune` measured counts."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -298,7 +301,7 @@ def considered(choice: Choice) -> list[Algorithm]:
 
 def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algorithm] | None = None) -> list[Candidate]:
     """Return how algorithms stand to a problem: all of the backends to choose from, or those that are given."""
-    times = winners.times(problem, choice) if choice.algorithm == "auto" else {}
+    times = winners.times(problem, choice) if choice.algorithm == "auto" and choice.tuned else {}
 
     def standing(algorithm: Algorithm) -> Candidate:
         refusal = _refusal(algorithm, problem, choice.precision)
@@ -382,7 +385,7 @@ def choose(problem: ConvProblem, choice: Choice) -> Plan:
             raise ValueError(f"algorithm {algorithm!r} cannot do this problem: {found[0].refusal}; {can}")
     small = modest(problem, able)
     best = min(small, key=lambda c: c.seconds)
-    winner = winners.winner(problem, choice) if algorithm == "auto" else None
+    winner = winners.winner(problem, choice) if algorithm == "auto" and choice.tuned else None
     tuned = [c for c in small if winner == (c.algorithm.backend, c.algorithm.name)]
     if tuned:
         (best,) = tuned

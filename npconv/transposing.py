@@ -34,8 +34,10 @@ write one, which lie apart."""
 def steps(problem: ConvProblem, choice: Choice, in_place: bool = True) -> tuple[list[phasing.Step], bool]:
     """Return the convolutions that a canonical problem runs as, and whether they reach all elements of the input.
 
-    If ``in_place``, arrays are such as `may_be_in_place` tells, and lie in C order.
+    If ``in_place``, arrays are such as `may_be_in_place` tells, and lie in C order. What was measured of one form tells
+    nothing of another, of which nothing may have been: each is what it is expected to be.
     """
+    choice = replace(choice, tuned=False)
     found = list(phasing.phases(problem))
     all_steps = phasing.steps_of(found)
     whole = phasing.spaced(problem)

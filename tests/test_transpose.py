@@ -544,3 +544,34 @@ def test_what_is_explained_is_what_runs(name, data_format, monkeypatch):
         assert found.algorithm in {one.merged.algorithm for one in ran}
     if said is not None and data_format == "channels_first":
         assert said in str(found).splitlines()[0]
+
+
+@pytest.mark.parametrize("precision", ["default", "strict"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("size", "kernel"),
+    [
+        ((1, 8, 4), (2, 2)),
+        ((2, 16, 7), (3, 2)),
+        ((1, 64, 33), (1, 1)),
+        ((1, 8, 3, 5), (2, 2, 2)),
+        ((1, 8, 5, 1), (1, 3, 2)),
+    ],
+)
+def test_images_of_one_column(size, kernel, dtype, precision):
+    """Whose axis of one element may have any stride, and which may be a column of a wider image."""
+    rng, rank = np.random.default_rng(0), len(kernel)
+    weight = rng.integers(-3, 4, (size[1], 64, *kernel)).astype(dtype)
+    whole = rng.integers(-3, 4, (*size, 3)).astype(dtype)
+    compute, layer = getattr(npconv, f"conv_transpose{rank}d"), getattr(npconv, f"ConvTranspose{rank}d")
+    options, gradient = {"stride": 2, "precision": precision}, getattr(npconv.grad, f"conv{rank}d_input")
+    plain = np.ascontiguousarray(whole[..., 1:2])
+    with_axis = np.ascontiguousarray(whole[..., 1])[..., None]
+    torch_of = getattr(torch.nn.functional, f"conv_transpose{rank}d")
+    want = torch_of(torch.from_numpy(plain), torch.from_numpy(weight), stride=2).numpy()
+    for x in (with_axis, whole[..., 1:2], plain, whole[..., ::-1][..., 1:2]):
+        recall.forget()
+        made, shape = layer(weight, **options), (x.shape[0], 64, *want.shape[2:])
+        for _ in range(2):
+            for got in (compute(x, weight, **options), made(x), gradient(shape, weight, x, **options)):
+                np.testing.assert_allclose(got, want, atol=1e-3, err_msg=f"{size} {kernel} {x.strides}")

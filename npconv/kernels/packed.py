@@ -115,15 +115,6 @@ def _bytes(plan: Any, threads: int) -> int:
     return int(min(threads, plan.tasks) * numbers * dtype.itemsize + getattr(plan, "shared", 0))
 
 
-def _filling(engine: Any, plan: Any, epilogue: np.ndarray, threads: int, x: np.ndarray, out: np.ndarray) -> Fill | None:
-    """Return what fills flat memory made like ``out`` from such as ``x``, None if these are not as it is."""
-    numbers, result = _flat(x), _flat(out)
-    if numbers is None or result is None:
-        return None
-    fill: Fill | None = engine.fixed(plan, numbers[1], epilogue, result[1], threads)
-    return fill
-
-
 class Run:
     """A problem and its plans on one engine: made once, run for many arrays.
 
@@ -211,7 +202,11 @@ class Run:
             planned = self._line
             x, out = (array.reshape(*array.shape[:2], 1, 1, -1) for array in (x, out))
         plan, threads = planned
-        return _filling(self._engine, plan, self._epilogue, threads, x, out)
+        numbers, result = _flat(x), _flat(out)
+        if numbers is None or result is None:
+            return None
+        fill: Fill | None = self._engine.fixed(plan, numbers[1], self._epilogue, result[1], threads)
+        return fill
 
     def quick(
         self, x: np.ndarray, out: np.ndarray
@@ -246,7 +241,7 @@ class Merged:
     def __init__(
         self, engine: Any, problems: tuple[ConvProblem, ...], threads: int, in_line: bool, all_rows: int = 0
     ) -> None:
-        self.engine, self.problems, self.threads = engine, problems, threads
+        self.engine, self.problems, self.threads, self._in_line = engine, problems, threads, in_line
         self._plan = engine.plan_of(problems, threads, in_line, all_rows)
         self._epilogue = epilogue_of(problems[0].activation, problems[0].compute_dtype)
 
@@ -266,19 +261,27 @@ class Merged:
         If `in_line` was said of the input, it must be so.
         """
         numbers, result = _flat(x), _flat(out)
-        if numbers is None or result is None:
-            return False
-        fill = self.engine.fixed(self._plan, numbers[1], self._epilogue, result[1], self.threads)
+        fill = self._filling(x, numbers, result)
         if fill is None:
             return False
-        fill(numbers[0], packed.weight, packed.bias, result[0])
+        fill(numbers[0], packed.weight, packed.bias, result[0])  # type: ignore[index]
         return True
+
+    def _filling(self, x: np.ndarray, numbers: Any, result: Any) -> Fill | None:
+        """Return what fills flat memory of these layouts, None if the kernel does not take them."""
+        if numbers is None or result is None:
+            return None
+        layout = numbers[1]
+        if self._in_line:
+            layout[4] = _step(x) // x.itemsize
+        fill: Fill | None = self.engine.fixed(self._plan, layout, self._epilogue, result[1], self.threads)
+        return fill
 
     def fixed(self, x: np.ndarray, out: np.ndarray) -> Fill | None:
         """Do what a call and `finish` do for arrays made like these two, as `Run.fixed` does; or None."""
         if self.problems[0].activation and self._epilogue[0] == 0:
             return None
-        return _filling(self.engine, self._plan, self._epilogue, self.threads, x, out)
+        return self._filling(x, _flat(x), _flat(out))
 
     def finish(self, out: np.ndarray) -> None:
         """Apply the activation to all that was filled, if the kernel did not."""
@@ -289,8 +292,14 @@ class Merged:
 
 def in_line(array: np.ndarray) -> bool:
     """Whether the pixels of an array (N, C, D, H, W) lie at one distance from each other."""
-    _, _, plane, line, pixel = array.strides
+    _, _, plane, line, _ = array.strides
     depth, height, width = array.shape[2:]
-    if width == 1:  # of an axis of one element the stride may be any
-        pixel = line if height > 1 else plane
-    return bool((height == 1 or line == width * pixel) and (depth == 1 or plane == height * width * pixel))
+    step = _step(array)
+    return bool((height == 1 or line == width * step) and (depth == 1 or plane == height * width * step))
+
+
+def _step(array: np.ndarray) -> int:
+    """Return the bytes from one pixel in line to the next: of an axis of one element the stride may be any."""
+    _, _, plane, line, pixel = array.strides
+    _, height, width = array.shape[2:]
+    return int(pixel if width > 1 else line if height > 1 else plane)
