@@ -16,14 +16,38 @@ from typing import Any
 import numpy as np
 
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import max, min
 from npconv.kernels.numba.moves import BLOCK, copy_pairs, merge_pairs, move, transpose
 from npconv.kernels.numba.slab import copy_numbers, copy_spaced, inside
-from npconv.kernels.numba.vector import lanes_of
+from npconv.kernels.numba.tile import VECTOR_BYTES
+from npconv.kernels.numba.vector import lanes_of, prefetch
+
+FAR, AHEAD = 2**22, 2
+"""Bytes of an image's channels from which on their rows are asked for before they are copied, and by how many channels.
+
+In two threads 64 → 8 channels at 224², 3 × 3 at stride 2, so take 2.9 ms in float64 instead of 3.5 to 4.7; in float32
+64 → 16 take 2.2 instead of 2.9 while others use the memory, and else as long. Of half as many bytes, it took up to 6 %
+longer. (In the slabs of `npconv.kernels.numba.slab`, whose blocks are of several channels, it was no use.)"""
+
 
 _LOAD, _UNLOAD, _MERGE = "aiianii" + 9 * "i" + "nii", "aniiiiaiii", "aniiiiiiaiiaii"
 _load, _unload, _merge = calling(_LOAD), calling(_UNLOAD), calling(_MERGE)
+
+
+@jit.inline
+def _ask(x, at, count):  # type: ignore[no-untyped-def]
+    """Ask for the lines of the cache that numbers lie in."""
+    for k in range(0, count, LINE * lanes_of(x) // VECTOR_BYTES):
+        prefetch(x, at + k)
+    prefetch(x, at + count - 1)
+
+
+@jit.inline
+def _is_far(slab, to_channel, channels):  # type: ignore[no-untyped-def]
+    """Whether so many channels of an image are more than `FAR`."""
+    return to_channel * channels * (VECTOR_BYTES // lanes_of(slab)) >= FAR
 
 
 @jit.inline
@@ -49,6 +73,7 @@ def _load_rows(  # type: ignore[no-untyped-def]
     to_channel, next_row, size = layout[1], y_stride * layout[3], planes * down * plane
     left = x_origin + phases[down]
     first, last = inside(left, 1, columns, layout[7])
+    far = _is_far(slab, to_channel, channels)
     for i in range(planes):
         z = z_origin + i * step
         if z < 0 or z >= layout[5]:
@@ -60,7 +85,10 @@ def _load_rows(  # type: ignore[no-untyped-def]
             to = at + (i * down + residue) * plane + above * columns + first
             for c in range(channels):
                 line, place = row + c * to_channel, to + c * size
+                asking = far and c + AHEAD < channels
                 for _ in range(below - above):
+                    if asking:
+                        _ask(x, line + AHEAD * to_channel, last - first)
                     copy_numbers(slab, place, x, line, last - first)
                     line += next_row
                     place += columns
@@ -73,6 +101,7 @@ def _load_planes(  # type: ignore[no-untyped-def]
     """Fill planes, as `load_planes` tells."""
     to_channel, to_line, to_pixel, height, width = layout[1], layout[3], layout[4], layout[6], layout[7]
     blocks = to_channel == 1 and channels >= BLOCK
+    far = _is_far(slab, to_channel, channels)
     size = planes * down * across * plane
     for i in range(planes):
         z = z_origin + i * step
@@ -87,8 +116,9 @@ def _load_planes(  # type: ignore[no-untyped-def]
             to = target + residue * across * plane + above * columns
             if halves:
                 for c in range(channels):
+                    ahead = AHEAD * to_channel if far and c + AHEAD < channels else 0
                     _load_halves(slab, to + c * size, plane, columns, x, row + c * to_channel, y_stride * to_line,
-                                 number, x_origin, width)  # fmt: skip
+                                 number, x_origin, width, ahead)  # fmt: skip
                 continue
             for phase in range(across):
                 left = x_origin + phases[down + phase]
@@ -109,8 +139,11 @@ def _load_planes(  # type: ignore[no-untyped-def]
 
 
 @jit.inline
-def _load_halves(slab, at, plane, columns, x, row, next_row, rows, left, width):  # type: ignore[no-untyped-def]
-    """Load a plane's rows at stride 2, where both residues of the columns are wanted: each row once."""
+def _load_halves(slab, at, plane, columns, x, row, next_row, rows, left, width, ahead):  # type: ignore[no-untyped-def]
+    """Load a plane's rows at stride 2, where both residues of the columns are wanted: each row once.
+
+    Those that lie ``ahead`` are asked for, if that is more than nothing.
+    """
     first, last = inside(left, 2, columns, width)
     second, end = inside(left + 1, 2, columns, width)
     begin, pairs = max(first, second), min(last, end) - max(first, second)
@@ -124,6 +157,8 @@ def _load_halves(slab, at, plane, columns, x, row, next_row, rows, left, width):
             move(slab, at + plane + second, x, line + 2 * second + 1)
         if end > begin + pairs:
             move(slab, at + plane + end - 1, x, line + 2 * end - 1)
+        if ahead > 0:
+            _ask(x, line + 2 * begin + ahead, 2 * pairs)
         _copy_pairs(slab, at + begin, plane, x, line + 2 * begin, pairs)
         line += next_row
         at += columns
