@@ -68,6 +68,8 @@ class Pass(NamedTuple):
         return self.fills or bool(self.steps[0].patch) or self.steps[0].forward.groups > 1
 
 
+@recall.until_forgotten
+@lru_cache(maxsize=1024)
 def passes(problem: ConvProblem, choice: Choice, in_line: bool, in_place: bool = True) -> tuple[list[Pass], bool]:
     """Return how the convolutions of `steps` are computed, and whether that fills all elements of the input.
 
