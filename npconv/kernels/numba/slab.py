@@ -90,9 +90,9 @@ def _copying(step):  # type: ignore[no-untyped-def]
     return jit.specialised(copy_numbers, step)
 
 
-copy_numbers, copy_even = _copying(1), _copying(2)
+copy_numbers, copy_even, copy_fourth = _copying(1), _copying(2), _copying(4)
 """``copy_numbers(out, i, numbers, j, count)``: copy to ``out[i:]`` what lies side by side from ``numbers[j]`` on; or
-every second number."""
+every second number; or every fourth, as complex numbers have parts at stride 2."""
 
 
 @jit.inline
@@ -100,6 +100,8 @@ def copy_spaced(out, i, numbers, j, step, count):  # type: ignore[no-untyped-def
     """Copy ``count`` numbers that are ``step`` apart from ``numbers[j]`` on to ``out[i:]``."""
     if step == 2:
         copy_even(out, i, numbers, j, count)
+    elif step == 4:
+        copy_fourth(out, i, numbers, j, count)
     else:
         for k in range(count):
             move(out, i + k, numbers, j + step * k)
