@@ -80,17 +80,17 @@ def _transposed(
     if workspace is None and len(passes) > 1 and passes[0].steps[0].patch:
         workspace = host.Workspace()  # so that the weight is packed once
     for one in passes:
-        if _merged(one, filters, grad_output, bias, out, workspace):
+        if merged(one, filters, grad_output, bias, out, workspace):
             continue
         if one.fills:
             out[...] = constant(problem, bias)
         if in_place and transposing.written(one.steps, choice):
             _transposed(problem, weight, grad_output, bias, out, choice, workspace, in_place=False)
             return
-        _one_by_one(one, choice, filters, grad_output, bias, out, workspace)
+        one_by_one(one, choice, filters, grad_output, bias, out, workspace)
 
 
-def run_pass(
+def one_by_one(
     one: transposing.Pass,
     choice: Choice,
     weight: np.ndarray,
@@ -99,21 +99,7 @@ def run_pass(
     out: np.ndarray,
     workspace: host.Workspace | None,
 ) -> None:
-    """Compute a pass, of a weight that is `swapped` and canonical arrays, so that it can be measured."""
-    if not _merged(one, weight, grad_output, bias, out, workspace):
-        _one_by_one(one, choice, weight, grad_output, bias, out, workspace)
-
-
-def _one_by_one(
-    one: transposing.Pass,
-    choice: Choice,
-    weight: np.ndarray,
-    grad_output: np.ndarray,
-    bias: np.ndarray | None,
-    out: np.ndarray,
-    workspace: host.Workspace | None,
-) -> None:
-    """Compute a pass convolution by convolution."""
+    """Compute a pass convolution by convolution, of a weight that is `swapped` and canonical arrays."""
     for step in one.steps:
         plan, taps, x = choose(step.forward, choice), step.taps_of(weight), grad_output[step.images]
         if not step.patch:
@@ -135,7 +121,7 @@ def constant(problem: ConvProblem, bias: np.ndarray | None) -> np.ndarray:
     return numbers
 
 
-def _merged(
+def merged(
     one: transposing.Pass,
     weight: np.ndarray,
     grad_output: np.ndarray,
@@ -143,7 +129,7 @@ def _merged(
     out: np.ndarray,
     workspace: host.Workspace | None,
 ) -> bool:
-    """Compute a pass by the kernel that there is for all of it, if there is one, and it takes these arrays."""
+    """Compute a pass by the kernel that there is for all of it, if there is one that takes these arrays."""
     step, found = one.steps[0], one.merged
     if found is None:
         return False

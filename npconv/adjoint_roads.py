@@ -91,7 +91,10 @@ class _Pieces(NamedTuple):
     """Where the taps of a weight belong, if all calls take filters in rows (`npconv.kernels.numba.rows.dealt`)."""
 
     spread: Any
-    """The module of the kernel that computes all phases of depthwise convolutions, of weights as they are, or None."""
+    """The module of the kernel that computes all phases of depthwise convolutions, of weights as they are, or None.
+
+    Packed as those of other kernels, they took small gradients from 9 to 19 µs.
+    """
 
     @classmethod
     def of(

@@ -349,7 +349,9 @@ def _transposed(problem: ConvProblem, choices: Sequence[Choice]) -> list[_Race]:
 
                 def call() -> None:
                     for one in passes:
-                        adjoint.run_pass(one, choice, filters, x, bias, problem.canonical(out), workspace)
+                        arrays = filters, x, bias, problem.canonical(out), workspace
+                        if not adjoint.merged(one, *arrays):
+                            adjoint.one_by_one(one, choice, *arrays)
 
                 return call
 

@@ -683,13 +683,13 @@ PASSES = {
 def test_what_runs_in_one_pass_is_tuned_in_one(name, monkeypatch, folder):
     """By algorithms that do so as such, by others one after the other; and the winner is what runs."""
     size, weight, options, numbers, merging = PASSES[name]
-    ran, merged = [], adjoint._merged
+    ran, merged = [], adjoint.merged
 
     def noted(one, *arguments):
         ran.append(merged(one, *arguments))
         return ran[-1]
 
-    monkeypatch.setattr(adjoint, "_merged", noted)
+    monkeypatch.setattr(adjoint, "merged", noted)
     report = npconv.tune("conv_transpose2d", size, weight, **options, **QUICK)
     assert {entry.convolution for entry in report} == numbers
     assert set(ran) == {True, False}

@@ -137,14 +137,19 @@ def _every_second(builder: Any, lanes: int, pointer: Callable[[Any], Any], at: A
     The second one that is loaded begins one number early, so as to end with the last one that is wanted.
     """
     both = (builder.load(pointer(place), align=align) for place in (at, builder.add(at, at.type(lanes - 1))))
-    return builder.shuffle_vector(*both, order_of([2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]))
+    return _joined(builder, lanes, *both)
 
 
 def _every_fourth(builder: Any, lanes: int, pointer: Callable[[Any], Any], at: Any, align: int) -> Any:
     """Return a vector of every fourth number, of two of every second, the other of which begins one such early."""
     places = at, builder.add(at, at.type(2 * lanes - 2))
     both = (_every_second(builder, lanes, pointer, place, align) for place in places)
-    return builder.shuffle_vector(*both, order_of([2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]))
+    return _joined(builder, lanes, *both)
+
+
+def _joined(builder: Any, lanes: int, first: Any, last: Any) -> Any:
+    """Return what is at the even places of one vector, and behind it what is at the odd ones of another."""
+    return builder.shuffle_vector(first, last, order_of([2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]))
 
 
 @intrinsic(prefer_literal=True)
