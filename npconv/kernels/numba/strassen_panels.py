@@ -19,7 +19,7 @@ from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
 from npconv.kernels.numba.moves import BLOCK
-from npconv.kernels.numba.product import multiply_near, width_of
+from npconv.kernels.numba.product import multiply_whole, width_of
 from npconv.kernels.numba.quarters import sums_of_filters, sums_of_pixels
 from npconv.kernels.numba.tile import COLUMNS, LEAST_ROWS
 from npconv.kernels.numba.vector import activated, add, add_row, load, store
@@ -252,7 +252,7 @@ def _block(task, memory, x, weights, scale, bias, out, constants):  # type: igno
                 first = to_second * chain // parts
                 count = to_second * (chain + 1) // parts - first
                 # What a tile spills over, the next products are written to.
-                multiply_near(
+                multiply_whole(
                     products, n * half, sums, (7 * first + n * count) * half, count, 1, half, weights,
                     ((pair * 7 + n) * to_second + first) * wide, count, chain == 0,
                 )  # fmt: skip
