@@ -17,6 +17,7 @@ from npconv.threads import max_threads
 from peers.before import Before
 from peers.cores import Cores
 from peers.drawn import drawn
+from peers.networks import Chain
 from peers.race import Contestant, LeftOut, check, keep_memory, others_seconds, race
 from peers.work import Work, real
 
@@ -139,7 +140,7 @@ def compete(request, report, threads, version_before):
 
     def run(
         group: str,
-        work: Work,
+        work: Work | Chain,
         entrants: dict[str, Callable[[], Contestant]],
         ratios: Sequence[tuple[str, str, Sequence[str]]],
         reference: np.ndarray,

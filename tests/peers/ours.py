@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import npconv
+from peers.networks import Chain
 from peers.race import Contestant
 from peers.work import Work
 
@@ -17,6 +18,20 @@ def layer(work: Work, threads: int, last: bool = False, **options: Any) -> Conte
     built = kind(work.weight, **work.options, **_format(last), **options)
     x = _input(work, last)
     return Contestant(threads, lambda: built(x), _read(last))
+
+
+def network(chain: Chain, threads: int, last: bool = False) -> Contestant:
+    """Layers, one after the other."""
+    layers = [npconv.Conv2d(work.weight, **work.options, **_format(last)) for work in chain.works]
+    x = _input(chain, last)
+
+    def call() -> np.ndarray:
+        y = x
+        for layer in layers:
+            y = layer(y)
+        return y
+
+    return Contestant(threads, call, _read(last))
 
 
 def function(work: Work, threads: int, last: bool = False, **options: Any) -> Contestant:
@@ -48,7 +63,7 @@ def _format(last: bool) -> dict[str, str]:
     return {"data_format": "channels_last" if last else "channels_first"}
 
 
-def _input(work: Work, last: bool) -> np.ndarray:
+def _input(work: Work | Chain, last: bool) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(work.input, 1, -1)) if last else work.input
 
 

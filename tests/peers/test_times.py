@@ -10,6 +10,7 @@ from corpus import LAYERS
 
 from peers import ours, with_ncnn, with_onnxruntime, with_torch
 from peers.before import NAME
+from peers.networks import NETWORKS, chain
 from peers.others import OTHERS
 from peers.race import Contestant, race
 from peers.work import Work
@@ -72,6 +73,22 @@ def test_layers(name, text, threads, compete):
     }
     ratios = [*BESIDE_ALL, ("strict × fastest of all", "npconv, strict", ALL)]
     assert "npconv" in compete("Layers, their weights packed once", work, entrants, ratios, with_torch.reference(work))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name, threads, compete):
+    work = chain(name)
+    first, last = "npconv", "npconv, channels last"
+    entrants = {
+        first: partial(ours.network, work, threads),
+        last: partial(ours.network, work, threads, last=True),
+        **torch_formats(with_torch.network, work, threads),
+        "onnxruntime": partial(with_onnxruntime.network, work, threads),
+        "ncnn": partial(with_ncnn.network, work, threads),
+    }
+    ratios = [*BESIDE_ALL, ("channels last × fastest of all", last, ALL)]
+    reference = with_torch.network(work, threads)
+    assert first in compete("Convolutions of networks", work, entrants, ratios, reference.read(reference.call()))
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""onnxruntime as a contestant: a model of one node, whose weight it packs when the model is loaded."""
+"""onnxruntime as a contestant: a model of a node for each layer, whose weight it packs when the model is loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from peers.networks import Chain
 from peers.race import Contestant, LeftOut
 from peers.work import Work
 
@@ -13,6 +14,11 @@ OPSET, IR = 17, 8  # of 2022: any runtime of today knows them
 
 
 def layer(work: Work, threads: int) -> Contestant:
+    """A session of one node."""
+    return network(Chain(work.name, (work,), work.dtype), threads)
+
+
+def network(chain: Chain, threads: int) -> Contestant:
     """A session with input and result bound, so that a call is the computation and little else."""
     try:
         import onnx
@@ -24,29 +30,35 @@ def layer(work: Work, threads: int) -> Contestant:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    content = model(onnx, work).SerializeToString()
+    content = model(onnx, chain).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    x, y = work.input, np.empty(work.result_shape, work.dtype)
+    x, y = chain.input, np.empty(chain.result_shape, chain.dtype)
     bound = session.io_binding()
-    bound.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+    bound.bind_ortvalue_input("x0", onnxruntime.OrtValue.ortvalue_from_numpy(x))
     bound.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(y))
     run = session.run_with_iobinding
     return Contestant(threads, lambda: run(bound), lambda _: bound.copy_outputs_to_cpu()[0])
 
 
-def model(onnx: Any, work: Work) -> Any:
-    """The work as a model."""
-    case, helper = work.case, onnx.helper
-    node = helper.make_node(
-        "ConvTranspose" if work.transposed else "Conv", ["x", "w"], ["y"], kernel_shape=case.kernel,
-        strides=case.stride, pads=work.pads * 2, dilations=case.dilation, group=case.groups,
-    )  # fmt: skip
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(work.dtype))
+def model(onnx: Any, chain: Chain) -> Any:
+    """The works as a model."""
+    helper, values = onnx.helper, [f"x{number}" for number in range(len(chain.works))] + ["y"]
+    nodes = []
+    for number, work in enumerate(chain.works):
+        case = work.case
+        nodes.append(
+            helper.make_node(
+                "ConvTranspose" if work.transposed else "Conv", [values[number], f"w{number}"], [values[number + 1]],
+                kernel_shape=case.kernel, strides=case.stride, pads=work.pads * 2, dilations=case.dilation,
+                group=case.groups,
+            )
+        )  # fmt: skip
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(chain.dtype))
     graph = helper.make_graph(
-        [node],
-        "convolution",
-        [helper.make_tensor_value_info("x", kind, work.input.shape)],
-        [helper.make_tensor_value_info("y", kind, work.result_shape)],
-        [onnx.numpy_helper.from_array(work.weight, "w")],
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info(values[0], kind, chain.input.shape)],
+        [helper.make_tensor_value_info("y", kind, chain.result_shape)],
+        [onnx.numpy_helper.from_array(work.weight, f"w{number}") for number, work in enumerate(chain.works)],
     )
     return helper.make_model(graph, ir_version=IR, opset_imports=[helper.make_opsetid("", OPSET)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from peers.networks import Chain
 from peers.race import Contestant, LeftOut
 from peers.work import Work
 
@@ -28,6 +29,20 @@ def function(work: Work, threads: int, last: bool = False) -> Contestant:
     x, weight = _tensor(work.input, last), _tensor(work.weight, last)
     given = dict(work.options)
     return Contestant(threads, lambda: compute(x, weight, **given), _read)
+
+
+def network(chain: Chain, threads: int, last: bool = False) -> Contestant:
+    """Its functions, one after the other."""
+    x, convolve = _tensor(chain.input, last), torch.nn.functional.conv2d
+    given = [(_tensor(work.weight, last), work.options) for work in chain.works]
+
+    def call() -> torch.Tensor:
+        y = x
+        for weight, options in given:
+            y = convolve(y, weight, **options)
+        return y
+
+    return Contestant(threads, call, _read)
 
 
 def gradient(work: Work, threads: int, of: str, last: bool = False) -> Contestant:

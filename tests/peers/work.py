@@ -47,7 +47,9 @@ class Work:
 
     @cached_property
     def weight(self) -> np.ndarray:
-        return self._random(1, self.weight_shape)
+        """Numbers of a size that gives results of about the input's."""
+        weight = self._random(1, self.weight_shape)
+        return weight / np.sqrt(weight[0].size, dtype=real(self.dtype))
 
     @cached_property
     def slope(self) -> np.ndarray:
