@@ -15,10 +15,10 @@ FEWER, NUMBERS = 8 / 7, 7 / 4
 LONG = 4096
 """Bytes of a pixel's channels from which on these come from beyond the second-level cache, where they are summed up."""
 
-BORDERS = (4, 1.5)
+BORDERS = (2, 0.75)
 """Copies that take as long as to write a result to a plane that other tasks write to, as well: one of parts of
-lines, and of whole ones. (128 → 1024 channels at 13² take 329 µs by `strassen`, as was expected to take 237, and
-214 by `direct`.)"""
+lines, and of whole ones. (128 → 1024 channels at 13² take 210 to 310 µs by `strassen`, as their memory happens to lie,
+and 217 by `direct`.)"""
 
 IN_PLANES, TILE, LOADED, SPACED = 1.1, 3, 3, 3
 """How many times as many products a second there are with pixels in the vectors; products that take as long as to begin

@@ -268,17 +268,20 @@ def in_turns(block: Blocks, height: int, width: int, others: int, panels: int, t
 
 
 def blocks(
-    height: int, width: int, pixels: int, others: int, panels: int, threads: int, load: float = 0.1, together: int = 0
-) -> Blocks:
+    height: int, width: int, pixels: int, others: int, panels: int, threads: int, load: float = 0.1, together: int = 0,
+    border: float = 0,
+) -> Blocks:  # fmt: skip
     """Return rectangles of at most ``pixels`` of height × width, and how many panels a task should have.
 
     ``others`` is the number of images, planes and groups, each of which is cut so. Each task loads its input, which
     takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better. Two threads so get 4
     rectangles rather than 3, all panels of each: 256 → 64 channels at 56² took 10 % longer with 3 in two halves. So
-    many pixels are computed ``together``, even if there are less. Without panels it is 0, and rectangles are as large
-    as they may: of depthwise convolutions, more of them took up to 1.7 times as long. (Of one panel, all of a small
-    image was one task: with AVX-512, 144 to 32 channels at 28² took 81 µs by `planes` in two threads, and take 45; 512
-    to 24 at 5² by `direct`, 7 × 7, 359 and 224.)
+    many pixels are computed ``together``, even if there are less. Rectangles of one plane share lines of the cache
+    where they meet, which threads that write to them take from each other: that takes as long as a ``border`` of so
+    many pixels, for each panel. Without panels it is 0, and rectangles are as large as they may: of depthwise
+    convolutions, more of them took up to 1.7 times as long. (Of one panel, all of a small image was one task: with
+    AVX-512, 144 to 32 channels at 28² took 81 µs by `planes` in two threads, and take 45; 512 to 24 at 5² by `direct`,
+    7 × 7, 359 and 224.)
     """
     columns = even(width, pixels if width > pixels else width)
     rows = even(height, pixels // columns)
@@ -286,10 +289,12 @@ def blocks(
     times = {}
     for more in range(threads if panels > 1 or together else 1):
         block = (rows, _fewer(width, columns, more)) if rows == 1 else (_fewer(height, rows, more), columns)
-        rectangles = others * -(-height // block[0]) * -(-width // block[1])
+        pieces = -(-height // block[0]) * -(-width // block[1])
+        rectangles, shared = others * pieces, border * (threads > 1 and pieces > 1)
         for share in shares:
             rounds = -(-rectangles * -(-panels // share) // threads)
-            times[Blocks(*block, share)] = rounds * (share + load) * -(-block[0] * block[1] // max(together, 1))
+            each = -(-block[0] * block[1] // max(together, 1))
+            times[Blocks(*block, share)] = rounds * ((share + load) * each + share * shared)
     best = TOLERANCE * min(times.values())
     return min((block for block, time in times.items() if time <= best), key=lambda block: block.panels)
 

@@ -246,7 +246,13 @@ def _block(task, memory, x, weights, scale, bias, out, constants):  # type: igno
     straight = out_layout[1] == 1 and (rows == 1 or out_layout[3] == columns * out_layout[4])
     panels = -(-filters // wide)
     pairs = (panels + 1) // 2
-    for pair in range(part * block[0], min((part + 1) * block[0], pairs)):
+    begin = part * block[0]
+    number = min(block[0], pairs - begin)
+    for step in range(number):
+        # Rectangles of one plane share lines of the cache where they meet, which two threads that write to them at a
+        # time take from each other again and again. So they do not begin with the same pair: 256 → 1024 channels at 14²
+        # take 430 µs in two threads, and took 445 to 570.
+        pair = begin + (step + place * number // grid[3]) % number
         for n in range(7):
             for chain in range(parts):
                 first = to_second * chain // parts
