@@ -1,5 +1,6 @@
 """What ``pytest tests/peers`` is made of, as far as nothing has to be timed, one short run of it, and its report."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from peers import ours, race, report, with_ncnn
 from peers.before import Before
 from peers.drawn import CLASSES, LEAST, MOST, drawn
-from peers.networks import Chain, chain
+from peers.networks import Chain, alone, chain
 from peers.race import Contestant, LeftOut
 from peers.work import Work
 
@@ -143,10 +144,9 @@ def test_networks_are_chains(name, layers, millions, filters):
     network = chain(name)
     assert len(network.works) == layers
     assert round(sum(np.prod(work.weight_shape) for work in network.works) / 1e6) == millions
-    for work, following in zip(network.works, network.works[1:], strict=False):
+    for work, following in itertools.pairwise(network.works):
         assert work.result_shape == following.case.input_shape
     assert network.result_shape == (1, filters, 7, 7)
-    assert network.flops == sum(work.flops for work in network.works)
 
 
 def test_chains_hand_on_their_results():
@@ -160,21 +160,16 @@ def test_chains_hand_on_their_results():
     assert "\nConvolutionDepthWise layer1 1 1 x1 y " in with_ncnn.description(network)
 
 
-def chain_of(work):
-    return Chain(work.name, (work,), work.dtype)
-
-
 def test_net_in_ncnns_words():
     convolution = Work("name", "g4ic4oc8ih6iw7kh3kw2sw3dh2dw1ph2pw1")
-    assert with_ncnn.description(chain_of(convolution)) == (
+    assert with_ncnn.description(alone(convolution)) == (
         "7767517\n2 2\nInput in 0 1 x\nConvolutionDepthWise layer0 1 1 x y "
         "0=8 1=2 2=1 3=3 4=1 5=0 6=48 7=4 11=3 12=2 13=1 14=2 15=1 16=2\n"
     )
     transposed = Work("name", "ic2oc3iw5kw2sw2", transposed=True)
-    assert "\nDeconvolution1D layer0 1 1 x y 0=3 1=2 2=1 3=2 4=0 5=0 6=12 15=0\n" in with_ncnn.description(
-        chain_of(transposed)
-    )
-    flag, *numbers = np.frombuffer(with_ncnn.weights(chain_of(transposed)), np.float32)
+    net = alone(transposed)
+    assert "\nDeconvolution1D layer0 1 1 x y 0=3 1=2 2=1 3=2 4=0 5=0 6=12 15=0\n" in with_ncnn.description(net)
+    flag, *numbers = np.frombuffer(with_ncnn.weights(net), np.float32)
     assert flag == 0
     np.testing.assert_array_equal(numbers, transposed.weight.swapaxes(0, 1).ravel())
 

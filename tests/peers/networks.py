@@ -19,7 +19,7 @@ from peers.work import Work
 
 
 class Step(NamedTuple):
-    """A square convolution to so many channels; depthwise if it has as many as before, and says so."""
+    """A convolution with a square kernel, to so many channels."""
 
     filters: int
     kernel: int
@@ -33,7 +33,10 @@ class Chain:
 
     name: str
     works: tuple[Work, ...]
-    dtype: str = "float32"
+
+    @property
+    def dtype(self) -> str:
+        return self.works[0].dtype
 
     @property
     def text(self) -> str:
@@ -50,6 +53,11 @@ class Chain:
     @cached_property
     def flops(self) -> int:
         return sum(work.flops for work in self.works)
+
+
+def alone(work: Work) -> Chain:
+    """Return a chain of one."""
+    return Chain(work.name, (work,))
 
 
 def _resnet18() -> Iterator[Step]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from peers.networks import Chain
+from peers.networks import Chain, alone
 from peers.race import Contestant, LeftOut
 from peers.work import Work
 
@@ -21,7 +21,7 @@ PACKS = (16, 8, 4, 1)
 
 def layer(work: Work, threads: int, packed: bool = False) -> Contestant:
     """A net of one layer."""
-    return network(Chain(work.name, (work,), work.dtype), threads, packed)
+    return network(alone(work), threads, packed)
 
 
 def network(chain: Chain, threads: int, packed: bool = False) -> Contestant:

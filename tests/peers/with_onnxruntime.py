@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from peers.networks import Chain
+from peers.networks import Chain, alone
 from peers.race import Contestant, LeftOut
 from peers.work import Work
 
@@ -15,7 +15,7 @@ OPSET, IR = 17, 8  # of 2022: any runtime of today knows them
 
 def layer(work: Work, threads: int) -> Contestant:
     """A session of one node."""
-    return network(Chain(work.name, (work,), work.dtype), threads)
+    return network(alone(work), threads)
 
 
 def network(chain: Chain, threads: int) -> Contestant:

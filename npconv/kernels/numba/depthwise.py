@@ -17,6 +17,10 @@ for images of few rows, or of stride 2, whose channels are put side by side firs
 
 A task is a rectangle of the result for some channels.
 
+Rejected: F(4, 4) down the rows of 7 × 7 taps, half of whose products it saves. 2 × 7 products on the seven transformed
+planes of a channel of 56² take 2.3 µs, as each number that is loaded meets two of them and not seven, and transforms
+some 0.9; the direct sum takes 3.3.
+
 Zhang, Lo and Lu, *High performance depthwise and pointwise convolutions on mobile devices* (2020), §3, keep rows of the
 input in registers for the results that they reach; keeping the results instead needs no loads beyond the first.
 """
