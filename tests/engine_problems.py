@@ -96,6 +96,14 @@ STRASSEN = (
     "ic64oc66ih8iw31sh1sw2+bias",
     "ic66oc64ih22iw46sh3",
     "ic64oc66id3ih8iw8sd2sh1sw1",
+    # Pixels beyond whole vectors: odd and even numbers, more than a tile has, shared out over tasks; channels that are
+    # no whole vectors.
+    "mb2ic72oc66ih5iw7+bias",
+    "ic64oc98ih14",
+    "ic140oc74ih6iw7+bias",
+    "ic64oc66id2ih13iw13",
+    "ic100oc70ih11iw65sh2sw1",
+    "ic64oc64ih3iw43sh2+bias",
     # Planes that are too small, by two pixels.
     "ic66oc64id4ih6iw5",
     "ic66oc64id4ih11iw11sd1sh2sw2",
@@ -414,6 +422,15 @@ SHAPES = (
     "ic4oc17id5ih7iw35sd2sh2",
     "ic3oc33ih30iw600sh2",
     "ic7oc16iw131sw2",
+    # Pixels beyond whole vectors of one tap: one to as many as fit, channels that are no whole vectors, several tasks.
+    "mb2ic70oc23iw33+bias",
+    "ic65oc13ih2iw17",
+    "g2ic140oc60ih5iw7",
+    "ic100oc40ih14",
+    "ic64oc12ih3iw35+bias",
+    "ic90oc17ih6iw7+bias",
+    "ic70oc31ih27iw27sh2",
+    "mb2ic65oc44ih5iw37sh2+bias",
     # Dilations about as long as the image: regions of few pixels and of many, that meet one tap and all of them.
     "ic40oc70ih9iw13kh3dh5dw4ph5pw4+bias",
     "mb2g2ic16oc48ih17iw30kh3dh7dw9ph7pw9",

@@ -446,6 +446,25 @@ def test_activations_of_nan_and_infinity(algorithm):
         assert_same(got, want, (algorithm, activation))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("algorithm", ["planes", "strassen"])
+def test_activations_of_the_last_pixels(algorithm, dtype):
+    """Of those beyond whole vectors, one to four at a time: numbers of which none, some or all are changed, and NaN."""
+    rng = np.random.default_rng(7)
+    weight, bias = rng.standard_normal((70, 66, 1), dtype), rng.standard_normal(70).astype(dtype)
+    for pixels in (33, 34, 35, 36, 39, 97, 99):
+        x = rng.standard_normal((2, 66, pixels), dtype)
+        x[0, 3, -1] = np.nan
+        plain = npconv.conv1d(x, weight, bias, algorithm=algorithm)
+        assert np.isnan(plain).any()
+        assert np.isfinite(plain[1]).all()
+        for activation in ACTIVATIONS:
+            if activation == ("clip", 0, 10**300):
+                continue
+            got = npconv.conv1d(x, weight, bias, algorithm=algorithm, activation=activation)
+            assert_same(got, activated(plain.copy(), activation), (algorithm, pixels, activation))
+
+
 # --- transposed convolutions and gradients ----------------------------------------------------------------------------
 
 TRANSPOSED = (

@@ -163,6 +163,23 @@ def in_slivers(problem: ConvProblem) -> bool:
     return filters > few
 
 
+LAST, CHANNELS = 3 / 8, 2
+"""The share of a sliver, two vectors of pixels, up to which what is left of a plane is computed with channels in the
+vectors (`npconv.kernels.numba.last_pixels`); and vectors of channels from which on it pays to add up their lanes."""
+
+
+def left_over(pixels: int, wide: int, channels: int) -> int:
+    """Return how many of a plane's pixels are computed so, of which ``wide`` are a sliver: 0 or some.
+
+    Examples
+    --------
+    >>> [left_over(pixels, 32, 64) for pixels in (196, 49, 784, 20)]
+    [4, 0, 0, 0]
+    """
+    left = pixels % wide
+    return left if pixels > wide and left <= LAST * wide and 2 * channels >= CHANNELS * wide else 0
+
+
 PIXELS_OF_QUARTERS = 100
 """Pixels of a task of products by quarters, at most: enough for the weights to stream in well, and few enough for
 products of a pair of panels to stay in the first-level cache. 1024 to 256 channels at 14² take 0.55 ms with 98 and 0.58

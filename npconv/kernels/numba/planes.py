@@ -53,6 +53,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import taking
+from npconv.kernels.numba.last_pixels import left_over, multiply_last, tiles_for
 from npconv.kernels.numba.lean import (
     after,
     flattened,
@@ -79,7 +80,7 @@ from npconv.kernels.numba.pixels import (
     turn_filters,
 )
 from npconv.kernels.numba.plane_plan import Plan, may_turn, plan_of
-from npconv.kernels.numba.plane_slab import load_planes, loads, merge_planes, parts_of, unload_planes
+from npconv.kernels.numba.plane_slab import OTHERS, load_planes, loads, merge_planes, parts_of, unload_planes
 from npconv.kernels.numba.product import width_of
 from npconv.kernels.numba.rows import Filters, as_they_lie, in_rows
 from npconv.kernels.numba.slab import clear, copy_spaced
@@ -134,6 +135,9 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
         form.batch * form.in_channels, problem.compute_dtype, sizes, np.array([*steps, depth, height, width])
     )  # fmt: skip
     return plan_of([form], threads, in_line=True)._replace(gathering=gathering)
+
+
+LAST = OTHERS + 9
 
 
 @jit.inline
@@ -231,8 +235,10 @@ def _tiles(plan: Plan, layout: np.ndarray) -> tuple[jit.Part | None, ...]:
     wide, whole = COLUMNS * VECTOR_BYTES // plan.scratch[1].itemsize, plan.kernel != "slivers"
     cuts = {"whole": "cutting", "halved": "halving"}.get(plan.kernel, "")
     numbers = _positions(plan, layout)
+    channels = plan.sizes.channels[0]
+    rests = {left_over.py_func(number, wide, channels) if whole else 0 for number in numbers}
     halves = {bool(_ends_with_half.py_func(number, wide, whole)) for number in numbers}
-    return tiles_of_slivers(counts, cuts, True in halves, max(numbers) <= wide // 2)
+    return *tiles_of_slivers(counts, cuts, True in halves, max(numbers) <= wide // 2), *tiles_for(rests - {0})
 
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
@@ -268,7 +274,7 @@ def _at_once(groups, filters, to_filter, to_channel):  # type: ignore[no-untyped
 @jit.specialised
 def _in_planes(  # type: ignore[no-untyped-def]
     parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers, fill,
-    pixels, places, half, positions, straight, bias, epilogue, channels, rows,
+    pixels, places, half, rest, positions, straight, bias, epilogue, channels, rows,
 ):  # fmt: skip
     """Compute some filters of a group, or sums of some channels, that meet planes in the slab or where they are."""
     weight = first_offset = 0  # where the filters of a convolution begin, and its offsets
@@ -293,7 +299,7 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
 
     def in_slivers(  # type: ignore[no-untyped-def]
         parts, result, at, pitch, weights, turned, k, count, x, start, x_layout, piece, begin, offsets, sums, slivers,
-        fill, pixels, places, half, positions, straight, bias, epilogue, channels, rows,
+        fill, pixels, places, half, rest, positions, straight, bias, epilogue, channels, rows,
     ):  # fmt: skip
         wide, (starts, _, line) = width_of(x), rows
         if halved:
@@ -325,6 +331,15 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
                 )  # fmt: skip
                 weight += len(bias) * elements
                 first_offset += elements
+        if len(rest):
+            weight = 0
+            for phase in range(len(sums)):
+                elements, chain, _ = sums[phase]
+                multiply_last(
+                    parts, LAST, result, at + phase * count * pitch + positions - len(rest), pitch, weights,
+                    weight + k * elements, count, elements, x, start, x_layout[1], rest, fill, chain, bias, k, epilogue,
+                )  # fmt: skip
+                weight += len(bias) * elements
 
     cut = cut_planes if whole else cut_slab
     return jit.specialised(in_slivers, whole, halved)
@@ -391,13 +406,18 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         fill, scratch = scratch, after(scratch, slivers * (longest + 1) * wide)
         piece, result = scratch, after(scratch, at_once * size + spare)
         # Of each sliver, the first pixel and the place of its results.
-        many = -(-positions // wide)
+        left = left_over(positions, wide, channels) if as_they_are and to_element == 0 else 0
+        rest = table(left)
+        for pixel in range(left):
+            y, x_ = divmod(positions - left + pixel, columns)
+            rest[pixel] = y * x_layout[3] + x_ * x_layout[4]
+        many = -(-(positions - left) // wide)
         # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows. Or
         # vectors of slivers, and of those to come.
         parts_of_rows = many + max(2 * rows, COLUMNS * max(ahead_of(longest), min(slivers, many)) + many)
         pixels, places, rows_of = table(many), pair_table(many * COLUMNS), triple_table(parts_of_rows)
         between_ends = columns if closed > 0 else 2**40  # results until one row goes on with the next
-        half = np.int64(slivers > 0 and _ends_with_half(positions, wide, as_they_are))
+        half = np.int64(slivers > 0 and _ends_with_half(positions - left, wide, as_they_are))
         for sliver in range(many):
             pixel = sliver * wide
             if straight or as_they_are:
@@ -436,7 +456,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                         source, source_at = piece, g * size
                     products(
                         parts, target, to, step, filters_of, to_element > 0, k, count, x, first_pixel, x_layout, source,
-                        source_at, offsets, sums, slivers, fill, pixels, places, half, positions, straight, bias,
+                        source_at, offsets, sums, slivers, fill, pixels, places, half, rest, positions, straight, bias,
                         epilogue, (channel, now, channels, in_place), (rows_of, between_ends, window[2]),
                     )  # fmt: skip
                     if merged > 1:

@@ -26,10 +26,16 @@ TASKS = 32
 """Tasks of a thread, at most: 16 took 4 to 6 % less than 4, of 256 channels at 56² and of 128 at 112², as they even out
 what else the machine does."""
 
-TRANSPOSED = 1.08
-"""How many times as long as whole units, shared out evenly, the same pixels take with filters in the vectors. (With
-256 channels and filters, in two threads: 44.7 µs at 8² and 40.1 with pixels in the vectors, 65 and 74 at 10², 153 and
-142 at 16², 175 and 207 at 17², 315 and 308 at 23².)"""
+EVEN, TRANSPOSED = 1.01, 7.5
+"""How many times as long as whole units, shared out evenly, the same pixels take with filters in the vectors; and what
+is added, over the channels and over the filters, for what is transposed of both. (Of 196 pixels, in one thread: 1024 to
+256 channels took 859 µs, and 831 with pixels in the vectors, 160 to 960 519 and 497, 96 to 576 200 and 185, 64 to 384
+98 and 89, 384 to 64 102 and 90.)"""
+
+
+LEFT, HALVES, FEW = 1.5, 0.02, 8
+"""How many times as long the last pixels take as those of a unit; how much sooner tasks have to be done to begin with
+halves of units: as the weights then stream in for fewer pixels; and tasks of a thread from which on it is no help."""
 
 
 class Cut(NamedTuple):
@@ -37,21 +43,39 @@ class Cut(NamedTuple):
 
     parts: int
     pieces: int
+    grain: int
+    """Pixels, or a number of times as many, that a piece begins with."""
+
+    shares: int
+    """Pieces that have a share of the filters of what is left of a plane."""
+
     waste: float
     """How many times as long they take as if whole units were shared out evenly."""
 
 
-def sizes_of(positions: int, pieces: int, unit: int) -> list[int]:
-    """Return the pixels of each piece of a plane: whole units, but for what the last one has besides.
+def sizes_of(positions: int, pieces: int, grain: int) -> list[int]:
+    """Return the pixels of each piece of a plane: whole grains, but for what the last one has besides.
 
     Examples
     --------
     >>> sizes_of(784, 4, 64)
     [192, 192, 192, 208]
     """
-    units = -(-positions // unit)
-    begins = [units * piece // pieces * unit for piece in range(pieces)]
+    number = positions // grain
+    begins = [number * piece // pieces * grain for piece in range(pieces)]
     return [end - begin for begin, end in zip(begins, [*begins[1:], positions], strict=True)]
+
+
+def shares_piece(piece: int, pieces: int, shares: int) -> int:
+    """Return which share of the filters a piece has of what is left of a plane, or -1 if it has none.
+
+    Examples
+    --------
+    >>> [shares_piece(piece, 5, 2) for piece in range(5)]
+    [0, -1, 1, -1, -1]
+    """
+    share = (piece * shares + pieces - 1) // pieces
+    return share if share < shares and share * pieces // shares == piece else -1
 
 
 @lru_cache(maxsize=4096)
@@ -61,22 +85,34 @@ def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
     positions, planes, unit = height * width, problem.batch * math.prod(depth), 4 * lanes
     panels = max(problem.out_channels // 2 // FEWEST, 1)
     load = LOAD / (2 * FEWEST)
-    cuts = {}
+    cuts, half = {}, unit // 2
+    left = blocking.left_over(positions, half, problem.in_channels // 2)
     for parts in range(1, min(threads, panels) + 1):
-        pieces = max(min(positions // unit, TASKS * threads // (planes * parts)), 1)
-        units = [-(-2 * size // unit) / 2 for size in sizes_of(positions, pieces, unit)]
-        time = blocking.duration(units, [load * size for size in units], planes, panels, -(-panels // parts), threads)
-        cuts[parts, pieces] = time * (1 + FEWER * (parts - 1))
+        most = max(min(positions // unit, TASKS * threads // (planes * parts)), 1)
+        ways = [(most, unit)]
+        if most < FEW * threads:
+            ways += [(number, half) for number in range(threads, positions // half + 1, threads)]
+        for pieces, grain in ways:
+            shares = 1 if planes * parts >= threads else max(min(pieces, threads, panels // parts), 1)
+            sizes = sizes_of(positions - left, pieces, grain)
+            units = [-(-2 * size // unit) / 2 for size in sizes]
+            loads = [load * size for size in units]
+            if left:
+                for piece in range(pieces):
+                    units[piece] += (shares_piece(piece, pieces, shares) >= 0) * LEFT * left / unit / shares
+            time = blocking.duration(units, loads, planes, panels, -(-panels // parts), threads)
+            cuts[parts, pieces, grain, shares] = time * (1 + FEWER * (parts - 1) + HALVES * (grain < unit))
     best = min(cuts, key=cuts.__getitem__)
     return Cut(*best, cuts[best] * threads * unit / (positions * planes * (panels + load)))
 
 
 def in_planes(problem: ConvProblem, lanes: int, threads: int) -> bool:
     """Whether pixels are in the vectors, of a problem that halves of channels and filters are multiplied of."""
+    transposed = TRANSPOSED * (1 / problem.in_channels + 1 / problem.out_channels)
     return (
         problem.out_channels % 2 == 0
         and math.prod(problem.output_size[-2:]) >= 2 * lanes  # half a unit, lest it goes over the end of a plane
         and not any(map(any, problem.padding))
         and not problem.channels_last
-        and cut(problem, lanes, threads).waste <= TRANSPOSED
+        and cut(problem, lanes, threads).waste <= EVEN + transposed
     )

@@ -23,9 +23,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npconv.kernels.numba import blocking, buffers, filter_sums, jit, product, strassen_plan, strassen_tile
+from npconv.kernels.numba import (
+    blocking,
+    buffers,
+    filter_sums,
+    jit,
+    product,
+    strassen_last,
+    strassen_plan,
+    strassen_tile,
+)
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.filter_sums import find_scales, sum_filters
+from npconv.kernels.numba.last_pixels import left_over
 from npconv.kernels.numba.lean import after, flattened, max, min, table, triple_table, triples, tuple_of
 from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.pairs import PAIR, find_lines
@@ -75,6 +85,9 @@ class Plan(NamedTuple):
 
     widths: tuple[bool, bool]
     """Whether there are whole units, and halves."""
+
+    left: int
+    """Pixels beyond these, of the last task of a plane."""
 
     far: bool
     """Whether the input is so large that its pixels are asked for before they are met."""
@@ -130,12 +143,13 @@ def plan(
     dtype, wide = problem.compute_dtype, _wide(problem)
     channels, filters, half = problem.in_channels, problem.out_channels // 2, problem.in_channels // 2
     depth, height, width = problem.output_size
-    parts, pieces, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
+    parts, pieces, grain, shares, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
     grid = (problem.batch, depth, parts, pieces)
     chain = -(-blocking.even(half, CHAIN) // 2) * 2
     unit = strassen_tile.MERGED[merged]
-    shares = {filters // unit * (part + 1) // parts - filters // unit * part // parts for part in range(parts)}
-    last = strassen_plan.sizes_of(height * width, pieces, 2 * wide)[-1]
+    counts = {filters // unit * (part + 1) // parts - filters // unit * part // parts for part in range(parts)}
+    left = 0 if merged else blocking.left_over(height * width, wide, half)
+    sizes = strassen_plan.sizes_of(height * width - left, pieces, grain)
     in_place = height == 1 and max(problem.stride) == 1
     scratch = (
         7 * half + strassen_tile.KEPT * ROWS + (PAIR * ROWS if merged else 0 if in_place else 2 * channels)
@@ -148,11 +162,15 @@ def plan(
         work=problem.flops // 20,
         scratch=(scratch, dtype),
         grid=np.array(grid),
-        sizes=np.array([problem.stride, (channels, filters, chain), (*patch[:2], all_rows)]),
+        sizes=np.array([problem.stride, (channels, filters, chain), (*patch[:2], all_rows), (grain, shares, 0)]),
         plain=plain,
         merged=merged,
-        heights=strassen_tile.heights((unit * share for share in shares), unit),
-        widths=(height * width >= 2 * wide, 0 < last % (2 * wide) <= wide or last < 2 * wide),
+        heights=strassen_tile.heights((unit * count for count in counts), unit),
+        widths=(
+            any(size >= 2 * wide for size in sizes),
+            any(0 < size % (2 * wide) <= wide or size < 2 * wide for size in sizes),
+        ),
+        left=left,
         far=math.prod(problem.input_shape) * dtype.itemsize >= FAR,
     )
 
@@ -173,13 +191,12 @@ def fixed(
     lanes = VECTOR_BYTES // epilogue.itemsize
     halved = step == 2 and columns >= lanes and to_row >= 2 * columns
     tiles = strassen_tile.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.merged)
-    sums = jit.addresses(
-        tuple(part if there else None for part, there in zip(_SUMS[halved], plan.widths, strict=True)), epilogue.dtype
-    )
+    sums = tuple(part if there else None for part, there in zip(_SUMS[halved], plan.widths, strict=True))
+    ways = jit.addresses((*sums, *strassen_last.tiles_for([plan.left] if plan.left else [])), epilogue.dtype)
 
     def run(turned: bool) -> Callable[..., None]:
         flags = np.array([turned, halved, plan.far], np.int64)
-        constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, tiles, sums, flags
+        constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes, tiles, ways, flags
         kernel, cleared = _kernels[plan.plain, plan.merged], int(plan.grid[2]) if plan.plain else 0
         return kernel.fixed(plan.tasks, plan.work, threads, constants, plan.scratch, cleared=cleared)
 
@@ -193,6 +210,8 @@ def fixed(
 
     return fill
 
+
+shares_piece = jit.inline(strassen_plan.shares_piece)
 
 _UNIT = "aaiiiiana"
 _sum_up = calling(_UNIT)
@@ -282,11 +301,14 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
         task, piece = divmod(task, grid[3])
         task, part = divmod(task, grid[2])
         n, z = divmod(task, grid[1])
-        stride, (channels, filters, chain), (deep, down, all_rows) = triples(sizes, 0, 3)
+        stride, (channels, filters, chain), (deep, down, all_rows), (grain, shares, _) = triples(sizes, 0, 4)
         wide, half, columns = width_of(x), channels // 2, x_layout[7] if in_rows else out_layout[7]
         positions = columns * (x_layout[6] if in_rows else out_layout[6])
-        units = (positions + 2 * wide - 1) // (2 * wide)
-        first, end = units * piece // grid[3] * 2 * wide, min(units * (piece + 1) // grid[3] * 2 * wide, positions)
+        left = 0 if in_rows else left_over(positions, wide, half)
+        grains = (positions - left) // grain
+        first, end = grains * piece // grid[3] * grain, grains * (piece + 1) // grid[3] * grain
+        if piece + 1 == grid[3]:
+            end = positions - left
         k, stop = unit * (filters // unit * part // grid[2]), unit * (filters // unit * (part + 1) // grid[2])
         made, scales = weights, scale
         if plain:
@@ -354,6 +376,17 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
                 epilogue, kept, asked, unit, (rows, belongs, pixels),
             )  # fmt: skip
             pixel += size
+        share = shares_piece(piece, grid[3], shares)
+        if left > 0 and share >= 0:
+            rest, some = table(left), stop - k
+            for n in range(left):
+                row, column = divmod(positions - left + n, columns)
+                rest[n] = row * stride[1] * x_layout[3] + column * stride[2] * x_layout[4]
+            begin, stop = some * share // shares, some * (share + 1) // shares
+            strassen_last.multiply_last(
+                units_of, 2, out, to + positions - left + begin * out_layout[1], out_layout[1], made, k + begin,
+                stop - begin, filters, half, x, start, x_layout[1], rest, scales, memory, chain, bias, epilogue,
+            )  # fmt: skip
 
     return block
 
