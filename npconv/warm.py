@@ -136,7 +136,8 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     channels that are last as well; what is less usual than 3 × 3 and relu, it compiles when it is asked to. So does
     grouped what is not 3 × 3, or has not 4 or 8 channels a group. Dense, dots, outer and pieces are for large kernels,
     and strassen is for those of one element. Slivers of these are cut from pixels side by side, from every second one,
-    or from such as are put side by side first; channels are put so for taps that lie far from each other.
+    or from such as are put side by side first; channels are put so for taps that lie far from each other, and for the
+    last pixels of planes that are no whole slivers.
     """
     from npconv.kernels.numba.jit import SMALL_WORK
     from npconv.kernels.numba.product import WORTH
@@ -165,6 +166,7 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
     if algorithm == "planes":
         calls.append(_Call((1, 32, 20, 20), (32, 32, 3, 3), options))
         calls += [_Call((1, 64, 60, 60), (64, 64, 1, 1), {**options, "stride": stride}) for stride in (1, 2, 3)]
+        calls.append(_Call((1, 64, 30, 30), (64, 64, 1, 1), options))
     if algorithm == "direct":
         calls.append(_Call((1, 64, 16, 16), (64, 64, 3, 3), {**options, "dilation": 9, "padding": 9}))
     grouped = {**options, "groups": 64}
@@ -184,6 +186,7 @@ def _calls(algorithm: str, dtype: np.dtype[Any], must: bool) -> list[_Call]:
         ]
     elif algorithm == "strassen":
         calls = [_Call((1, 64, side, side), (64, 64, 1, 1), {**options, "stride": side // 32}) for side in (32, 64)]
+        calls += [_Call((1, 64, side, side), (64, 64, 1, 1), options) for side in (29, 30)]
         calls.append(_Call((1, 32, 32, 64), (64, 64, 1, 1), {**options, "data_format": "channels_last"}))
     elif algorithm == "pieces":
         calls = [_Call((64, 1, 30, 30), (64, 1, 31 - results, 31 - results), options) for results in (3, 5)]

@@ -163,21 +163,26 @@ def in_slivers(problem: ConvProblem) -> bool:
     return filters > few
 
 
-LAST, CHANNELS = 3 / 8, 2
+LAST, LAST_AT_ONCE, CHANNELS = 3 / 8, 4, 2
 """The share of a sliver, two vectors of pixels, up to which what is left of a plane is computed with channels in the
-vectors (`npconv.kernels.numba.last_pixels`); and vectors of channels from which on it pays to add up their lanes."""
+vectors (`npconv.kernels.numba.last_pixels`); a number of pixels that this takes whole numbers of; and vectors of
+channels from which on it pays to add up their lanes."""
 
 
 def left_over(pixels: int, wide: int, channels: int) -> int:
-    """Return how many of a plane's pixels are computed so, of which ``wide`` are a sliver: 0 or some.
+    """Return how many of a plane's pixels are computed so, of which ``wide`` are a sliver: none, or what is left.
+
+    Or a few more, which slivers have, too, so that they are whole tiles.
 
     Examples
     --------
-    >>> [left_over(pixels, 32, 64) for pixels in (196, 49, 784, 20)]
-    [4, 0, 0, 0]
+    >>> [left_over(pixels, 32, 64) for pixels in (196, 169, 49, 784, 20)]
+    [4, 12, 0, 0, 0]
     """
     left = pixels % wide
-    return left if pixels > wide and left <= LAST * wide and 2 * channels >= CHANNELS * wide else 0
+    if pixels < wide or wide < 2 * LAST_AT_ONCE or left > LAST * wide or 2 * channels < CHANNELS * wide:
+        return 0
+    return (left + LAST_AT_ONCE - 1) // LAST_AT_ONCE * LAST_AT_ONCE
 
 
 PIXELS_OF_QUARTERS = 100

@@ -9,9 +9,8 @@ added up at the end. A step loads ten vectors for 24 products, or seven for 12.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from npconv.kernels.numba import blocking, jit
+from npconv.kernels.numba.blocking import LAST_AT_ONCE
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import min
 from npconv.kernels.numba.moves import move
@@ -26,9 +25,8 @@ from npconv.kernels.numba.vector import (
     zeros,
 )
 
-FILTERS, PIXELS = 6 if REGISTERS == 32 else 3, 4
-"""Filters and pixels of a tile."""
-
+FILTERS = 6 if REGISTERS == 32 else 3
+"""Filters of a tile, which has up to `LAST_AT_ONCE` pixels."""
 
 left_over = jit.inline(blocking.left_over)
 
@@ -94,16 +92,16 @@ def rows_of(room, elements):  # type: ignore[no-untyped-def]
     Rows of a power of two would meet in few sets of the cache.
     """
     lanes = lanes_of(room)
-    return (FILTERS * PIXELS + lanes - 1) // lanes * lanes, (elements + lanes - 1) // lanes * lanes + lanes
+    return (FILTERS * LAST_AT_ONCE + lanes - 1) // lanes * lanes, (elements + lanes - 1) // lanes * lanes + lanes
 
 
 _FORM = "aiiaiiiaiiiaia"
 _multiply = calling(_FORM)
 
 
-def _tile(pixels: int) -> jit.Part:
-    """Return the products of filters with so many pixels."""
-    sums, finish = sums_over_channels(pixels), finishing(pixels)
+def _multiplying() -> jit.Part:
+    """Return the products of filters with pixels."""
+    sums, finish = sums_over_channels(LAST_AT_ONCE), finishing(LAST_AT_ONCE)
 
     def multiply(result, at, pitch, filters, first, count, elements, numbers, begin, apart, chain, bias, k, epilogue):  # type: ignore[no-untyped-def]
         for some in range(0, count, FILTERS):
@@ -111,39 +109,27 @@ def _tile(pixels: int) -> jit.Part:
             tile = sums(filters, first + f * elements, elements, numbers, begin, apart, chain)
             finish(tile, numbers, result, at + f * pitch, pitch, bias, k + f, epilogue)
 
-    return jit.Part(multiply, _FORM, pixels)
+    return jit.Part(multiply, _FORM)
 
 
-_TILES = [_tile(pixels) for pixels in range(1, PIXELS + 1)]
-
-
-def tiles_for(numbers: Iterable[int]) -> tuple[jit.Part | None, ...]:
-    """Return the parts that `multiply_last` calls for so many pixels."""
-    return needed(_TILES, numbers)
-
-
-def needed(tiles: Sequence[jit.Part], numbers: Iterable[int]) -> tuple[jit.Part | None, ...]:
-    """Return those of the parts for 1, 2 and so on pixels at a time that so many take."""
-    sizes = {min(number, PIXELS) for number in numbers}
-    return tuple(part if pixels in sizes else None for pixels, part in enumerate(tiles, 1))
+LAST = _multiplying()
+"""The part that `multiply_last` calls."""
 
 
 @jit.inline
 def multiply_last(  # type: ignore[no-untyped-def]
-    parts, place, result, at, pitch, filters, first, count, elements, x, start, to_channel, starts, room, chain, bias,
-    k, epilogue,
+    part, result, at, pitch, filters, first, count, elements, x, start, to_channel, starts, room, chain, bias, k,
+    epilogue,
 ):  # fmt: skip
     """Write the products of ``count`` filters with pixels to ``result[at:]``, a row of ``pitch`` numbers for each.
 
     Pixel p's channels are ``x[start + starts[p]:]``, ``to_channel`` apart; ``room`` has that of a sliver.
     """
-    number, (begin, apart) = len(starts), rows_of(room, elements)
+    begin, apart = rows_of(room, elements)
     bring(room, begin, apart, x, start, to_channel, starts, elements)
-    some = min(number, PIXELS)
-    for pixel in range(0, number, PIXELS):
-        p = min(pixel, number - some)
+    for pixel in range(0, len(starts), LAST_AT_ONCE):
         _multiply(
-            parts[place + some - 1],
-            (result, at + p, pitch, filters, first, count, elements, room, begin + p * apart, apart, chain, bias, k,
-             epilogue),
+            part,
+            (result, at + pixel, pitch, filters, first, count, elements, room, begin + pixel * apart, apart, chain,
+             bias, k, epilogue),
         )  # fmt: skip

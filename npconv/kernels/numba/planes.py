@@ -53,7 +53,7 @@ import numpy as np
 
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import taking
-from npconv.kernels.numba.last_pixels import left_over, multiply_last, tiles_for
+from npconv.kernels.numba.last_pixels import LAST, left_over, multiply_last
 from npconv.kernels.numba.lean import (
     after,
     flattened,
@@ -137,7 +137,8 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return plan_of([form], threads, in_line=True)._replace(gathering=gathering)
 
 
-LAST = OTHERS + 9
+_LAST = OTHERS + 9
+"""The place of the part for the last pixels, behind those of slivers."""
 
 
 @jit.inline
@@ -236,9 +237,9 @@ def _tiles(plan: Plan, layout: np.ndarray) -> tuple[jit.Part | None, ...]:
     cuts = {"whole": "cutting", "halved": "halving"}.get(plan.kernel, "")
     numbers = _positions(plan, layout)
     channels = plan.sizes.channels[0]
-    rests = {left_over.py_func(number, wide, channels) if whole else 0 for number in numbers}
+    rests = whole and any(left_over.py_func(number, wide, channels) for number in numbers)
     halves = {bool(_ends_with_half.py_func(number, wide, whole)) for number in numbers}
-    return *tiles_of_slivers(counts, cuts, True in halves, max(numbers) <= wide // 2), *tiles_for(rests - {0})
+    return *tiles_of_slivers(counts, cuts, True in halves, max(numbers) <= wide // 2), LAST if rests else None
 
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
@@ -336,7 +337,7 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
             for phase in range(len(sums)):
                 elements, chain, _ = sums[phase]
                 multiply_last(
-                    parts, LAST, result, at + phase * count * pitch + positions - len(rest), pitch, weights,
+                    parts[_LAST], result, at + phase * count * pitch + positions - len(rest), pitch, weights,
                     weight + k * elements, count, elements, x, start, x_layout[1], rest, fill, chain, bias, k, epilogue,
                 )  # fmt: skip
                 weight += len(bias) * elements

@@ -2,22 +2,18 @@
 
 What is left of a plane beyond whole units (`npconv.kernels.numba.strassen_planes`) is cut into two halves, as they are,
 and the same seven sums are made of these. They meet the same sums of filters, but with channels in the vectors
-(`npconv.kernels.numba.last_pixels`): so 4 of 196 pixels do not take as long as the half of a unit, 32. Of an odd number
-the last one is in both halves.
+(`npconv.kernels.numba.last_pixels`): so 4 of 196 pixels do not take as long as the half of a unit, 32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from npconv.kernels.numba import jit
+from npconv.kernels.numba.blocking import LAST_AT_ONCE
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.last_pixels import (
     FILTERS,
-    PIXELS,
     bring,
     finishing,
-    needed,
     rows_of,
     sums_over_channels,
 )
@@ -85,13 +81,14 @@ def _tile(pixels: int) -> jit.Part:
     return jit.Part(multiply, _FORM, pixels)
 
 
-_TILES = [_tile(pixels) for pixels in range(1, PIXELS + 1)]
+_FEW, _MANY = LAST_AT_ONCE // 2, LAST_AT_ONCE
+_TILES = {pixels: _tile(pixels) for pixels in (_FEW, _MANY)}
 
 
-def tiles_for(numbers: Iterable[int]) -> tuple[jit.Part | None, ...]:
-    """Return the parts that `multiply_last` calls for so many pixels."""
-    halves = [(number + 1) // 2 for number in numbers]
-    return SUM if halves else None, *needed(_TILES, halves)
+def parts_for(number: int) -> tuple[jit.Part | None, ...]:
+    """Return the parts that `multiply_last` calls for so many pixels: all of one tile, or more."""
+    tiles = (_TILES[_FEW] if number == LAST_AT_ONCE else None, _TILES[_MANY] if number > LAST_AT_ONCE else None)
+    return SUM if number else None, *tiles
 
 
 @jit.inline
@@ -105,23 +102,23 @@ def multiply_last(  # type: ignore[no-untyped-def]
     starts[p]:]``, ``to_channel`` apart.
     """
     number, channels = len(starts), 2 * half
-    upper, lower = (number + 1) // 2, number // 2
+    pixels = number // 2  # of each half
     raw, line = rows_of(room, channels)
     bring(room, raw, line, x, start, to_channel, starts, channels)
     _, apart = rows_of(room, half)
-    begin = raw + number * line + 3 * FILTERS * PIXELS * lanes_of(room)
-    step = upper * apart
-    for pixel in range(upper):
+    begin = raw + number * line + 3 * FILTERS * LAST_AT_ONCE * lanes_of(room)
+    step = pixels * apart
+    for pixel in range(pixels):
         _sum_up(
             parts[place],
-            (room, begin + pixel * apart, step, raw + pixel * line, raw + (lower + pixel) * line, half, scale,
+            (room, begin + pixel * apart, step, raw + pixel * line, raw + (pixels + pixel) * line, half, scale,
              channels, width_of(room)),
         )  # fmt: skip
-    some = min(upper, PIXELS)
-    for pixel in range(0, upper, PIXELS):
-        p = min(pixel, upper - some)
+    some = _FEW if number == LAST_AT_ONCE else _MANY
+    for pixel in range(0, pixels, some):
+        p = min(pixel, pixels - some)  # the last ones overlap those before
         _multiply(
-            parts[place + some],
-            (result, at + p, lower, pitch, filters, k, count, others, half, room, begin + p * apart, apart, step, chain,
-             bias, epilogue),
+            parts[place + (1 if number == LAST_AT_ONCE else 2)],
+            (result, at + p, pixels, pitch, filters, k, count, others, half, room, begin + p * apart, apart, step,
+             chain, bias, epilogue),
         )  # fmt: skip

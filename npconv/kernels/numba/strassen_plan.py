@@ -66,16 +66,24 @@ def sizes_of(positions: int, pieces: int, grain: int) -> list[int]:
     return [end - begin for begin, end in zip(begins, [*begins[1:], positions], strict=True)]
 
 
-def shares_piece(piece: int, pieces: int, shares: int) -> int:
+def before(positions: int, left: int, sliver: int) -> int:
+    """Return the pixels of a plane that are computed in units: all, or whole slivers, if some are left."""
+    return positions // sliver * sliver if left > 0 else positions
+
+
+def share_of(piece: int, pieces: int, shares: int) -> int:
     """Return which share of the filters a piece has of what is left of a plane, or -1 if it has none.
+
+    The last piece has one.
 
     Examples
     --------
-    >>> [shares_piece(piece, 5, 2) for piece in range(5)]
-    [0, -1, 1, -1, -1]
+    >>> [share_of(piece, 5, 2) for piece in range(5)]
+    [-1, -1, 1, -1, 0]
     """
-    share = (piece * shares + pieces - 1) // pieces
-    return share if share < shares and share * pieces // shares == piece else -1
+    behind = pieces - 1 - piece
+    share = (behind * shares + pieces - 1) // pieces
+    return share if share < shares and share * pieces // shares == behind else -1
 
 
 @lru_cache(maxsize=4096)
@@ -87,19 +95,20 @@ def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
     load = LOAD / (2 * FEWEST)
     cuts, half = {}, unit // 2
     left = blocking.left_over(positions, half, problem.in_channels // 2)
+    alone = left == positions % half  # else another piece writes some of them, too, and the same task has to be last
     for parts in range(1, min(threads, panels) + 1):
         most = max(min(positions // unit, TASKS * threads // (planes * parts)), 1)
         ways = [(most, unit)]
         if most < FEW * threads:
             ways += [(number, half) for number in range(threads, positions // half + 1, threads)]
         for pieces, grain in ways:
-            shares = 1 if planes * parts >= threads else max(min(pieces, threads, panels // parts), 1)
-            sizes = sizes_of(positions - left, pieces, grain)
+            shares = min(pieces, threads, panels // parts) if alone and planes * parts < threads else 1
+            sizes = sizes_of(before(positions, left, half), pieces, grain)
             units = [-(-2 * size // unit) / 2 for size in sizes]
             loads = [load * size for size in units]
             if left:
                 for piece in range(pieces):
-                    units[piece] += (shares_piece(piece, pieces, shares) >= 0) * LEFT * left / unit / shares
+                    units[piece] += (share_of(piece, pieces, shares) >= 0) * LEFT * left / unit / shares
             time = blocking.duration(units, loads, planes, panels, -(-panels // parts), threads)
             cuts[parts, pieces, grain, shares] = time * (1 + FEWER * (parts - 1) + HALVES * (grain < unit))
     best = min(cuts, key=cuts.__getitem__)

@@ -149,7 +149,7 @@ def plan(
     unit = strassen_tile.MERGED[merged]
     counts = {filters // unit * (part + 1) // parts - filters // unit * part // parts for part in range(parts)}
     left = 0 if merged else blocking.left_over(height * width, wide, half)
-    sizes = strassen_plan.sizes_of(height * width - left, pieces, grain)
+    sizes = strassen_plan.sizes_of(strassen_plan.before(height * width, left, wide), pieces, grain)
     in_place = height == 1 and max(problem.stride) == 1
     scratch = (
         7 * half + strassen_tile.KEPT * ROWS + (PAIR * ROWS if merged else 0 if in_place else 2 * channels)
@@ -192,7 +192,7 @@ def fixed(
     halved = step == 2 and columns >= lanes and to_row >= 2 * columns
     tiles = strassen_tile.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.merged)
     sums = tuple(part if there else None for part, there in zip(_SUMS[halved], plan.widths, strict=True))
-    ways = jit.addresses((*sums, *strassen_last.tiles_for([plan.left] if plan.left else [])), epilogue.dtype)
+    ways = jit.addresses((*sums, *strassen_last.parts_for(plan.left)), epilogue.dtype)
 
     def run(turned: bool) -> Callable[..., None]:
         flags = np.array([turned, halved, plan.far], np.int64)
@@ -211,7 +211,7 @@ def fixed(
     return fill
 
 
-shares_piece = jit.inline(strassen_plan.shares_piece)
+_share_of = jit.inline(strassen_plan.share_of)
 
 _UNIT = "aaiiiiana"
 _sum_up = calling(_UNIT)
@@ -285,6 +285,8 @@ def _whole(count, wide):  # type: ignore[no-untyped-def]
     return (count + wide - 1) // wide * wide
 
 
+_before = jit.inline(strassen_plan.before)
+
 _FORM = "nannNnnn"
 _taken = taking(_FORM)
 
@@ -305,10 +307,11 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
         wide, half, columns = width_of(x), channels // 2, x_layout[7] if in_rows else out_layout[7]
         positions = columns * (x_layout[6] if in_rows else out_layout[6])
         left = 0 if in_rows else left_over(positions, wide, half)
-        grains = (positions - left) // grain
+        before = _before(positions, left, wide)
+        grains = before // grain
         first, end = grains * piece // grid[3] * grain, grains * (piece + 1) // grid[3] * grain
         if piece + 1 == grid[3]:
-            end = positions - left
+            end = before
         k, stop = unit * (filters // unit * part // grid[2]), unit * (filters // unit * (part + 1) // grid[2])
         made, scales = weights, scale
         if plain:
@@ -376,7 +379,7 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
                 epilogue, kept, asked, unit, (rows, belongs, pixels),
             )  # fmt: skip
             pixel += size
-        share = shares_piece(piece, grid[3], shares)
+        share = _share_of(piece, grid[3], shares)
         if left > 0 and share >= 0:
             rest, some = table(left), stop - k
             for n in range(left):
