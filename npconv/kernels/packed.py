@@ -23,6 +23,7 @@ import numpy as np
 
 from npconv import loading
 from npconv.kernels import activation, host
+from npconv.kernels.layout import PIXEL
 from npconv.problem import ConvProblem
 from npconv.threads import get_num_threads
 
@@ -273,7 +274,7 @@ class Merged:
             return None
         layout = numbers[1]
         if self._in_line:
-            layout[4] = _step(x) // x.itemsize
+            layout[PIXEL] = _step(x) // x.itemsize
         fill: Fill | None = self.engine.fixed(self._plan, layout, self._epilogue, result[1], self.threads)
         return fill
 

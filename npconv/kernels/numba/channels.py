@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.lean import after, max, min, table, triples, tuple_of
@@ -358,12 +359,12 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
     results = SUMS // vectors
     wide, apart = vectors * lanes_of(x), share[2]
     row, column = vertical * share[0], horizontal * share[1]
-    rows, columns = min(share[0], out_layout[6] - row), min(share[1], out_layout[7] - column)
+    rows, columns = min(share[0], out_layout[HEIGHT] - row), min(share[1], out_layout[WIDTH] - column)
     _, to_channel, to_plane, to_line, to_pixel, depths, height, width = tuple_of(x_layout, 0, 8)
     # The last tile of channels may overlap the one before.
     begin, end = part * together, min((part + 1) * together, channels)
     low = min(begin, channels - wide)
-    pitch_out, numbers, origin = channels, x, n * x_layout[0]
+    pitch_out, numbers, origin = channels, x, n * x_layout[IMAGE]
     if turned:
         pitch_out = end - low
         numbers = after(scratch, rows * columns * pitch_out)
@@ -384,7 +385,7 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
     between = dilation[2] if taps > 1 else stride[2]
     step = between * to_pixel
     reach = (results - 1) * pace * between + span
-    straight = out_layout[1] == 1 and turned == 0
+    straight = out_layout[CHANNEL] == 1 and turned == 0
     pitch = 3 * (chain + 1)
     lines = table((-(-kernel[0] * kernel[1] * kernel[2] // chain) + 1) * pitch)
     for y in range(row, row + rows):
@@ -403,9 +404,9 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
                     lines[met + 1] = plane * to_plane + line * to_line + m * dilation[2] * to_pixel
                     lines[met + 2] = m * dilation[2] if there else BEYOND
                     met += 3
-        at = n * out_layout[0] + z * out_layout[2] + y * out_layout[3] + column * out_layout[4]
+        at = n * out_layout[IMAGE] + z * out_layout[PLANE] + y * out_layout[ROW] + column * out_layout[PIXEL]
         if straight:
-            target, to, next_pixel = out, at, out_layout[4]
+            target, to, next_pixel = out, at, out_layout[PIXEL]
         else:
             target, to, next_pixel = scratch, ((y - row) * columns * pitch_out if turned else 0), pitch_out
         _compute_row(
@@ -415,12 +416,16 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
              weights, bias, epilogue),
         )  # fmt: skip
         if not straight and turned == 0:
-            unload_line(out, at, out_layout[1], out_layout[4], channels, columns, scratch, 0, channels)
+            unload_line(out, at, out_layout[CHANNEL], out_layout[PIXEL], channels, columns, scratch, 0, channels)
     if turned:
-        at = n * out_layout[0] + low * out_layout[1] + row * out_layout[3]
-        if rows == 1 or out_layout[3] == columns * out_layout[4]:
-            unload_line(out, at, out_layout[1], out_layout[4], pitch_out, rows * columns, scratch, 0, pitch_out)
+        at = n * out_layout[IMAGE] + low * out_layout[CHANNEL] + row * out_layout[ROW]
+        if rows == 1 or out_layout[ROW] == columns * out_layout[PIXEL]:
+            unload_line(
+                out, at, out_layout[CHANNEL], out_layout[PIXEL], pitch_out, rows * columns, scratch, 0, pitch_out
+            )
         else:
             for y in range(rows):
-                line, to = y * columns * pitch_out, at + y * out_layout[3]
-                unload_line(out, to, out_layout[1], out_layout[4], pitch_out, columns, scratch, line, pitch_out)
+                line, to = y * columns * pitch_out, at + y * out_layout[ROW]
+                unload_line(
+                    out, to, out_layout[CHANNEL], out_layout[PIXEL], pitch_out, columns, scratch, line, pitch_out
+                )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, IMAGE
 from npconv.kernels.numba import blocking, inner, jit, planes
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.inner import Rows
@@ -195,22 +196,22 @@ def _kernel(sum_up: Any, name: str) -> jit.Kernel:
         biases = second + batch * pitch
         copy_numbers(memory, biases, bias, first, count)
         for n in range(batch):
-            start, whole = n * x_layout[0], products // lanes * lanes
+            start, whole = n * x_layout[IMAGE], products // lanes * lanes
             clear(memory, n * room + whole, room - whole)
-            if x_layout[1] == 1 and channels == products:  # one pixel
+            if x_layout[CHANNEL] == 1 and channels == products:  # one pixel
                 copy_numbers(memory, n * room, x, start, products)
             else:
                 _load_image(memory, n * room, x, x_layout, start, channels)
         sum_up(memory, second, first, count, weights, sizes)
         for n in range(batch):
-            at, to = second + n * pitch + lead, n * out_layout[0] + first * out_layout[1]
+            at, to = second + n * pitch + lead, n * out_layout[IMAGE] + first * out_layout[CHANNEL]
             for i in range(0, count, lanes):
                 sums = add(load(memory, at + i, 1, 1), load(memory, biases + i, 1, 1))
                 if epilogue[0] != 0:
                     sums = activated(sums, epilogue)
                 store(sums, memory, at + i, lanes)
             for i in range(count):
-                move(out, to + i * out_layout[1], memory, at + i)
+                move(out, to + i * out_layout[CHANNEL], memory, at + i)
 
     return jit.scratch_kernel(_FORM, name)(block)
 

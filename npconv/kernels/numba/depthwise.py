@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, buffers, channels, jit, planes
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.channels import PIXELS, FiltersOfChannels, Way, first_channels, lanes, turns
@@ -243,7 +244,7 @@ def fixed(
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     way = plan.down
-    if plan.along is not None and x_layout[1] == 1:
+    if plan.along is not None and x_layout[CHANNEL] == 1:
         way = plan.along
     elif plan.turned is not None:
         way = plan.turned
@@ -375,8 +376,8 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
     first = part * share[0]
     end = min(first + share[0], len(bias) // multiplier)
     row, column = vertical * share[1], horizontal * share[2]
-    rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
-    height, width = x_layout[6], x_layout[7]
+    rows, columns = min(share[1], out_layout[HEIGHT] - row), min(share[2], out_layout[WIDTH] - column)
+    height, width = x_layout[HEIGHT], x_layout[WIDTH]
     top, left = before[1] + row * pace[1], before[2] + column * pace[2]
     # The image's rows and columns that are met.
     upper, lower = max(top, 0), min(top + (rows - 1) * pace[1] + span[1], height)
@@ -384,9 +385,9 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
     lanes = lanes_of(x)
     # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
     # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
-    lined = out_layout[4] == 1
+    lined = out_layout[PIXEL] == 1
     long = lined and columns >= lanes
-    closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
+    closed = lined and dilation == 1 and out_layout[ROW] == columns and out_layout[CHANNEL] == rows * columns >= lanes
     straight = end * multiplier if long else end * multiplier - 1 if closed else 0
     room = -(-columns // lanes) * lanes
     beyond = left + room * pace[2] + span[2]  # the columns that vectors read end there
@@ -407,17 +408,17 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
     begin = first
     while begin < end:
         number = min(at_once, end - begin)
-        start = n * x_layout[0] + begin * x_layout[1] + z * pace[0] * x_layout[2]
-        low = start + upper * x_layout[3] + left
-        high = start + (number - 1) * x_layout[1] + (lower - 1) * x_layout[3] + beyond
-        as_it_is = x_layout[4] == 1 and low >= 0
+        start = n * x_layout[IMAGE] + begin * x_layout[CHANNEL] + z * pace[0] * x_layout[PLANE]
+        low = start + upper * x_layout[ROW] + left
+        high = start + (number - 1) * x_layout[CHANNEL] + (lower - 1) * x_layout[ROW] + beyond
+        as_it_is = x_layout[PIXEL] == 1 and low >= 0
         if as_it_is and high > len(x) and number > 1:  # the array's last plane, by itself
             number -= 1
-            high -= x_layout[1]
+            high -= x_layout[CHANNEL]
         if as_it_is and high <= len(x):
-            numbers, origin, line, next_plane = x, start + left, x_layout[3], x_layout[1]
+            numbers, origin, line, next_plane = x, start + left, x_layout[ROW], x_layout[CHANNEL]
         else:
-            if x_layout[4] == 1 and low < 0:
+            if x_layout[PIXEL] == 1 and low < 0:
                 number = 1
             line = max(outer - inner, 0)
             margin = max(-before[2], 0)
@@ -426,14 +427,14 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
                 load_planes(parts, piece, margin, size, x, x_layout, start, number, (0, upper, inner), 1, (1, 1, 1),
                             (1, lower - upper, line), phases, 1)  # fmt: skip
         k = begin * multiplier
-        at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-        at += row * out_layout[3] + column * out_layout[4]
+        at = n * out_layout[IMAGE] + k * out_layout[CHANNEL] + z * out_layout[PLANE]
+        at += row * out_layout[ROW] + column * out_layout[PIXEL]
         written = min(max(straight - k, 0), number * multiplier)
         if written > 0:
             _compute_rows(
                 parts[OTHERS],
-                (out, at, out_layout[1], out_layout[3], numbers, origin, next_plane, line, blank, top, dilation, height,
-                 rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, 0, written, k,
+                (out, at, out_layout[CHANNEL], out_layout[ROW], numbers, origin, next_plane, line, blank, top, dilation,
+                 height, rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, 0, written, k,
                  multiplier, bias, epilogue),
             )  # fmt: skip
         if written < number * multiplier:
@@ -443,7 +444,7 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
                  rows, columns, np.int64(long), apart, left, span[2], width, masks, weights, written,
                  number * multiplier, k, multiplier, bias, epilogue),
             )  # fmt: skip
-        at += written * out_layout[1]
+        at += written * out_layout[CHANNEL]
         unload_planes(parts, out, out_layout, at, number * multiplier - written, rows, columns, result, written * pitch,
                       pitch, room)  # fmt: skip
         begin += number
@@ -513,7 +514,7 @@ def _down_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
     first = part * share[0]
     together = min(share[0], len(bias) // multiplier - first)
     row, column = vertical * share[1], horizontal * share[2]
-    rows, columns = min(share[1], out_layout[6] - row), min(share[2], out_layout[7] - column)
+    rows, columns = min(share[1], out_layout[HEIGHT] - row), min(share[2], out_layout[WIDTH] - column)
     elements = (len(offsets) - down - across) // 2
     phases = after(offsets, 2 * elements)
     plane = window[1] * window[2]
@@ -522,10 +523,10 @@ def _down_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
     wide = more[2] * lanes
     # Rows of results are written where they belong. The last vector of a long row overlaps the one before; that of
     # a short one ends in the next row, which is written after it, and only the last plane takes a way around.
-    lined = out_layout[4] == 1
+    lined = out_layout[PIXEL] == 1
     long = lined and columns >= lanes
-    closed = lined and dilation == 1 and out_layout[3] == columns and out_layout[1] == rows * columns >= lanes
-    at_once = others[1] if x_layout[1] != 1 and (lined or out_layout[1] != 1) else max(others[1], BLOCK)
+    closed = lined and dilation == 1 and out_layout[ROW] == columns and out_layout[CHANNEL] == rows * columns >= lanes
+    at_once = others[1] if x_layout[CHANNEL] != 1 and (lined or out_layout[CHANNEL] != 1) else max(others[1], BLOCK)
     at_once = min(at_once, together)
     piece, result = after(scratch, gap), after(scratch, at_once * size + wide)
     width = -(-columns // wide) * wide
@@ -533,18 +534,18 @@ def _down_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
     clear(piece, 0, at_once * size)  # once: padding is the same for all
     for begin in range(first, first + together, at_once):
         number = min(at_once, first + together - begin)
-        start = n * x_layout[0] + begin * x_layout[1]
+        start = n * x_layout[IMAGE] + begin * x_layout[CHANNEL]
         origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
         load_planes(parts, piece, 0, plane, x, x_layout, start, number, origin, depth_step, stride, window,
                     phases, down)  # fmt: skip
         k = begin * multiplier
-        at = n * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-        at += row * out_layout[3] + column * out_layout[4]
+        at = n * out_layout[IMAGE] + k * out_layout[CHANNEL] + z * out_layout[PLANE]
+        at += row * out_layout[ROW] + column * out_layout[PIXEL]
         straight = number * multiplier if long else number * multiplier - 1 if closed else 0
         if straight > 0:
             _compute_runs(
                 parts[OTHERS],
-                (out, at, out_layout[1], out_layout[3], 1, piece, size, window[2], dilation, rows, columns,
+                (out, at, out_layout[CHANNEL], out_layout[ROW], 1, piece, size, window[2], dilation, rows, columns,
                  offsets, elements, full, apart, weights, 0, straight, k, multiplier, products, bias,
                  epilogue, room),
             )  # fmt: skip
@@ -555,6 +556,6 @@ def _down_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
                  offsets, elements, full, apart, weights, straight, number * multiplier, k, multiplier, products, bias,
                  epilogue, room),
             )  # fmt: skip
-        at += straight * out_layout[1]
+        at += straight * out_layout[CHANNEL]
         unload_planes(parts, out, out_layout, at, number * multiplier - straight, rows, columns, result,
                       straight * pitch, pitch, width)  # fmt: skip

@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, DEPTH, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, buffers, far_taps, jit, product, slab
 from npconv.kernels.numba.blocking import LEAST, PIXELS, SMALL, SPARE, WAY
 from npconv.kernels.numba.calls import taking
@@ -259,11 +260,11 @@ def fixed(
 def _fixed(
     kernel: jit.Kernel, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
-    if plan.shared and x_layout[1] != 1:
+    if plan.shared and x_layout[CHANNEL] != 1:
         return _of_turned(kernel, plan, x_layout, epilogue, out_layout, threads)
-    if plan.rows and x_layout[4] != 1:
+    if plan.rows and x_layout[PIXEL] != 1:
         return _of_copy(kernel, plan, x_layout, epilogue, out_layout, threads)
-    in_place = bool(plan.rows or plan.shared or (plan.pointwise and x_layout[1] == 1))
+    in_place = bool(plan.rows or plan.shared or (plan.pointwise and x_layout[CHANNEL] == 1))
     runs, sizes = plan.runs, plan.matrices[in_place]
     if in_place and not plan.sizes.places:
         runs = _runs_in_place(plan, x_layout)
@@ -291,7 +292,7 @@ def _of_turned(
     kernel: jit.Kernel, plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None]:
     """Return what fills of an image that is put channels last first, by tasks that have some pixels of a plane."""
-    if x_layout[3] != x_layout[7] * x_layout[4]:
+    if x_layout[ROW] != x_layout[WIDTH] * x_layout[PIXEL]:
         return _of_copy(kernel, plan, x_layout, epilogue, out_layout, threads)
     images, channels = plan.sizes.images[0], int(plan.grid[1]) * plan.sizes.filters[0]
     depth, height, width = x_layout[5:].tolist()
@@ -324,7 +325,7 @@ def _put_last(task, x, out, layout, sizes, parts):  # type: ignore[no-untyped-de
     n, z = divmod(plane, depth)
     first = part * TURNED
     count = min(TURNED, pixels - first)
-    at, start = (plane * pixels + first) * channels, n * layout[0]
+    at, start = (plane * pixels + first) * channels, n * layout[IMAGE]
     slab.load(parts, out, at, channels, x, layout, start, channels, (z, 0, first), (1, 1, 1), (1, 1, count))
 
 
@@ -375,9 +376,9 @@ def _far_runs(far, x_layout, sizes, grid, origin):  # type: ignore[no-untyped-de
     first, met = places + grid[4] // grid[5] + grid[5], 0
     for tap in range(taps):
         z_at, y_at, x_at = sizes[first + tap, 0], sizes[first + tap, 1], sizes[first + tap, 2]
-        to = z_at * x_layout[2] + y_at * x_layout[3] + x_at * x_layout[4]
+        to = z_at * x_layout[PLANE] + y_at * x_layout[ROW] + x_at * x_layout[PIXEL]
         z_at, y_at, x_at = z_at + origin[0], y_at + origin[1], x_at + origin[2]
-        if 0 <= z_at < x_layout[5] and 0 <= y_at < x_layout[6] and 0 <= x_at < x_layout[7]:
+        if 0 <= z_at < x_layout[DEPTH] and 0 <= y_at < x_layout[HEIGHT] and 0 <= x_at < x_layout[WIDTH]:
             far[met, 0], far[met, 1], far[met, 2] = to, channels, tap * channels
             met += 1
     return met
@@ -389,14 +390,16 @@ def _rows_within(far, x_layout, sizes, origin):  # type: ignore[no-untyped-def]
     ((z_step, y_step, _),), ((depth, rows, columns),), ((channels, _, _),) = (
         triples(sizes, 2, 1), triples(sizes, 4, 1), triples(sizes, 6, 1)
     )  # fmt: skip
-    first, last = max(-origin[2], 0), min(x_layout[7] - origin[2], columns)
+    first, last = max(-origin[2], 0), min(x_layout[WIDTH] - origin[2], columns)
     met = 0
     for c in range(channels if first < last else 0):
         for z in range(depth):
             for y in range(rows):
                 z_at, y_at = z * z_step, y * y_step
-                if 0 <= z_at + origin[0] < x_layout[5] and 0 <= y_at + origin[1] < x_layout[6]:
-                    far[met, 0] = c * x_layout[1] + z_at * x_layout[2] + y_at * x_layout[3] + first * x_layout[4]
+                if 0 <= z_at + origin[0] < x_layout[DEPTH] and 0 <= y_at + origin[1] < x_layout[HEIGHT]:
+                    far[met, 0] = (
+                        c * x_layout[CHANNEL] + z_at * x_layout[PLANE] + y_at * x_layout[ROW] + first * x_layout[PIXEL]
+                    )
                     far[met, 1], far[met, 2] = last - first, ((c * depth + z) * rows + y) * columns + first
                     met += 1
     return met
@@ -425,12 +428,12 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             row, rows, column, columns = sizes[down, 0], sizes[down, 1], sizes[across, 0], sizes[across, 1]
         else:
             row, column = vertical * block[1], horizontal * block[2]
-            rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
+            rows, columns = min(block[1], out_layout[HEIGHT] - row), min(block[2], out_layout[WIDTH] - column)
         images = min(together, batch - n * together)
         origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
         size = window[0] * window[1] * window[2] * channels
         loaded, result = scratch, after(scratch, room)
-        begin = n * together * x_layout[0] + g * channels * x_layout[1]
+        begin = n * together * x_layout[IMAGE] + g * channels * x_layout[CHANNEL]
         if places > 0:
             if single > 0:
                 met = _rows_within(far, x_layout, sizes, origin)
@@ -438,14 +441,14 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
                 met = _far_runs(far, x_layout, sizes, grid, origin)
             runs = part_of(far, 0, met)
         if in_place > 0:
-            size = x_layout[0]
-            begin += origin[0] * x_layout[2] + origin[1] * x_layout[3] + origin[2] * x_layout[4]
-            to_row, to_column, numbers = stride[1] * x_layout[3], stride[2] * x_layout[4], x
+            size = x_layout[IMAGE]
+            begin += origin[0] * x_layout[PLANE] + origin[1] * x_layout[ROW] + origin[2] * x_layout[PIXEL]
+            to_row, to_column, numbers = stride[1] * x_layout[ROW], stride[2] * x_layout[PIXEL], x
         else:
             share = channels // parts
             for image in range(images):
                 for some in range(parts):
-                    start = begin + image * x_layout[0] + some * share * x_layout[1]
+                    start = begin + image * x_layout[IMAGE] + some * share * x_layout[CHANNEL]
                     to = image * size + some * (size // parts)
                     slab.load(slabs, loaded, to, share, x, x_layout, start, share, origin, step, window)
             begin, to_row, to_column, numbers = 0, pace[1] * window[2] * share, pace[2] * share, loaded
@@ -461,11 +464,15 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             rows, columns, pixels = grid[4] // grid[5], grid[5], grid[4]
             row = column = 0
         # Whether the results of all images lie at one distance from each other, as those of a weight gradient do.
-        in_line = out_layout[0] == pixels * out_layout[4] and (rows == 1 or out_layout[3] == columns * out_layout[4])
+        in_line = out_layout[IMAGE] == pixels * out_layout[PIXEL] and (
+            rows == 1 or out_layout[ROW] == columns * out_layout[PIXEL]
+        )
         # If so, and a pixel's filters lie side by side, those of a whole panel are written where they belong: 64 to 256
         # channels at 56² so took 7 % less.
-        straight = out_layout[1] == 1 and images * pixels >= FEWEST and single == 0
-        straight = straight and (in_line or (images == 1 and (rows == 1 or out_layout[3] == columns * out_layout[4])))
+        straight = out_layout[CHANNEL] == 1 and images * pixels >= FEWEST and single == 0
+        straight = straight and (
+            in_line or (images == 1 and (rows == 1 or out_layout[ROW] == columns * out_layout[PIXEL]))
+        )
         for panel in range(part * block[0], min((part + 1) * block[0], panels)):
             first = g * panels + panel
             count, step = min(wide, filters - panel * wide), wide
@@ -479,10 +486,10 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             else:
                 packed, panel_begin = weights, first * taps * channels * wide
             k = g * filters + panel * wide
-            at = n * together * out_layout[0] + k * out_layout[1] + z * out_layout[2]
-            at += row * out_layout[3] + column * out_layout[4]
+            at = n * together * out_layout[IMAGE] + k * out_layout[CHANNEL] + z * out_layout[PLANE]
+            at += row * out_layout[ROW] + column * out_layout[PIXEL]
             if straight and count == wide:
-                target, to, pitch = out, at, out_layout[4]
+                target, to, pitch = out, at, out_layout[PIXEL]
             elif single > 0:
                 target, to, pitch = result, place * wide, pixels * wide
             else:
@@ -494,13 +501,13 @@ def _rectangles(plain: bool):  # type: ignore[no-untyped-def]
             if (straight and count == wide) or (single > 0 and place < pixels - 1):
                 continue
             if in_line:
-                slab.unload(slabs, out, at, out_layout[1], 0, out_layout[4], count, 1, images * pixels, result, 0,
-                            images * pixels)  # fmt: skip
+                slab.unload(slabs, out, at, out_layout[CHANNEL], 0, out_layout[PIXEL], count, 1, images * pixels,
+                            result, 0, images * pixels)  # fmt: skip
             else:
                 for image in range(images):
                     slab.unload(
-                        slabs, out, image * out_layout[0] + at, out_layout[1], out_layout[3], out_layout[4], count,
-                        rows, columns, result, image * pixels * wide, columns,
+                        slabs, out, image * out_layout[IMAGE] + at, out_layout[CHANNEL], out_layout[ROW],
+                        out_layout[PIXEL], count, rows, columns, result, image * pixels * wide, columns,
                     )  # fmt: skip
 
     return jit.specialised(rectangle, plain, within=True)

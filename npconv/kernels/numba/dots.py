@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, jit, planes, rows
 from npconv.kernels.numba.blocking import SIDE_BY_SIDE, results_at_once
 from npconv.kernels.numba.calls import calling, taking
@@ -290,7 +291,7 @@ def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
     across = len(phases) - down
     apart = channels * kernel[0] * kernel[1] * kernel[2]
     for c in range(channels):
-        start = n * x_layout[0] + (g * channels + c) * x_layout[1]
+        start = n * x_layout[IMAGE] + (g * channels + c) * x_layout[CHANNEL]
         load_planes(parts, piece, 0, plane, x, x_layout, start, 1, origin, depth_step, stride, window, phases, down)
         for i in range(kernel[0]):
             begin = i * down * across * plane
@@ -325,7 +326,7 @@ def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
         else:
             for row in range(some, some + number, SIDE_BY_SIDE):
                 store_sums(load(sums, row * lanes, SIDE_BY_SIDE, 1), totals, row)
-    rows, columns = out_layout[6], out_layout[7]
+    rows, columns = out_layout[HEIGHT], out_layout[WIDTH]
     pitch = -(-rows * columns // lanes) * lanes
     for k in range(filters):
         first = min(k // at_once * at_once, filters - at_once)
@@ -333,7 +334,7 @@ def _slab_block(task, scratch, x, weights, bias, out, constants):  # type: ignor
         for place in range(rows * columns):
             result[k * pitch + place] = totals[at + place * at_once]
         _finish(result, k * pitch, pitch, bias, of_part + k, epilogue)
-    at = n * out_layout[0] + of_part * out_layout[1] + z * out_layout[2]
+    at = n * out_layout[IMAGE] + of_part * out_layout[CHANNEL] + z * out_layout[PLANE]
     unload_planes(parts, out, out_layout, at, filters, rows, columns, result, 0, pitch, columns)
 
 
@@ -414,7 +415,7 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
     first = size + rows * room + RESULTS * lanes
     sums, result = after(piece, first - RESULTS * lanes), after(piece, first)
     pitch = -(-results // lanes) * lanes
-    height, width = x_layout[6], x_layout[7]
+    height, width = x_layout[HEIGHT], x_layout[WIDTH]
     top, left = before[1], before[2]
     upper, lower = max(top, 0), min(top + met[0], height)
     inner, outer = max(left, 0), min(left + met[1], width)
@@ -442,10 +443,10 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
             at = ((g - begin) * filters + k) * pitch
             clear(sums, 0, RESULTS * lanes)
             for c in range(channels):
-                start = n * x_layout[0] + (g * channels + c) * x_layout[1] + z * step[0] * x_layout[2]
-                low, high = start + upper * x_layout[3] + left, start + (lower - 1) * x_layout[3] + beyond
-                numbers, origin, line, y, tall = x, start + left, x_layout[3], top, height
-                if x_layout[4] != 1 or low < 0 or high > len(x) or lower <= upper:
+                start = n * x_layout[IMAGE] + (g * channels + c) * x_layout[CHANNEL] + z * step[0] * x_layout[PLANE]
+                low, high = start + upper * x_layout[ROW] + left, start + (lower - 1) * x_layout[ROW] + beyond
+                numbers, origin, line, y, tall = x, start + left, x_layout[ROW], top, height
+                if x_layout[PIXEL] != 1 or low < 0 or high > len(x) or lower <= upper:
                     line, tall = max(outer - inner, 0), max(lower - upper, 0)
                     numbers, origin, y = piece, max(-left, 0) + left - inner, top - upper
                     if lower > upper and line > 0:
@@ -474,5 +475,5 @@ def _straight_block(task, scratch, x, weights, bias, out, constants):  # type: i
                      result, at if c == channels - 1 else np.int64(-1)),
                 )  # fmt: skip
             _finish(result, at, pitch, bias, g * filters + k, epilogue)
-    at = n * out_layout[0] + begin * filters * out_layout[1] + z * out_layout[2]
+    at = n * out_layout[IMAGE] + begin * filters * out_layout[CHANNEL] + z * out_layout[PLANE]
     unload_planes(parts, out, out_layout, at, (end - begin) * filters, down, across, result, 0, pitch, across)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, DEPTH, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, buffers, jit, planes
 from npconv.kernels.numba.calls import calling, taking
 from npconv.kernels.numba.channels import SUMS, lanes, taps_together
@@ -195,7 +196,7 @@ def fixed(
 ) -> Callable[..., None]:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``, in these memory orders."""
     cut = plan.copied
-    if plan.in_place is not None and x_layout[1] == 1:
+    if plan.in_place is not None and x_layout[CHANNEL] == 1:
         cut = plan.in_place
     parts = jit.addresses((plan.part,), epilogue.dtype)
     constants = x_layout, epilogue, out_layout, cut.grid, cut.sizes, parts
@@ -301,22 +302,22 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
         triples(sizes, 0, 9)
     )
     row, column = vertical * block[0], horizontal * block[1]
-    rows, columns = min(block[0], out_layout[6] - row), min(block[1], out_layout[7] - column)
+    rows, columns = min(block[0], out_layout[HEIGHT] - row), min(block[1], out_layout[WIDTH] - column)
     # The last tile of filters may overlap the one before.
     begin, end = part * block[2], min((part + 1) * block[2], filters)
     low = min(begin, filters - vectors * lanes_of(x))
     pitch = end - low
     result, slab = scratch, after(scratch, rows * columns * pitch)
     first_plane, top, left = before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2]
-    start = n * x_layout[0] + low * x_layout[1]
+    start = n * x_layout[IMAGE] + low * x_layout[CHANNEL]
     line = window[2] * pitch  # of the slab
-    height, width, lines = x_layout[6], x_layout[7], kernel[0] * kernel[1] * kernel[2] * alone
+    height, width, lines = x_layout[HEIGHT], x_layout[WIDTH], kernel[0] * kernel[1] * kernel[2] * alone
     of_slab, of_image = table(lines), table(lines)
     high = span[1] if in_place else (rows - 1) * stride[1] + span[1]  # the last rectangle's planes are lower
     _find(of_slab, kernel, (high * line, dilation[1] * line, dilation[2] * pitch), alone)
     inner = outer = 0  # results in tiles that meet nothing but the image's columns
     if in_place:
-        steps = (dilation[0] * x_layout[2], dilation[1] * x_layout[3], dilation[2] * x_layout[4])
+        steps = (dilation[0] * x_layout[PLANE], dilation[1] * x_layout[ROW], dilation[2] * x_layout[PIXEL])
         _find(of_image, kernel, steps, alone)
         wide = SUMS // vectors * apart
         inner = min(-(-max(-left, 0) // (stride[2] * wide)) * wide, columns)
@@ -325,9 +326,15 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
     else:
         seen = (window[0], high, window[2])
         _load(slab, pitch, line, x, x_layout, start, (first_plane, top, left), seen, dilation[0])
-    inside = first_plane >= 0 and first_plane + (kernel[0] - 1) * dilation[0] < x_layout[5]
-    corner = n * out_layout[0] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4] + low * out_layout[1]
-    straight = out_layout[1] == 1
+    inside = first_plane >= 0 and first_plane + (kernel[0] - 1) * dilation[0] < x_layout[DEPTH]
+    corner = (
+        n * out_layout[IMAGE]
+        + z * out_layout[PLANE]
+        + row * out_layout[ROW]
+        + column * out_layout[PIXEL]
+        + low * out_layout[CHANNEL]
+    )
+    straight = out_layout[CHANNEL] == 1
     for y in range(rows):
         upper = top + y * stride[1]
         complete = inside and upper >= 0 and upper + span[1] <= height
@@ -338,15 +345,17 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
                 continue
             numbers, source, to_pixel, places = slab, y * stride[1] * line, pitch, of_slab
             if in_place and section == 1:
-                numbers, to_pixel, places = x, x_layout[4], of_image
-                source = start + first_plane * x_layout[2] + upper * x_layout[3] + (left + done * stride[2]) * to_pixel
+                numbers, to_pixel, places = x, x_layout[PIXEL], of_image
+                source = (
+                    start + first_plane * x_layout[PLANE] + upper * x_layout[ROW] + (left + done * stride[2]) * to_pixel
+                )
             elif in_place:  # an end of a row, or a row next to the padding
                 seen = (window[0], span[1], (until - done - 1) * stride[2] + span[2])
                 origin, source = (first_plane, upper, left + done * stride[2]), 0
                 _load(slab, pitch, line, x, x_layout, start, origin, seen, dilation[0])
             if straight:
-                target, next_pixel = out, out_layout[4]
-                to = corner + y * out_layout[3] + done * next_pixel
+                target, next_pixel = out, out_layout[PIXEL]
+                to = corner + y * out_layout[ROW] + done * next_pixel
             else:
                 target, to, next_pixel = result, (y * columns + done) * pitch, pitch
             _compute_row(
@@ -355,8 +364,8 @@ def _block(task, scratch, x, weights, bias, out, constants):  # type: ignore[no-
                  chain, begin, end, filters, weights, bias, epilogue),
             )  # fmt: skip
     if not straight:
-        if out_layout[3] == columns * out_layout[4]:
+        if out_layout[ROW] == columns * out_layout[PIXEL]:
             rows, columns = 1, rows * columns
         for y in range(rows):
-            at, to = y * columns * pitch, corner + y * out_layout[3]
-            unload_line(out, to, out_layout[1], out_layout[4], pitch, columns, result, at, pitch)
+            at, to = y * columns * pitch, corner + y * out_layout[ROW]
+            unload_line(out, to, out_layout[CHANNEL], out_layout[PIXEL], pitch, columns, result, at, pitch)

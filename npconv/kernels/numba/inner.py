@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL
 from npconv.kernels.numba import blocking, buffers, jit, rows, slab
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import max, min, triples
@@ -149,7 +150,7 @@ def fixed(
     channels, *shape = plan.images[:4].tolist()
     plane, lanes = math.prod(shape), VECTOR_BYTES // epilogue.dtype.itemsize
     products, images = channels * plane, int(plan.sizes[1 - plan.swapped, 0])
-    in_order = _in_order(x_layout, tuple(shape)) and (plane >= lanes or channels == 1 or x_layout[1] == plane)
+    in_order = _in_order(x_layout, tuple(shape)) and (plane >= lanes or channels == 1 or x_layout[CHANNEL] == plane)
     x_steps = x_layout[:2] if in_order else np.array([products, plane])
     longest = min(max(STRETCH, math.isqrt(products)), chain_length(products) * lanes)
     to_out = out_layout[:2] if plan.swapped else out_layout[[1, 0]]

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, IMAGE, PIXEL, PLANE, ROW
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
@@ -383,15 +384,15 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, con
     together = min(together, panels - first_panel)
     # Filters of a group are rows or lanes, its channels are the images of the other array.
     if swapped:
-        x_at, lanes_at = (g * all_rows + begin) * x_layout[1], g * channels * lanes_layout[0]
-        to_lane, to_row = out_layout[0], out_layout[1]
+        x_at, lanes_at = (g * all_rows + begin) * x_layout[CHANNEL], g * channels * lanes_layout[IMAGE]
+        to_lane, to_row = out_layout[IMAGE], out_layout[CHANNEL]
         out_at = (g * all_rows + begin) * to_row
     else:
-        x_at, lanes_at = begin * x_layout[1] + g * channels * x_layout[0], g * lanes * lanes_layout[1]
-        to_lane, to_row = out_layout[1], out_layout[0]
+        x_at, lanes_at = begin * x_layout[CHANNEL] + g * channels * x_layout[IMAGE], g * lanes * lanes_layout[CHANNEL]
+        to_lane, to_row = out_layout[CHANNEL], out_layout[IMAGE]
         out_at = g * lanes * to_lane + begin * to_row
     # The input may have its channels last, and keeps the order that it has.
-    at_once = share if x_layout[1] == 1 else 1
+    at_once = share if x_layout[CHANNEL] == 1 else 1
     if copied:
         to_image, to_line, to_pixel = share * plane, window[2] * at_once, at_once
         to_plane, to_x = window[1] * to_line, 1 if at_once > 1 else plane
@@ -444,18 +445,18 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, con
                         rows = window[1] - (block_rows - height) * pace[1] if window[0] == 1 else window[1]
                         for n in range(many):
                             for c in range(0, share, at_once):
-                                source = x_at + c * x_layout[1] + (image + n) * x_layout[0]
+                                source = x_at + c * x_layout[CHANNEL] + (image + n) * x_layout[IMAGE]
                                 slab.load(slabs, piece, n * to_image + c * to_x, at_once, x, x_layout, source, at_once,
                                           corner, step, (window[0], rows, window[2]))  # fmt: skip
                     else:
-                        base = x_at + image * x_layout[0] + corner[0] * to_plane
+                        base = x_at + image * x_layout[IMAGE] + corner[0] * to_plane
                         numbers = x[base + corner[1] * to_line + corner[2] * to_pixel :]
                     for k in range(together):
                         lane = min((first_panel + k) * wide, max(lanes - wide, 0))  # the last panel may overlap
                         for n in range(many):
                             slab.load(
                                 slabs, panel, k * room + n * height * width * pitch, pitch, lanes_of_all, lanes_layout,
-                                lanes_at + lane * lanes_layout[1] + (image + n) * lanes_layout[0], pitch,
+                                lanes_at + lane * lanes_layout[CHANNEL] + (image + n) * lanes_layout[IMAGE], pitch,
                                 (lanes_origin[0] + z * lanes_step[0], lanes_origin[1] + y * lanes_step[1],
                                  lanes_origin[2] + left * lanes_step[2]),
                                 lanes_step, (1, height, width),
@@ -491,8 +492,9 @@ def _block(task, memory, x, x_layout, lanes_of_all, lanes_layout, bias, out, con
         else:
             for row in range(0, number, result[1] * result[2]):
                 c, i = divmod(row // (result[1] * result[2]), result[0])
-                slab.unload(slabs, out, at + c * to_row + i * out_layout[2], to_lane, out_layout[3], out_layout[4],
-                            count, result[1], result[2], sums, begins + row * wide, result[2])  # fmt: skip
+                slab.unload(slabs, out, at + c * to_row + i * out_layout[PLANE], to_lane, out_layout[ROW],
+                            out_layout[PIXEL], count, result[1], result[2], sums, begins + row * wide,
+                            result[2])  # fmt: skip
 
 
 @jit.inline
@@ -532,6 +534,6 @@ def _finish_rows(sums, first, number, bias, b, epilogue):  # type: ignore[no-unt
 def _step(layout, to_row, result):  # type: ignore[no-untyped-def]
     """Return how far the positions of all rows lie apart, 0 if they are not at one distance."""
     depth, height, width = result
-    step = to_row if depth * height * width == 1 else layout[4]
-    in_line = to_row == depth * height * width * step and (depth == 1 or layout[2] == height * width * step)
-    return step if in_line and (height == 1 or layout[3] == width * step) else 0
+    step = to_row if depth * height * width == 1 else layout[PIXEL]
+    in_line = to_row == depth * height * width * step and (depth == 1 or layout[PLANE] == height * width * step)
+    return step if in_line and (height == 1 or layout[ROW] == width * step) else 0

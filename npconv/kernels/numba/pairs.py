@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import jit, plane_plan, planes
 from npconv.kernels.numba.blocking import in_slivers
 from npconv.kernels.numba.calls import taking
@@ -134,7 +135,7 @@ def find_lines(lines, first, start, layout, deep, down):  # type: ignore[no-unty
     for pair in range(len(lines)):
         rest, line = divmod(first + pair, down)
         c, plane = divmod(rest, deep)
-        lines[pair] = start + c * layout[1] + plane * layout[2] + line * layout[3]
+        lines[pair] = start + c * layout[CHANNEL] + plane * layout[PLANE] + line * layout[ROW]
 
 
 @jit.inline
@@ -170,7 +171,7 @@ def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no
     task, part = divmod(task, grid[2])
     n, group = divmod(task, grid[1])
     (channels, filters, slivers), (positions, share, chain), (deep, down, groups) = triples(sizes, 0, 3)
-    wide, columns = width_of(x), x_layout[7]
+    wide, columns = width_of(x), x_layout[WIDTH]
     begin, end = block * share, min((block + 1) * share, positions)  # pixels
     first_pair = part * (filters // PAIR) // grid[2]
     count = PAIR * ((part + 1) * (filters // PAIR) // grid[2] - first_pair)
@@ -183,8 +184,8 @@ def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no
     else:
         filters_of, first = weights, k * channels
     lines = table(count // PAIR)
-    find_lines(lines, k // PAIR, n * out_layout[0] + z * deep * out_layout[2], out_layout, deep, down)
-    to_line = down * out_layout[3]
+    find_lines(lines, k // PAIR, n * out_layout[IMAGE] + z * deep * out_layout[PLANE], out_layout, deep, down)
+    to_line = down * out_layout[ROW]
     limits = columns, end, to_line
     many = -(-(end - begin) // wide)
     some = -(-many // -(-many // slivers))  # slivers at a time
@@ -195,9 +196,9 @@ def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no
         pixels[sliver] = pixel
         places[sliver, 0] = sliver % some * channels * wide
         places[sliver, 1] = line * to_line + PAIR * across if across + wide <= columns and pixel + wide <= end else -1
-    start = n * x_layout[0] + group * channels * x_layout[1] + z * x_layout[2]
+    start = n * x_layout[IMAGE] + group * channels * x_layout[CHANNEL] + z * x_layout[PLANE]
     tiles, least, higher = share_out(count, PAIR)
-    cutting = x_layout[4] == 1 and end - begin >= wide and PAIR * (least + (higher > 0)) == ROWS
+    cutting = x_layout[PIXEL] == 1 and end - begin >= wide and PAIR * (least + (higher > 0)) == ROWS
     for sliver in range(0, many, some):
         those, these = part_of(places, sliver, min(some, many - sliver)), after(pixels, sliver)
         if not cutting:
@@ -208,7 +209,7 @@ def _kernel(task, scratch, x, weights, bias, out, constants):  # type: ignore[no
             high = PAIR * pairs
             all_sizes = (chain, channels, 1, high) if turned[0] else (chain, channels, channels, 1)
             ask = start + ahead_of(channels) * wide
-            image = x, start, these, x_layout[1], (these, 1, ask, wide - wide // LINES, x_layout[1])
+            image = x, start, these, x_layout[CHANNEL], (these, 1, ask, wide - wide // LINES, x_layout[CHANNEL])
             if tile == 0 and cutting:
                 _cutting_three(out, lines, pair, room, filters_of, at, fill, those, all_sizes, bias, k + PAIR * pair,
                                epilogue, image, limits)  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, IMAGE, PIXEL, PLANE, ROW
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.moves import move
 from npconv.kernels.numba.slab import copy_numbers, flat
@@ -38,12 +39,17 @@ def _place(task, made, out, layout, sizes):  # type: ignore[no-untyped-def]
     for c in range(channels):
         for i in range(planes):
             for j in range(rows):
-                at = image * layout[0] + c * layout[1] + (z * planes + i) * layout[2] + (y * rows + j) * layout[3]
-                if layout[4] == 1:
+                at = (
+                    image * layout[IMAGE]
+                    + c * layout[CHANNEL]
+                    + (z * planes + i) * layout[PLANE]
+                    + (y * rows + j) * layout[ROW]
+                )
+                if layout[PIXEL] == 1:
                     for x in range(width):
                         copy_numbers(out, at + x * columns, made, source + x * many, columns)
                 else:
                     for x in range(width):
                         for m in range(columns):
-                            move(out, at + (x * columns + m) * layout[4], made, source + x * many + m)
+                            move(out, at + (x * columns + m) * layout[PIXEL], made, source + x * many + m)
                 source += columns

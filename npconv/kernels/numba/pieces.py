@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, IMAGE, PIXEL, ROW
 from npconv.kernels.numba import blocking, buffers, jit, piecing, product, slab
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
@@ -119,12 +120,18 @@ def _block(task, memory, x, x_layout, y, y_layout, bias, out, constants):  # typ
     wanted, first = min(lanes, wide), min(panel * wide, max(lanes - wide, 0))  # the last panel may overlap
     # Filters of a group lie behind those of others, channels in images of their own.
     if swapped != 0:
-        x_start, y_start = (g * all_rows + begin) * x_layout[1], g * images * y_layout[0] + first * y_layout[1]
-        to_row, to_lane, bias_at = out_layout[1], out_layout[0], 0
+        x_start, y_start = (
+            (g * all_rows + begin) * x_layout[CHANNEL],
+            g * images * y_layout[IMAGE] + first * y_layout[CHANNEL],
+        )
+        to_row, to_lane, bias_at = out_layout[CHANNEL], out_layout[IMAGE], 0
         at = (g * all_rows + begin) * to_row
     else:
-        x_start, y_start = g * images * x_layout[0] + begin * x_layout[1], (g * lanes + first) * y_layout[1]
-        to_row, to_lane, bias_at = out_layout[0], out_layout[1], g * panels * wide + first
+        x_start, y_start = (
+            g * images * x_layout[IMAGE] + begin * x_layout[CHANNEL],
+            (g * lanes + first) * y_layout[CHANNEL],
+        )
+        to_row, to_lane, bias_at = out_layout[IMAGE], out_layout[CHANNEL], g * panels * wide + first
         at = g * lanes * to_lane + begin * to_row
     x_size = ((rows - 1) * x_pace[1] + x_reach[1]) * ((columns - 1) * x_pace[2] + x_reach[2])
     y_size = ((rows - 1) * y_pace[1] + y_reach[1]) * ((columns - 1) * y_pace[2] + y_reach[2])
@@ -152,7 +159,7 @@ def _block(task, memory, x, x_layout, y, y_layout, bias, out, constants):  # typ
                     rest, right = divmod(member, x_step)
                     image, lower = divmod(rest, y_step)
                     slab.load(
-                        parts, piece, 0, count, x, x_layout, x_start + image * x_layout[0], count,
+                        parts, piece, 0, count, x, x_layout, x_start + image * x_layout[IMAGE], count,
                         (0, x_origin[1] + vertical * x_pace[1] * y_step + lower,
                          x_origin[2] + horizontal * x_pace[2] * x_step + right),
                         step, x_shape,
@@ -163,7 +170,7 @@ def _block(task, memory, x, x_layout, y, y_layout, bias, out, constants):  # typ
                          count),
                     )  # fmt: skip
                     slab.load(
-                        parts, y_piece, 0, wanted, y, y_layout, y_start + image * y_layout[0], wanted,
+                        parts, y_piece, 0, wanted, y, y_layout, y_start + image * y_layout[IMAGE], wanted,
                         (0, y_origin[1] + vertical * y_pace[1] * y_step + lower,
                          y_origin[2] + horizontal * y_pace[2] * x_step + right),
                         step, y_shape,
@@ -187,16 +194,18 @@ def _block(task, memory, x, x_layout, y, y_layout, bias, out, constants):  # typ
     skipped = panel * wide - first
     at += panel * wide * to_lane
     taps = taps_y * taps_x
-    in_line = out_layout[3] == taps_x * out_layout[4]
-    if in_line and to_row == taps * out_layout[4]:
-        slab.unload(parts, out, at, to_lane, 0, out_layout[4], wanted - skipped, 1, count * taps, result, skipped, 0)
+    in_line = out_layout[ROW] == taps_x * out_layout[PIXEL]
+    if in_line and to_row == taps * out_layout[PIXEL]:
+        slab.unload(
+            parts, out, at, to_lane, 0, out_layout[PIXEL], wanted - skipped, 1, count * taps, result, skipped, 0
+        )
     elif in_line:
         slab.unload(
-            parts, out, at, to_lane, to_row, out_layout[4], wanted - skipped, count, taps, result, skipped, taps
+            parts, out, at, to_lane, to_row, out_layout[PIXEL], wanted - skipped, count, taps, result, skipped, taps
         )
     else:
         for row in range(count):
             slab.unload(
-                parts, out, at + row * to_row, to_lane, out_layout[3], out_layout[4], wanted - skipped, taps_y, taps_x,
-                result, row * taps * wide + skipped, taps_x,
+                parts, out, at + row * to_row, to_lane, out_layout[ROW], out_layout[PIXEL], wanted - skipped, taps_y,
+                taps_x, result, row * taps * wide + skipped, taps_x,
             )  # fmt: skip

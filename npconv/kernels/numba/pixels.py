@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, PIXEL
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.calls import calling
 from npconv.kernels.numba.lean import after, flattened, max, min, tuple_of
@@ -419,7 +420,7 @@ def cut_planes(slivers, places, pixels, elements, piece, begin, offsets, x, star
 
     If there is less than a sliver, ``count`` pixels, the last one is repeated. Rows, which a slab has, do not matter.
     """
-    to_channel, to_pixel = layout[1], layout[4]
+    to_channel, to_pixel = layout[CHANNEL], layout[PIXEL]
     wide = width_of(slivers)
     if to_pixel == 1 and count >= wide:
         for element in range(elements):

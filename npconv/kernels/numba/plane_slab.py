@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, DEPTH, HEIGHT, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.calls import calling
@@ -70,18 +71,18 @@ def _load_rows(  # type: ignore[no-untyped-def]
     columns, phases, down, across,
 ):  # fmt: skip
     """Fill planes, as `load_planes` tells, from rows whose pixels lie side by side, without a stride along them."""
-    to_channel, next_row, size = layout[1], y_stride * layout[3], planes * down * plane
+    to_channel, next_row, size = layout[CHANNEL], y_stride * layout[ROW], planes * down * plane
     left = x_origin + phases[down]
-    first, last = inside(left, 1, columns, layout[7])
+    first, last = inside(left, 1, columns, layout[WIDTH])
     far = _is_far(slab, to_channel, channels)
     for i in range(planes):
         z = z_origin + i * step
-        if z < 0 or z >= layout[5]:
+        if z < 0 or z >= layout[DEPTH]:
             continue
         for residue in range(down):
             top = y_origin + phases[residue]
-            above, below = inside(top, y_stride, rows, layout[6])
-            row = start + z * layout[2] + top * layout[3] + above * next_row + left + first
+            above, below = inside(top, y_stride, rows, layout[HEIGHT])
+            row = start + z * layout[PLANE] + top * layout[ROW] + above * next_row + left + first
             to = at + (i * down + residue) * plane + above * columns + first
             for c in range(channels):
                 line, place = row + c * to_channel, to + c * size
@@ -99,15 +100,21 @@ def _load_planes(  # type: ignore[no-untyped-def]
     columns, phases, down, across,
 ):  # fmt: skip
     """Fill planes, as `load_planes` tells."""
-    to_channel, to_line, to_pixel, height, width = layout[1], layout[3], layout[4], layout[6], layout[7]
+    to_channel, to_line, to_pixel, height, width = (
+        layout[CHANNEL],
+        layout[ROW],
+        layout[PIXEL],
+        layout[HEIGHT],
+        layout[WIDTH],
+    )
     blocks = to_channel == 1 and channels >= BLOCK
     far = _is_far(slab, to_channel, channels)
     size = planes * down * across * plane
     for i in range(planes):
         z = z_origin + i * step
-        if z < 0 or z >= layout[5]:
+        if z < 0 or z >= layout[DEPTH]:
             continue
-        source, target = start + z * layout[2], at + i * down * across * plane
+        source, target = start + z * layout[PLANE], at + i * down * across * plane
         halves = to_pixel == 1 and across == 2 and x_stride == 2 and not blocks
         for residue in range(down):
             top = y_origin + phases[residue]
@@ -206,7 +213,7 @@ def unload_planes(parts, out, layout, start, filters, rows, columns, result, fir
 
 def _unload_planes(out, layout, start, filters, rows, columns, result, first, pitch, width):  # type: ignore[no-untyped-def]
     """Write planes, as `unload_planes` tells."""
-    to_filter, to_line, to_pixel = layout[1], layout[3], layout[4]
+    to_filter, to_line, to_pixel = layout[CHANNEL], layout[ROW], layout[PIXEL]
     for row in range(rows):
         at = start + row * to_line
         source = first + row * width
@@ -246,7 +253,7 @@ def _merge_planes(  # type: ignore[no-untyped-def]
     odd = filters * pitch
     if apart:
         _fill_rows(result, odd, 2 * columns, bias, k, filters)
-        count = min(2 * columns, layout[7] - 2 * column)
+        count = min(2 * columns, layout[WIDTH] - 2 * column)
         _unload_below(out, layout, start, filters, blank, count, result, odd, 2 * columns)
     _unload_merged(
         out, layout, start, filters, rows, columns, column, result, pitch, width, odd, 2 * columns if apart else 0
@@ -260,7 +267,7 @@ def _unload_merged(out, layout, start, filters, rows, columns, column, result, p
     The odd ones begin at ``result[odd]``; the result may end with an even one. If they stand ``apart``, that is how far
     from each other those of the filters are, each a row that goes with all rows.
     """
-    to_filter, to_line, to_pixel, wide = layout[1], layout[3], layout[4], layout[7]
+    to_filter, to_line, to_pixel, wide = layout[CHANNEL], layout[ROW], layout[PIXEL], layout[WIDTH]
     pairs = min(columns, wide // 2 - column)
     for row in range(rows):
         for k in range(filters):
@@ -292,7 +299,7 @@ def _unload_below(out, layout, start, filters, rows, count, result, odd, apart):
     """
     for f in range(filters):
         for row in range(rows):
-            at = start + f * layout[1] + row * layout[3] + layout[3] // 2
+            at = start + f * layout[CHANNEL] + row * layout[ROW] + layout[ROW] // 2
             copy_numbers(out, at, result, odd + f * apart, count)
 
 
@@ -333,4 +340,4 @@ def parts_of(
 
 def loads(layout: np.ndarray, stride: int) -> str:
     """Return what is loaded of an image, at a stride along its rows, as `parts_of` is told."""
-    return "rows" if stride == 1 and layout[4] == 1 else "any"
+    return "rows" if stride == 1 and layout[PIXEL] == 1 else "any"

@@ -51,6 +51,7 @@ from typing import Any
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, buffers, jit
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.last_pixels import LAST, left_over, multiply_last
@@ -148,7 +149,7 @@ def _straight(rows, columns, line, lined, layout, least):  # type: ignore[no-unt
     These make at least the ``least`` pixels, and the last tile goes over the end of the one before. Rows of results are
     computed a ``line`` apart; ``lined`` are those that lie side by side and are computed at once.
     """
-    in_row = rows == 1 or (line == columns and layout[3] == columns * layout[4])
+    in_row = rows == 1 or (line == columns and layout[ROW] == columns * layout[PIXEL])
     return lined and in_row and (rows - 1) * line + columns >= least
 
 
@@ -208,7 +209,7 @@ def _are_halved(plan: Plan, layout: np.ndarray, out_layout: np.ndarray) -> bool:
     wide = COLUMNS * VECTOR_BYTES // plan.scratch[1].itemsize
     full = all(columns * COLUMNS >= wide for _, columns, _ in _rectangles(plan, out_layout))
     full = full and min(_positions(plan, out_layout)) >= wide
-    return full and layout[4] == 1 and to_pixel == 2 and to_channel > 0 and to_row >= 2 * width
+    return full and layout[PIXEL] == 1 and to_pixel == 2 and to_channel > 0 and to_row >= 2 * width
 
 
 def _rectangles(plan: Plan, layout: np.ndarray) -> list[tuple[int, int, int]]:
@@ -244,7 +245,7 @@ def _tiles(plan: Plan, layout: np.ndarray) -> tuple[jit.Part | None, ...]:
 
 def _unloads(plan: Plan, layout: np.ndarray) -> bool:
     """Whether there are results, not to be merged, that tasks do not write where they belong."""
-    lined = layout[4] == 1 and plan.sizes.parts[0] == plan.sizes.channels[0]
+    lined = layout[PIXEL] == 1 and plan.sizes.parts[0] == plan.sizes.channels[0]
     least = (COLUMNS if plan.sizes.slivers[0] > 0 else WIDEST) * VECTOR_BYTES // plan.scratch[1].itemsize
     cuts = _rectangles(plan, layout)
     return not all(_straight.py_func(rows, columns, line, lined, layout, least) for rows, columns, line in cuts)
@@ -255,10 +256,10 @@ def gather(task, x, out, layout, sizes):  # type: ignore[no-untyped-def]
     """Put the pixels of a channel that a stride meets side by side."""
     channels, depth, height, width, z_stride, y_stride, x_stride = tuple_of(sizes, 0, 7)
     n, c = divmod(task, channels)
-    at, step = task * depth * height * width, x_stride * layout[4]
+    at, step = task * depth * height * width, x_stride * layout[PIXEL]
     for z in range(depth):
         for y in range(height):
-            source = n * layout[0] + c * layout[1] + z * z_stride * layout[2] + y * y_stride * layout[3]
+            source = n * layout[IMAGE] + c * layout[CHANNEL] + z * z_stride * layout[PLANE] + y * y_stride * layout[ROW]
             copy_spaced(out, at, x, source, step, width)
             at += width
 
@@ -305,7 +306,7 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
         wide, (starts, _, line) = width_of(x), rows
         if halved:
             ahead = max(ahead_of(sums[0, 0]), min(slivers, len(pixels)))
-            starts_halved(starts, pixels, len(pixels) + ahead, start, x_layout[3], line, wide)
+            starts_halved(starts, pixels, len(pixels) + ahead, start, x_layout[ROW], line, wide)
         for first in range(0, len(pixels), slivers):
             some = part_of(places, first, min(slivers, len(pixels) - first))
             their_pixels = flattened(after(starts, COLUMNS * first)) if halved else after(pixels, first)
@@ -317,8 +318,8 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
                     for sliver in range(len(some)):
                         some[sliver, 0] = sliver * (elements + 1) * wide
                     # Channels that are all the same plane, as of an array that is broadcast, are 0 apart.
-                    if halved or (whole and x_layout[4] == 1 and x_layout[1] > 0 and positions >= wide):
-                        to_channel = x_layout[1]
+                    if halved or (whole and x_layout[PIXEL] == 1 and x_layout[CHANNEL] > 0 and positions >= wide):
+                        to_channel = x_layout[CHANNEL]
                     else:
                         cut(
                             fill, some, their_pixels, elements, piece, begin,
@@ -338,7 +339,8 @@ def _slivers(whole: bool, halved: bool = False) -> Any:
                 elements, chain, _ = sums[phase]
                 multiply_last(
                     parts[_LAST], result, at + phase * count * pitch + positions - len(rest), pitch, weights,
-                    weight + k * elements, count, elements, x, start, x_layout[1], rest, fill, chain, bias, k, epilogue,
+                    weight + k * elements, count, elements, x, start, x_layout[CHANNEL], rest, fill, chain, bias, k,
+                    epilogue,
                 )  # fmt: skip
                 weight += len(bias) * elements
 
@@ -371,7 +373,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         )
         groups, together, all_rows = others
         ((some, pointwise, closed),) = triples(sizes, 8, 1)
-        at_once = _at_once(together, filters, out_layout[1], x_layout[1])
+        at_once = _at_once(together, filters, out_layout[CHANNEL], x_layout[CHANNEL])
         first_group *= together
         together = min(together, groups - first_group)
         first_filter = part * filters // grid[2]
@@ -379,7 +381,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         sums = after(sizes, 9)
         merged = 2 if all_rows or len(sums) > 1 else 1
         row, column = vertical * block[1], horizontal * block[2]
-        rows, columns = min(block[1], out_layout[6] - row), min(block[2], -(-out_layout[7] // merged) - column)
+        rows, columns = min(block[1], out_layout[HEIGHT] - row), min(block[2], -(-out_layout[WIDTH] // merged) - column)
         phases = after(offsets, len(offsets) - down - across)
         slivers, longest = cut[0], max(sums[0, 0], sums[len(sums) - 1, 0])  # of one convolution, or two
         size = some * window[0] * down * across * plane
@@ -389,12 +391,12 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         positions = (rows - 1) * line + columns
         pitch = -(-positions // lanes_of(x)) * lanes_of(x) + spare
         straight = _straight(
-            rows, columns, line, merged == 1 and out_layout[4] == 1 and some == channels, out_layout,
+            rows, columns, line, merged == 1 and out_layout[PIXEL] == 1 and some == channels, out_layout,
             wide if slivers else spare,
         )  # fmt: skip
         as_they_are = cut[1] > 0
         # Pixels that are met alone, side by side, are read where they are.
-        in_place = pointwise > 0 and x_layout[4] == 1 and rows == 1 and positions >= spare
+        in_place = pointwise > 0 and x_layout[PIXEL] == 1 and rows == 1 and positions >= spare
         if as_they_are:
             size = 0
         to_element = cut[2]
@@ -411,7 +413,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         rest = table(left)
         for pixel in range(left):
             y, x_ = divmod(positions - left + pixel, columns)
-            rest[pixel] = y * x_layout[3] + x_ * x_layout[4]
+            rest[pixel] = y * x_layout[ROW] + x_ * x_layout[PIXEL]
         many = -(-(positions - left) // wide)
         # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows. Or
         # vectors of slivers, and of those to come.
@@ -428,31 +430,31 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         if in_place:
             offsets = table(some)
             for channel in range(some):
-                offsets[channel] = channel * x_layout[1]
+                offsets[channel] = channel * x_layout[CHANNEL]
         elif not as_they_are:
             clear(piece, 0, at_once * size)  # once: what is padding for one group is padding for the others
         for begin in range(first_group, first_group + together, at_once):
             number = min(at_once, first_group + together - begin)
-            start = n * x_layout[0] + begin * channels * x_layout[1]
+            start = n * x_layout[IMAGE] + begin * channels * x_layout[CHANNEL]
             origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
-            at = n * out_layout[0] + (begin * filters + first_filter) * out_layout[1] + z * out_layout[2]
-            at += row * out_layout[3] + column * merged * out_layout[4]
+            at = n * out_layout[IMAGE] + (begin * filters + first_filter) * out_layout[CHANNEL] + z * out_layout[PLANE]
+            at += row * out_layout[ROW] + column * merged * out_layout[PIXEL]
             for channel in range(0, channels, some):
                 now = min(some, channels - channel)
                 if not in_place and not as_they_are:
                     load_planes(
-                        parts, piece, 0, plane, x, x_layout, start + channel * x_layout[1], number * now,
+                        parts, piece, 0, plane, x, x_layout, start + channel * x_layout[CHANNEL], number * now,
                         origin, depth_step, stride, window, phases, down,
                     )  # fmt: skip
-                first_pixel = start + origin[0] * x_layout[2] + row * x_layout[3] + column * x_layout[4]
+                first_pixel = start + origin[0] * x_layout[PLANE] + row * x_layout[ROW] + column * x_layout[PIXEL]
                 for g in range(number):
                     k = (begin + g) * filters + first_filter
                     if straight:
-                        target, to, step = out, at + g * filters * out_layout[1], out_layout[1]
+                        target, to, step = out, at + g * filters * out_layout[CHANNEL], out_layout[CHANNEL]
                     else:
                         target, to, step = result, 0 if merged > 1 else g * count * pitch, pitch
                     if in_place:
-                        source, source_at = x, first_pixel + (g * channels + channel) * x_layout[1]
+                        source, source_at = x, first_pixel + (g * channels + channel) * x_layout[CHANNEL]
                     else:
                         source, source_at = piece, g * size
                     products(
@@ -462,7 +464,7 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
                     )  # fmt: skip
                     if merged > 1:
                         merge_planes(
-                            parts, out, out_layout, at + g * filters * out_layout[1], count, rows,
+                            parts, out, out_layout, at + g * filters * out_layout[CHANNEL], count, rows,
                             min(rows, all_rows // 2 - row), columns, column, result, pitch, line, bias, k,
                             all_rows,
                         )  # fmt: skip

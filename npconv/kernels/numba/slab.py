@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from npconv.kernels import host
+from npconv.kernels.layout import CHANNEL, DEPTH, HEIGHT, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import jit
 from npconv.kernels.numba.buffers import LINE
 from npconv.kernels.numba.calls import calling
@@ -323,16 +324,18 @@ def _loading_slab(load_line, kind):  # type: ignore[no-untyped-def]
                 for part in range(parts):
                     j, i = divmod(part, across)
                     lower, right = y + (row * y_pace + j * y_apart) * y_step, x + i * x_apart * x_step
-                    first, last = inside(right, to_next, columns, layout[7])
-                    if z < 0 or z >= layout[5] or lower < 0 or lower >= layout[6]:
+                    first, last = inside(right, to_next, columns, layout[WIDTH])
+                    if z < 0 or z >= layout[DEPTH] or lower < 0 or lower >= layout[HEIGHT]:
                         first, last = columns, columns
                     if parts == 1:
                         clear(slab, at, first * pitch)
                         clear(slab, at + last * pitch, (columns - last) * pitch)
                     if first < last:
-                        source = start + z * layout[2] + lower * layout[3] + (right + first * to_next) * layout[4]
-                        to, to_pixel = at + first * pitch + part * channels, layout[4] * to_next
-                        load_line(slab, to, pitch, numbers, source, channels, last - first, layout[1], to_pixel)
+                        source = (
+                            start + z * layout[PLANE] + lower * layout[ROW] + (right + first * to_next) * layout[PIXEL]
+                        )
+                        to, to_pixel = at + first * pitch + part * channels, layout[PIXEL] * to_next
+                        load_line(slab, to, pitch, numbers, source, channels, last - first, layout[CHANNEL], to_pixel)
                 at += columns * pitch
             z += z_step
 
@@ -401,4 +404,4 @@ def loads(layout: np.ndarray, step: int, channels: int) -> str:
 
 def unloads(layout: np.ndarray, step: int = 1) -> str:
     """Return what is unloaded into a result, pixels ``step`` apart."""
-    return "rows" if step == 1 and layout[4] == 1 and layout[1] != 1 else "any"
+    return "rows" if step == 1 and layout[PIXEL] == 1 and layout[CHANNEL] != 1 else "any"

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels import host
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, jit
 from npconv.kernels.numba.calls import taking
 from npconv.kernels.numba.lean import after, max, min, triples
@@ -107,7 +108,7 @@ def fixed(
     plan: Plan, x_layout: np.ndarray, epilogue: np.ndarray, out_layout: np.ndarray, threads: int
 ) -> Callable[..., None] | None:
     """Return a function that fills ``out``, of ``x``, ``weights`` and ``bias``; None if a row's pixels lie apart."""
-    if any(layout[4] != 1 and layout[7] > 1 for layout in (x_layout, out_layout)):
+    if any(layout[PIXEL] != 1 and layout[WIDTH] > 1 for layout in (x_layout, out_layout)):
         return None
     constants = x_layout, epilogue, out_layout, plan.grid, plan.sizes
     return plan.kernel(activation_of(epilogue)).fixed(plan.tasks, plan.work, threads, constants, plan.scratch)
@@ -148,8 +149,8 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
         n, group = divmod(task, grid[1])
         pads, (share, together, channels), (room, pitch, _) = triples(sizes, 0, 3)
         lanes = lanes_of(x)
-        height, width = x_layout[6], x_layout[7]
-        tall, wide, to_row = out_layout[6], out_layout[7], out_layout[3]
+        height, width = x_layout[HEIGHT], x_layout[WIDTH]
+        tall, wide, to_row = out_layout[HEIGHT], out_layout[WIDTH], out_layout[ROW]
         vectors = -(-wide // (2 * lanes))
         merged, slab = scratch, after(scratch, 2 * stride * lanes)
         begin, end = part * share, min((part + 1) * share, -(-tall // stride))
@@ -162,17 +163,17 @@ def _kernel(kernel: tuple[int, int], odd: tuple[int, int], stride: int, which: i
             here, there = (left - first_column, right - first_column) if inside else (0, 0)
             clear(slab, row * pitch, here)
             clear(slab, row * pitch + there, pitch - there)
-        start = n * out_layout[0] + z * out_layout[2]
-        whole = grid[3] == 1 and out_layout[1] == tall * wide
+        start = n * out_layout[IMAGE] + z * out_layout[PLANE]
+        whole = grid[3] == 1 and out_layout[CHANNEL] == tall * wide
         for c in range(first, last):
-            source = n * x_layout[0] + c * x_layout[1] + z * x_layout[2] + left
+            source = n * x_layout[IMAGE] + c * x_layout[CHANNEL] + z * x_layout[PLANE] + left
             for row in range(top, bottom):
                 to = (row - first_row) * pitch + left - first_column
-                copy_numbers(slab, to, x, source + row * x_layout[3], right - left)
+                copy_numbers(slab, to, x, source + row * x_layout[ROW], right - left)
             kept = kept_numbers(weights, c * taps + taps - 1, -1, taps)
-            plane = start + c * out_layout[1]
+            plane = start + c * out_layout[CHANNEL]
             # Where the last number is that this task writes later, if rows lie one behind the other.
-            limit = start + last * out_layout[1] if whole else plane + min(end * stride, tall) * to_row
+            limit = start + last * out_layout[CHANNEL] if whole else plane + min(end * stride, tall) * to_row
             for band in range(begin, end):
                 at, rows = plane + band * stride * to_row, min(stride, tall - band * stride)
                 ends = limit - (stride - 1) * to_row if rows == stride and to_row == wide else 0

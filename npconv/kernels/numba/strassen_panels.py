@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
@@ -212,7 +213,7 @@ def _block(task, memory, x, weights, scale, bias, out, constants):  # type: igno
     image, part = divmod(task, grid[1])
     stride, before, block, (channels, filters, parts), (whole, _, _) = triples(sizes, 0, 5)
     row, column = vertical * block[1], horizontal * block[2]
-    rows, columns = min(block[1], out_layout[6] - row), min(block[2], out_layout[7] - column)
+    rows, columns = min(block[1], out_layout[HEIGHT] - row), min(block[2], out_layout[WIDTH] - column)
     origin = (before[0] + z * stride[0], before[1] + row * stride[1], before[2] + column * stride[2])
     wide, to_second, pixels = width_of(out), channels // 2, rows * columns
     half = (pixels + 1) // 2
@@ -223,27 +224,27 @@ def _block(task, memory, x, weights, scale, bias, out, constants):  # type: igno
     fourth = third + (7 * half + SPARE) * wide
     piece, sums, products, result = memory, after(memory, second), after(memory, third), after(memory, fourth)
     # Pixels without padding, their channels side by side, are read where they are. The last one may be there twice.
-    in_place = whole > 0 and x_layout[1] == 1
+    in_place = whole > 0 and x_layout[CHANNEL] == 1
     starts = table(2 * half)
     for pixel in range(2 * half):
         i, j = divmod(min(pixel, pixels - 1), columns)
-        starts[pixel] = i * stride[1] * x_layout[3] + j * stride[2] * x_layout[4] if in_place else i * columns + j
+        starts[pixel] = i * stride[1] * x_layout[ROW] + j * stride[2] * x_layout[PIXEL] if in_place else i * columns + j
     for chain in range(parts):
         first = to_second * chain // parts
         count = to_second * (chain + 1) // parts - first
-        start = image * x_layout[0] + first * x_layout[1]
+        start = image * x_layout[IMAGE] + first * x_layout[CHANNEL]
         if in_place:
-            start += origin[0] * x_layout[2] + origin[1] * x_layout[3] + origin[2] * x_layout[4]
+            start += origin[0] * x_layout[PLANE] + origin[1] * x_layout[ROW] + origin[2] * x_layout[PIXEL]
             _sum_up(sums, 7 * half * first, x, starts, 1, start, to_second, half, count, scale, first, to_second)
             continue
         for side in range(2):
-            start += side * to_second * x_layout[1]
+            start += side * to_second * x_layout[CHANNEL]
             to = side * pixels * count
             slab.load(slabs, piece, to, count, x, x_layout, start, count, origin, stride, (1, rows, columns))
         other = pixels * count
         _sum_up(sums, 7 * half * first, piece, starts, count, 0, other, half, count, scale, first, to_second)
     # Filters that lie side by side, of pixels that do, are written where they belong.
-    straight = out_layout[1] == 1 and (rows == 1 or out_layout[3] == columns * out_layout[4])
+    straight = out_layout[CHANNEL] == 1 and (rows == 1 or out_layout[ROW] == columns * out_layout[PIXEL])
     panels = -(-filters // wide)
     pairs = (panels + 1) // 2
     begin = part * block[0]
@@ -264,15 +265,16 @@ def _block(task, memory, x, weights, scale, bias, out, constants):  # type: igno
                 )  # fmt: skip
         other = panels - pairs + pair
         alone = other < pairs  # the second one is the panel in the middle, another pair's first
-        at = image * out_layout[0] + z * out_layout[2] + row * out_layout[3] + column * out_layout[4]
+        at = image * out_layout[IMAGE] + z * out_layout[PLANE] + row * out_layout[ROW] + column * out_layout[PIXEL]
         k, m = pair * wide, other * wide
         if straight and not alone and m + wide <= filters:
-            _combine(out, at + k, at + m, out_layout[4], pixels - 1, products, half, bias, k, m, epilogue)
+            _combine(out, at + k, at + m, out_layout[PIXEL], pixels - 1, products, half, bias, k, m, epilogue)
             continue
         second = 2 * half * wide
         _combine(result, 0, second, wide, 2 * half - 1, products, half, bias, k, m, epilogue)
         for side in range(1 if alone else 2):
             slab.unload(
-                slabs, out, at + (m if side else k) * out_layout[1], out_layout[1], out_layout[3], out_layout[4],
-                min(wide, filters - (m if side else k)), rows, columns, result, side * second, columns,
+                slabs, out, at + (m if side else k) * out_layout[CHANNEL], out_layout[CHANNEL], out_layout[ROW],
+                out_layout[PIXEL], min(wide, filters - (m if side else k)), rows, columns, result, side * second,
+                columns,
             )  # fmt: skip

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import (
     blocking,
     buffers,
@@ -182,12 +183,12 @@ def fixed(
 
     Pixels lie side by side, and a row of results goes on with the next.
     """
-    in_row = out_layout[6] == 1 or out_layout[3] == out_layout[7]
-    side_by_side = all(layout[4] == 1 or layout[7] == 1 for layout in (x_layout, out_layout))
+    in_row = out_layout[HEIGHT] == 1 or out_layout[ROW] == out_layout[WIDTH]
+    side_by_side = all(layout[PIXEL] == 1 or layout[WIDTH] == 1 for layout in (x_layout, out_layout))
     if not side_by_side or not (in_row or plan.merged):
         return None
     _, _, step = plan.sizes[0].tolist()
-    columns, to_row = int(out_layout[7]), int(plan.sizes[0, 1] * x_layout[3])
+    columns, to_row = int(out_layout[WIDTH]), int(plan.sizes[0, 1] * x_layout[ROW])
     lanes = VECTOR_BYTES // epilogue.itemsize
     halved = step == 2 and columns >= lanes and to_row >= 2 * columns
     tiles = strassen_tile.parts_of(epilogue.dtype, plan.heights, plan.widths, plan.merged)
@@ -253,16 +254,16 @@ _SUMS = {halved: [_summing_up(columns, halved) for columns in (COLUMNS, COLUMNS 
 @jit.inline
 def _cut(piece, pitch, x, start, layout, stride, channels, pixel, count, columns):  # type: ignore[no-untyped-def]
     """Put ``count`` pixels of rows of so many ``columns`` side by side, for each channel."""
-    done, step = 0, stride[2] * layout[4]
+    done, step = 0, stride[2] * layout[PIXEL]
     while done < count:
         row, column = divmod(pixel + done, columns)
         some = min(columns - column, count - done)
-        source = start + row * stride[1] * layout[3] + column * step
+        source = start + row * stride[1] * layout[ROW] + column * step
         for c in range(channels):
             if step == 1:
-                copy_numbers(piece, c * pitch + done, x, source + c * layout[1], some)
+                copy_numbers(piece, c * pitch + done, x, source + c * layout[CHANNEL], some)
             else:
-                copy_spaced(piece, c * pitch + done, x, source + c * layout[1], step, some)
+                copy_spaced(piece, c * pitch + done, x, source + c * layout[CHANNEL], step, some)
         done += some
 
 
@@ -304,8 +305,8 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
         task, part = divmod(task, grid[2])
         n, z = divmod(task, grid[1])
         stride, (channels, filters, chain), (deep, down, all_rows), (grain, shares, _) = triples(sizes, 0, 4)
-        wide, half, columns = width_of(x), channels // 2, x_layout[7] if in_rows else out_layout[7]
-        positions = columns * (x_layout[6] if in_rows else out_layout[6])
+        wide, half, columns = width_of(x), channels // 2, x_layout[WIDTH] if in_rows else out_layout[WIDTH]
+        positions = columns * (x_layout[HEIGHT] if in_rows else out_layout[HEIGHT])
         left = 0 if in_rows else left_over(positions, wide, half)
         before = _before(positions, left, wide)
         grains = before // grain
@@ -326,18 +327,20 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
             memory = room
         kept = after(memory, 7 * half * wide)
         pixels = after(kept, strassen_tile.KEPT * ROWS * wide)
-        in_place = in_rows or (stride[2] == 1 and (out_layout[6] == 1 or (stride[1] == 1 and x_layout[3] == columns)))
+        in_place = in_rows or (
+            stride[2] == 1 and (out_layout[HEIGHT] == 1 or (stride[1] == 1 and x_layout[ROW] == columns))
+        )
         far = flags[2] > 0 and (in_place or flags[1] > 0) and positions >= 2 * wide
-        start = n * x_layout[0] + z * stride[0] * x_layout[2]
-        to = n * out_layout[0] + z * out_layout[2] + k * out_layout[1]
+        start = n * x_layout[IMAGE] + z * stride[0] * x_layout[PLANE]
+        to = n * out_layout[IMAGE] + z * out_layout[PLANE] + k * out_layout[CHANNEL]
         halved, starts, places = flags[1] > 0, table(2), triple_table(2 * COLUMNS)
         rows, belongs, runs = table(2 * filters // unit if in_rows else 1), table(6), table(3)
         if in_rows:
-            find_lines(rows, 0, n * out_layout[0] + z * deep * out_layout[2], out_layout, deep, down)
-            to, belongs[4], belongs[5] = 0, columns, down * out_layout[3]
+            find_lines(rows, 0, n * out_layout[IMAGE] + z * deep * out_layout[PLANE], out_layout, deep, down)
+            to, belongs[4], belongs[5] = 0, columns, down * out_layout[ROW]
         if beside:  # the output's rows are the even ones: odd ones lie half as far behind as the next
             for row in range((first + columns - 1) // columns, (end + columns - 1) // columns):
-                odd = row * out_layout[3] + out_layout[3] // 2
+                odd = row * out_layout[ROW] + out_layout[ROW] // 2
                 if 2 * row + 1 < all_rows:
                     for f in range(k, stop):
                         _fill(out, rows[f] + odd, 2 * columns, bias, f)
@@ -347,10 +350,10 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
             whole = end - pixel >= 2 * wide or (end - pixel > wide and end - first >= 2 * wide)
             size = 2 * wide if whole else wide
             pixel = min(pixel, end - size)
-            source, at, to_channel = x, start + pixel, x_layout[1]
+            source, at, to_channel = x, start + pixel, x_layout[CHANNEL]
             if halved:
                 at, starts[0], starts[1] = 0, pixel, pixel + wide
-                starts_halved(places, starts, 2 if whole else 1, start, stride[1] * x_layout[3], columns, wide)
+                starts_halved(places, starts, 2 if whole else 1, start, stride[1] * x_layout[ROW], columns, wide)
             elif not in_place:
                 _cut(pixels, size, x, start, x_layout, stride, channels, pixel, size, columns)
                 source, at, to_channel = pixels, 0, size
@@ -362,11 +365,11 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
             runs[0], runs[1], runs[2] = 2 * wide, 0, 0
             if halved:
                 row, column = divmod(following, columns)
-                to_row = stride[1] * x_layout[3]
+                to_row = stride[1] * x_layout[ROW]
                 following, runs[0] = row * to_row + 2 * column, min(2 * (columns - column), 4 * wide)
                 runs[1] = to_row - 2 * column
                 runs[2] = runs[1] + 4 * wide - runs[0]
-            asked = x, start + following, x_layout[1], runs, channels if far else 0
+            asked = x, start + following, x_layout[CHANNEL], runs, channels if far else 0
             if in_rows:
                 for sliver in range(2):
                     first_pixel = pixel + sliver * size // 2
@@ -375,8 +378,8 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
                     belongs[2 * sliver] = -1 if over_end else row * belongs[5] + PAIR * column
                     belongs[2 * sliver + 1] = first_pixel
             strassen_tile.multiply(
-                tiles, not whole, out, to + pixel, out_layout[1], made, k, stop - k, filters, memory, half, chain, bias,
-                epilogue, kept, asked, unit, (rows, belongs, pixels),
+                tiles, not whole, out, to + pixel, out_layout[CHANNEL], made, k, stop - k, filters, memory, half, chain,
+                bias, epilogue, kept, asked, unit, (rows, belongs, pixels),
             )  # fmt: skip
             pixel += size
         share = _share_of(piece, grid[3], shares)
@@ -384,11 +387,12 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
             rest, some = table(left), stop - k
             for n in range(left):
                 row, column = divmod(positions - left + n, columns)
-                rest[n] = row * stride[1] * x_layout[3] + column * stride[2] * x_layout[4]
+                rest[n] = row * stride[1] * x_layout[ROW] + column * stride[2] * x_layout[PIXEL]
             begin, stop = some * share // shares, some * (share + 1) // shares
             strassen_last.multiply_last(
-                units_of, 2, out, to + positions - left + begin * out_layout[1], out_layout[1], made, k + begin,
-                stop - begin, filters, half, x, start, x_layout[1], rest, scales, memory, chain, bias, epilogue,
+                units_of, 2, out, to + positions - left + begin * out_layout[CHANNEL], out_layout[CHANNEL], made,
+                k + begin, stop - begin, filters, half, x, start, x_layout[CHANNEL], rest, scales, memory, chain,
+                bias, epilogue,
             )  # fmt: skip
 
     return block

@@ -44,6 +44,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes, elements_of, last_axes, pitch_of
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, PIXEL, PLANE, ROW, WIDTH
 from npconv.kernels.numba import blocking, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
@@ -125,11 +126,22 @@ def unload(parts, out, layout, place, residues, steps, first, filters, rows, col
     the pixels of some residues modulo the dilation, of whose rows and columns those of ``first`` are its first.
     """
     (image, g, k, z), (lower, right), (y_step, x_step), (row, column) = place, residues, steps, first
-    at = image * layout[0] + (g * filters + k) * layout[1] + z * layout[2]
-    at += (lower + row * y_step) * layout[3] + (right + column * x_step) * layout[4]
+    at = image * layout[IMAGE] + (g * filters + k) * layout[CHANNEL] + z * layout[PLANE]
+    at += (lower + row * y_step) * layout[ROW] + (right + column * x_step) * layout[PIXEL]
     count = min(width_of(out), filters - k)
     slab.unload(
-        parts, out, at, layout[1], y_step * layout[3], x_step * layout[4], count, rows, columns, result, 0, pitch
+        parts,
+        out,
+        at,
+        layout[CHANNEL],
+        y_step * layout[ROW],
+        x_step * layout[PIXEL],
+        count,
+        rows,
+        columns,
+        result,
+        0,
+        pitch,
     )
 
 
@@ -142,8 +154,8 @@ def _place_of(index, sizes, out_layout, row, column):  # type: ignore[no-untyped
     down, across = sizes[3, 1], sizes[3, 2]
     image, right = divmod(index, across)
     image, lower = divmod(image, down)
-    rows = min(sizes[1, 1] * sizes[6, 1], -(-(out_layout[6] - lower) // down) - row)
-    columns = min(sizes[1, 2] * sizes[6, 2], -(-(out_layout[7] - right) // across) - column)
+    rows = min(sizes[1, 1] * sizes[6, 1], -(-(out_layout[HEIGHT] - lower) // down) - row)
+    columns = min(sizes[1, 2] * sizes[6, 2], -(-(out_layout[WIDTH] - right) // across) - column)
     if rows <= 0 or columns <= 0:
         rows, columns = 0, 0
     return (image, lower, right), (rows, columns)
@@ -203,7 +215,7 @@ def _block(task, memory, x, weights, bias, out, constants):  # type: ignore[no-u
             before[0] + z * z_stride, before[1] + vertical * share[1] * y_pace * units[1] * y_step + lower,
             before[2] + horizontal * share[2] * x_pace * units[2] * x_step + right,
         )  # fmt: skip
-        start = image * x_layout[0] + g * channels * x_layout[1]
+        start = image * x_layout[IMAGE] + g * channels * x_layout[CHANNEL]
         steps = z_step, y_step, x_step
         slab.load_folded(
             parts, piece, 0, between, x, x_layout, start, channels, origin, steps, shape, units, folds, parted

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv.kernels.filtering import Filtering, axes, last_axes, pitch_of
+from npconv.kernels.layout import CHANNEL, HEIGHT, IMAGE, WIDTH
 from npconv.kernels.numba import bands, buffers, jit, product, slab
 from npconv.kernels.numba.blocking import SPARE
 from npconv.kernels.numba.calls import taking
@@ -137,7 +138,7 @@ def _transform(parts, piece, x, points, to, step, numbers, filterings, first, li
             before[0] + z * z_stride, before[1] + row * y_pace * units[1] * steps[1] + lower,
             before[2] + segment * tile_columns * x_pace * units[2] * steps[2] + right,
         )  # fmt: skip
-        start = image * x_layout[0] + begin * x_layout[1]
+        start = image * x_layout[IMAGE] + begin * x_layout[CHANNEL]
         slab.load_folded(
             parts, piece, 0, between, x, x_layout, start, count, origin, steps, shape, units, folds, parted
         )
@@ -247,8 +248,8 @@ def _multiplying(own: bool) -> jit.Kernel:
                 other, lower = divmod(other, y_step)
                 image, z = divmod(other, depth)
                 row, column = row * down, segment * tile_columns * across
-                rows = min(-(-(out_layout[6] - lower) // y_step) - row, down)
-                columns = min(-(-(out_layout[7] - right) // x_step) - column, tile_columns * across)
+                rows = min(-(-(out_layout[HEIGHT] - lower) // y_step) - row, down)
+                columns = min(-(-(out_layout[WIDTH] - right) // x_step) - column, tile_columns * across)
                 if rows <= 0 or columns <= 0:
                     continue
                 here = min(short[0], (row // down + 1) // tile_rows), short[1]
