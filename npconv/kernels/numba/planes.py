@@ -10,7 +10,8 @@ Where a group has many filters, what they all meet is first copied together: a *
 each element of a filter, one behind the other, and stays in cache while the weights pass by. Its pixels are those of
 results that lie side by side, where one row ends and goes on with the next: so nothing is computed between two rows,
 and results are written where they belong. Of the last sliver one vector is computed, if that holds all pixels that are
-left. Those of 1 × 1 kernels are cut from the planes as they are, without a slab.
+left. Those of 1 × 1 kernels are cut from the planes as they are, without a slab, and a few pixels that are left have
+their channels in the vectors (`npconv.kernels.numba.last_pixels`).
 
 Where a group has few filters, these meet the slab, of some channels at a time if those of all do not fit the cache;
 their sums are added to those of the channels before. So tasks have many rows, whose pixels come in long runs: with all

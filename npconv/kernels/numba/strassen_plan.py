@@ -1,7 +1,7 @@
 """How Strassen's algorithm is cut into tasks where pixels are in the vectors, and whether they are.
 
 A *unit* is four vectors of pixels, whose halves are multiplied (`npconv.kernels.numba.strassen_planes`); what is left
-of a plane is one that overlaps the one before, or half of one. Where filters are in the vectors
+of a plane is one that overlaps the one before, or half of one, or a few pixels. Where filters are in the vectors
 (`npconv.kernels.numba.strassen_panels`), pixels are taken as they come, but have to be transposed, and results, too,
 unless the channels are last.
 """

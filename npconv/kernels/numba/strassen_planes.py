@@ -3,7 +3,9 @@
 A *unit* is two slivers of neighbouring pixels, of two vectors each (`npconv.kernels.numba.pixels`); they are the halves
 of its pixels, A1 and A2, of which a task makes the seven sums of `npconv.kernels.numba.strassen`, once, before it
 multiplies them with its filters, and those of the other half (`npconv.kernels.numba.strassen_tile`). What is left of a
-task's pixels is a unit that overlaps the one before, or half of one, whose slivers are a vector wide.
+task's pixels is a unit that overlaps the one before, or half of one, whose slivers are a vector wide. A few pixels that
+are left of a plane have their channels in the vectors (`npconv.kernels.numba.strassen_last`), and tasks take a share of
+the filters each.
 
 Filters are summed up in rows (`npconv.kernels.numba.filter_sums`), once, if they are packed. Of plain ones, each thread
 makes the sums for itself, before its first task: so 512 → 256 channels at 28² take 4 % longer than with packed ones, 64
