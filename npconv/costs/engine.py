@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from npconv.costs import counts
 from npconv.costs.cost import Cost
-from npconv.costs.machine import PACK, shared, streaming
+from npconv.costs.machine import PACK, SHORT, shared, streaming
 from npconv.costs.slabs import BESIDE, SLAB
 from npconv.problem import ConvProblem
 
@@ -104,13 +104,16 @@ class Engine(Cost):
 class Composed(Engine):
     """An engine whose time is that of its products, its copies, and of weights that are packed and come from afar."""
 
+    least: ClassVar[float] = SHORT
+    """Seconds of work from which on threads share it."""
+
     def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:
         threads = self._busy(problem, threads)
         made = self._made(problem, threads)
         before, packing = self._packing(problem, threads, made, packed, within)
         work = self._work(problem, threads, made) + packing
         size = self._met_bytes(problem, within)
-        computing, coming = shared(work, threads), self._coming(problem, threads, size)
+        computing, coming = shared(work, threads, self.least), self._coming(problem, threads, size)
         longer, shorter = max(computing, coming), min(computing, coming)
         return self.call + before + longer + shorter * self._exposed(size)
 

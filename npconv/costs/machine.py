@@ -77,9 +77,9 @@ take 1.06 by `winograd2`. (With 40 MB for the last, 384 to 208 channels at 14²,
 and take 0.28 by `winograd2`; with 32, 512 at 7² took 0.76 by `winograd4`, and take 0.58.)"""
 
 
-def shared(work: float, threads: int) -> float:
+def shared(work: float, threads: int, least: float = SHORT) -> float:
     """Return the time that threads take which share out the work of one, if there is enough for that."""
-    return work if work <= SHORT else work / threads + MANY * max(1 - 2 / threads, 0)
+    return work if work <= least else work / threads + MANY * max(1 - 2 / threads, 0)
 
 
 def streaming(size: float, threads: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from npconv.costs import counts
 from npconv.costs.engine import SLIVER, TURNED, Composed, Products
@@ -58,13 +59,15 @@ class Planes(Composed):
 
     group: float = 0
 
+    least: ClassVar[float] = 1.4e-5
+
     def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:
         if in_slivers(problem):
             return super()._seconds(problem, threads, packed, within)
         work = self._in_place(problem)
         if not packed and problem.taps > 1:
             work += problem.out_channels * problem.products * self._pace(problem) * 1e-9
-        return self.call + shared(work, threads)
+        return self.call + shared(work, threads, self.least)
 
     def _in_place(self, problem: ConvProblem) -> float:
         """Return the seconds of one thread where few filters of a group meet planes where they lie.

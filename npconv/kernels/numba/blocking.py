@@ -163,26 +163,27 @@ def in_slivers(problem: ConvProblem) -> bool:
     return filters > few
 
 
-LAST, LAST_AT_ONCE, CHANNELS = 3 / 8, 4, 2
-"""The share of a sliver, two vectors of pixels, up to which what is left of a plane is computed with channels in the
-vectors (`npconv.kernels.numba.last_pixels`); a number of pixels that this takes whole numbers of; and vectors of
-channels from which on it pays to add up their lanes."""
+LAST, LANES, LAST_AT_ONCE = 1.25, 2, 4
+"""How many times as long a plane's last pixels take as others, if their channels are in the vectors
+(`npconv.kernels.numba.last_pixels`); how many slivers' worth of channels take as long as to add up the lanes; and the
+pixels of a tile."""
 
 
-def left_over(pixels: int, wide: int, channels: int) -> int:
-    """Return how many of a plane's pixels are computed so, of which ``wide`` are a sliver: none, or what is left.
+def left_over(pixels: int, sliver: int, channels: int) -> int:
+    """Return how many of a plane's pixels are computed so: what slivers of so many leave, in whole tiles, or none.
 
-    Or a few more, which slivers have, too, so that they are whole tiles.
+    As many as take less than another sliver, and half of one at most. Some of a tile may belong to slivers, too.
 
     Examples
     --------
     >>> [left_over(pixels, 32, 64) for pixels in (196, 169, 49, 784, 20)]
     [4, 12, 0, 0, 0]
+    >>> left_over(784, 32, 128)
+    16
     """
-    left = pixels % wide
-    if pixels < wide or wide < 2 * LAST_AT_ONCE or left > LAST * wide or 2 * channels < CHANNELS * wide:
-        return 0
-    return (left + LAST_AT_ONCE - 1) // LAST_AT_ONCE * LAST_AT_ONCE
+    left = (pixels % sliver + LAST_AT_ONCE - 1) // LAST_AT_ONCE * LAST_AT_ONCE
+    fits = pixels >= sliver >= 2 * LAST_AT_ONCE and 2 * left <= sliver and channels >= sliver // 2
+    return left if fits and LAST * left * (channels + LANES * sliver) <= sliver * channels else 0
 
 
 PIXELS_OF_QUARTERS = 100

@@ -26,11 +26,11 @@ TASKS = 32
 """Tasks of a thread, at most: 16 took 4 to 6 % less than 4, of 256 channels at 56² and of 128 at 112², as they even out
 what else the machine does."""
 
-EVEN, TRANSPOSED = 1.01, 7.5
+EVEN, TRANSPOSED = 1.02, 7.5
 """How many times as long as whole units, shared out evenly, the same pixels take with filters in the vectors; and what
 is added, over the channels and over the filters, for what is transposed of both. (Of 196 pixels, in one thread: 1024 to
 256 channels took 859 µs, and 831 with pixels in the vectors, 160 to 960 519 and 497, 96 to 576 200 and 185, 64 to 384
-98 and 89, 384 to 64 102 and 90.)"""
+98 and 89, 384 to 64 102 and 90; of 28 × 28 in two threads 192 to 768 1010 and 975, with `Cut.waste` 1.06.)"""
 
 
 LEFT, HALVES, FEW = 1.5, 0.02, 8
@@ -94,7 +94,7 @@ def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
     panels = max(problem.out_channels // 2 // FEWEST, 1)
     load = LOAD / (2 * FEWEST)
     cuts, half = {}, unit // 2
-    left = blocking.left_over(positions, half, problem.in_channels // 2)
+    left = blocking.left_over(positions, half, problem.in_channels)
     alone = left == positions % half  # else another piece writes some of them, too, and the same task has to be last
     for parts in range(1, min(threads, panels) + 1):
         most = max(min(positions // unit, TASKS * threads // (planes * parts)), 1)
@@ -110,9 +110,10 @@ def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
                 for piece in range(pieces):
                     units[piece] += (share_of(piece, pieces, shares) >= 0) * LEFT * left / unit / shares
             time = blocking.duration(units, loads, planes, panels, -(-panels // parts), threads)
-            cuts[parts, pieces, grain, shares] = time * (1 + FEWER * (parts - 1) + HALVES * (grain < unit))
-    best = min(cuts, key=cuts.__getitem__)
-    return Cut(*best, cuts[best] * threads * unit / (positions * planes * (panels + load)))
+            worse = FEWER * (parts - 1) + HALVES * (grain < unit)
+            waste = time * threads * unit / (positions * planes * (panels + load))
+            cuts[Cut(parts, pieces, grain, shares, waste)] = time * (1 + worse)
+    return min(cuts, key=cuts.__getitem__)
 
 
 def in_planes(problem: ConvProblem, lanes: int, threads: int) -> bool:

@@ -151,7 +151,7 @@ def plan(
     chain = -(-blocking.even(half, CHAIN) // 2) * 2
     unit = strassen_tile.MERGED[merged]
     counts = {filters // unit * (part + 1) // parts - filters // unit * part // parts for part in range(parts)}
-    left = 0 if merged else blocking.left_over(height * width, wide, half)
+    left = 0 if merged else blocking.left_over(height * width, wide, channels)
     sizes = strassen_plan.sizes_of(strassen_plan.before(height * width, left, wide), pieces, grain)
     in_place = height == 1 and max(problem.stride) == 1
     scratch = (
@@ -309,7 +309,7 @@ def _kernel(plain: bool, merged: str) -> jit.Kernel:
         stride, (channels, filters, chain), (deep, down, all_rows), (grain, shares, _) = triples(sizes, 0, 4)
         wide, half, columns = width_of(x), channels // 2, x_layout[WIDTH] if in_rows else out_layout[WIDTH]
         positions = columns * (x_layout[HEIGHT] if in_rows else out_layout[HEIGHT])
-        left = 0 if in_rows else left_over(positions, wide, half)
+        left = 0 if in_rows else left_over(positions, wide, channels)
         before = _before(positions, left, wide)
         grains = before // grain
         first, end = grains * piece // grid[3] * grain, grains * (piece + 1) // grid[3] * grain

@@ -4,6 +4,10 @@ A tile is some filters of each half times the two slivers of a unit (`npconv.ker
 multiplied, seven sums of quarters of each, lies one behind the other: B11, B21, T2, T3, T4, T1 and B22 of filters, and
 A11, A12, S2, S3, A22, S1 and S4 of pixels (`npconv.kernels.numba.strassen`). Products are added up as they come, those
 that several results have in room for three tiles, which stays in the first-level cache.
+
+Each product asks for the filters of the next one meanwhile, so evenly as they are used: where each call has others,
+which come from memory, 384 to 1536 channels at 14² take 980 µs in two threads and took 1260, 256 to 1024 440 and 620.
+Where all have the same, they take as long.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ MERGED = {"": 1, "pairs": 2, "beside": 1}
 
 def _tile(rows: int, columns: int, merged: str) -> jit.Part:
     """Return the products of so many filters of each half with slivers of so many vectors, ``merged`` or not."""
-    sums, in_rows, beside = summing(rows, columns, "slivers"), merged != "", merged == "beside"
+    sums, in_rows, beside = summing(rows, columns, "following"), merged != "", merged == "beside"
     unit, number = MERGED[merged], rows // MERGED[merged]
 
     def multiply(  # type: ignore[no-untyped-def]
@@ -67,7 +71,8 @@ def _tile(rows: int, columns: int, merged: str) -> jit.Part:
                     asked += to_channel
                 channels -= share
                 rows_at = starts_from((n * others + k) * elements, elements, rows)
-                total = sums(filters, rows_at, slivers, n * elements * wide, (), sizes, (), 0)
+                following = ((n + 1) * others + k if n < 6 else k + rows) * elements
+                total = sums(filters, rows_at, slivers, n * elements * wide, (), sizes, following, 0)
                 if n == 0:  # A11 B11, which all results have
                     store(total, kept, 0, wide)
                     continue
