@@ -60,6 +60,7 @@ class Planes(Composed):
     group: float = 0
 
     least: ClassVar[float] = 1.4e-5
+    """Its threads share less work than others': 64 channels at 13² take 13 µs in two, and were thought to take 28."""
 
     def _seconds(self, problem: ConvProblem, threads: int, packed: bool, within: bool) -> float:
         if in_slivers(problem):

@@ -70,6 +70,7 @@ from npconv.kernels.numba.lean import (
 )
 from npconv.kernels.numba.moves import BLOCK
 from npconv.kernels.numba.pixels import (
+    CUTTING,
     WIDEST,
     ahead_of,
     cut_planes,
@@ -139,7 +140,7 @@ def plan(problem: ConvProblem, threads: int) -> Plan:
     return plan_of([form], threads, in_line=True)._replace(gathering=gathering)
 
 
-_LAST = OTHERS + 9
+_LAST = OTHERS + 3 * CUTTING
 """The place of the part for the last pixels, behind those of slivers."""
 
 
@@ -413,8 +414,8 @@ def _kernel(products: Any, turn: Any, name: str) -> jit.Kernel:
         left = left_over(positions, wide, channels) if as_they_are and to_element == 0 else 0
         rest = table(left)
         for pixel in range(left):
-            y, x_ = divmod(positions - left + pixel, columns)
-            rest[pixel] = y * x_layout[ROW] + x_ * x_layout[PIXEL]
+            below, across_row = divmod(positions - left + pixel, columns)
+            rest[pixel] = below * x_layout[ROW] + across_row * x_layout[PIXEL]
         many = -(-(positions - left) // wide)
         # Parts of rows: one for each sliver, one for each row that begins in one; the last goes back over some rows. Or
         # vectors of slivers, and of those to come.

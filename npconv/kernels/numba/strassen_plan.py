@@ -32,7 +32,6 @@ is added, over the channels and over the filters, for what is transposed of both
 256 channels took 859 µs, and 831 with pixels in the vectors, 160 to 960 519 and 497, 96 to 576 200 and 185, 64 to 384
 98 and 89, 384 to 64 102 and 90; of 28 × 28 in two threads 192 to 768 1010 and 975, with `Cut.waste` 1.06.)"""
 
-
 LEFT, HALVES, FEW = 1.5, 0.02, 8
 """How many times as long the last pixels take as those of a unit; how much sooner tasks have to be done to begin with
 halves of units: as the weights then stream in for fewer pixels; and tasks of a thread from which on it is no help."""
