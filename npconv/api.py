@@ -153,7 +153,7 @@ def conv2d(
     even if they are infinite. Algorithms that
     transform their data, ``"winograd2"``, ``"winograd2x4"``, ``"winograd4"`` and ``"pieces"``, spoil all results of a
     tile, up to 5 × 5 of them, that meets one NaN, infinity, or number whose multiples overflow; ``"strassen"`` those of
-    one or two more pixels of the image, or of one more filter.
+    one or two more pixels of the image, or of one or two more filters.
 
     The textbook's algorithms are those of Chellapilla, Puri and Simard, *High Performance Convolutional Neural
     Networks for Document Processing* (2006), §2 (loops) and §3.1 (unrolling into a matrix product); the others name
@@ -327,8 +327,9 @@ def conv_transpose2d(
     Notes
     -----
     Computed as convolutions of stride 1, one for each residue modulo the stride, without products with inserted
-    zeros; see `npconv.adjoint`. Accuracy is that of `conv2d`, n being C/groups · kh · kw or less. Elements beyond the
-    borders count as zeros, so that an infinite weight makes NaN there.
+    zeros; see `npconv.adjoint`. Accuracy is that of `conv2d`, n being C/groups · kh · kw or less, and so is what NaN
+    and infinity spoil; by ``"strassen"`` what one or two more pixels of the input reach. Elements beyond the borders
+    count as zeros, so that an infinite weight makes NaN there.
 
     Examples
     --------

@@ -210,8 +210,8 @@ def conv_problem(
     out_channels, group_channels, *kernel = weight_shape
     if channels % groups or channels // groups != group_channels:
         raise ValueError(
-            f"input has {channels} channels and groups is {groups}, so weight must have shape "
-            f"(K, {channels}/{groups}, …); got weight shape {weight_shape}"
+            f"input has {channels} channels and groups is {groups}, so weight must have shape (K, {channels}/{groups}, "
+            f"…); got weight shape {weight_shape}, which is for {groups * group_channels} channels"
         )
     if out_channels % groups:
         raise ValueError(f"groups must divide the {out_channels} output channels of weight; got groups {groups}")

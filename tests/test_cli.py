@@ -268,6 +268,13 @@ def test_nothing_but_what_is_left_out(run, tmp_path):
     assert plot.exists()
 
 
+def test_an_image_that_is_not_there(run, tmp_path):
+    path = tmp_path / "nothing.png"
+    status, _, errors = run("compare", "--image", str(path))
+    assert status == 2
+    assert f"the image {str(path)!r} cannot be read" in errors
+
+
 @pytest.mark.parametrize("name", layers.SETS)
 def test_layers_are_problems(name):
     for task in tasks.layers(name, "float32"):
@@ -458,9 +465,10 @@ def test_explain_takes_transposed_convolutions_and_activations(run):
     assert run("explain", "conv_transpose2d", *shapes, *flags) == (0, f"{want}\n", "")
     status, _, errors = run("explain", "conv2d", *shapes, "--dtype", "int8", "--activation", "clip:0:6")
     assert (status, errors) == (2, run("explain", "conv2d", *shapes)[2])  # the shapes do not fit, the activation does
-    status, _, errors = run("explain", "conv2d", *shapes, "--activation", "clip:a")
-    assert status == 2
-    assert "clip:0:6" in errors
+    for other in ("clip:a", "leaky_relu,0.1"):
+        status, _, errors = run("explain", "conv2d", *shapes, "--activation", other)
+        assert status == 2
+        assert "clip:0:6" in errors
 
 
 def test_warmup(run):

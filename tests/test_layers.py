@@ -287,6 +287,7 @@ W = np.ones((4, 2, 3, 3))
         (lambda: npconv.Conv2d(W, dilation=(1, 2, 3)), ValueError, "dilation"),
         (lambda: npconv.Conv2d(W, padding_mode="mirror"), ValueError, "padding_mode"),
         (lambda: npconv.Conv2d(W, data_format="NCHW"), ValueError, "data_format"),
+        (lambda: npconv.Conv2d(W)(np.ones((1, 5, 9, 9))), ValueError, f"input has 5 .* for {W.shape[1]} channels"),
         (lambda: npconv.Conv2d(W, activation="tanh"), ValueError, "activation"),
         (lambda: npconv.Conv2d(W.astype(int), activation="silu"), TypeError, "activation"),
         (lambda: npconv.Conv2d(W, algorithm="fft2000"), ValueError, "algorithm"),

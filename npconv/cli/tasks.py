@@ -71,7 +71,8 @@ def photograph(path: str | None, dtype: str, scale: float = 1.0) -> Task:
         with Image.open(_sample() if path is None else path) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # whatever Pillow's readers raise
-        raise UsageError(f"the image {name!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        where, why = str(path or name), getattr(error, "strerror", None) or error
+        raise UsageError(f"the image {where!r} cannot be read: {why}") from error
     if scale != 1:
         width, height = (max(len(_IMPULSE), round(size * scale)) for size in image.size)
         image = image.resize((width, height))

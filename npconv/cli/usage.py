@@ -106,6 +106,8 @@ def activation(text: str) -> tuple[object, ...]:
     """Read an activation, its parameters behind colons."""
     name, *parameters = text.split(":")
     try:
+        if not name.isidentifier():
+            raise ValueError
         return (name, *(int(number) if number.lstrip("-").isdecimal() else float(number) for number in parameters))
     except ValueError:
         raise argparse.ArgumentTypeError(
