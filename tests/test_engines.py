@@ -449,7 +449,7 @@ def test_activations_of_nan_and_infinity(algorithm):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("algorithm", ["planes", "strassen"])
 def test_activations_of_the_last_pixels(algorithm, dtype):
-    """Of those beyond whole vectors, one to four at a time: numbers of which none, some or all are changed, and NaN."""
+    """Of those beyond whole vectors, of one tile or more: numbers of which none, some or all are changed, and NaN."""
     rng = np.random.default_rng(7)
     weight, bias = rng.standard_normal((70, 66, 1), dtype), rng.standard_normal(70).astype(dtype)
     for pixels in (33, 34, 35, 36, 39, 97, 99):
@@ -1270,9 +1270,9 @@ def test_quarters_of_pixels_in_vectors(dtype, monkeypatch):
 @pytest.mark.parametrize("size", [(5, 9), (3, 23), (129, 1)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_strassen_keeps_nan_to_its_image(value, size, filters, monkeypatch):
-    """Or to its filter: it reaches two other pixels of the image, or two other filters, at most.
+    """Or to its filter: it reaches two other pixels of the image, or one other filter, at most.
 
-    Two, where the halves of the filters overlap, in panels: and it is in both.
+    Or two, where the halves of the filters overlap, as they are whole panels, and it is in both.
     """
     monkeypatch.setattr(strassen_plan, "TRANSPOSED", 99)
     problems.forget()
@@ -1286,7 +1286,7 @@ def test_strassen_keeps_nan_to_its_image(value, size, filters, monkeypatch):
         got = npconv.conv2d(*(changed if array is old else old for old in (x, weight)), algorithm="strassen")
         spoiled = ~np.isfinite(got)
         assert spoiled[1, :, *place[2:]].all() if array is x else spoiled[:, place[0]].all()
-        assert np.count_nonzero(spoiled.any(axis=axes)) <= 3
+        assert np.count_nonzero(spoiled.any(axis=axes)) <= (3 if array is x or filters == 96 else 2)
         if array is x:
             assert not spoiled[::2].any()
             assert_same(got[~spoiled], plain[~spoiled], "strassen")
