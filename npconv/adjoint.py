@@ -17,8 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from npconv import backends, loading, patches, transposing
+from npconv.choice import Choice
 from npconv.kernels import activation, host, packed
-from npconv.plan import Choice, choose
+from npconv.plan import choose
 from npconv.problem import ConvProblem, compute_dtype
 
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv import adjoint, loading, phasing, transposing, weight_gradient
+from npconv.choice import Choice
 from npconv.kernels import host, packed
-from npconv.plan import Choice, choose
+from npconv.plan import choose
 from npconv.problem import ConvProblem
 
 Road = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -1,7 +1,7 @@
 """What users write, brought to one form; whatever is wrong with it is said before anything is computed.
 
 Single numbers and names are checked by `npconv.values`. What one function alone asks of its arguments, such as
-`npconv.fold`, its module checks in the same way; whether an algorithm takes a problem, `npconv.plan` tells.
+`npconv.fold`, its module checks in the same way; whether an algorithm takes a problem, `npconv.candidates` tells.
 
 `as_array` takes arrays, `conv_problem` takes shapes and parameters, `check_out` takes the array to fill. `conv_problem`
 needs no array, so `npconv.explain` asks it the same questions and gets the same errors.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npconv import arguments, precision, values
-from npconv.plan import Choice
+from npconv.choice import Choice
 from npconv.registry import names
 from npconv.threads import get_num_threads
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from npconv import adjoint, adjoint_roads, arguments, call, recall, values, weight_gradient
 from npconv.arguments import IntPerAxis, Padding
-from npconv.plan import Choice, choose
+from npconv.choice import Choice
+from npconv.plan import choose
 from npconv.problem import ConvProblem
 
 

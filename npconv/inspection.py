@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from npconv import arguments, backends, call, complex_parts, registry, transposing, values
+from npconv.choice import Choice
 from npconv.merging import Merging
-from npconv.plan import Choice, Plan, choose
+from npconv.plan import Plan, choose
 from npconv.problem import ConvProblem
 from npconv.registry import Algorithm
 from npconv.table import quantity, seconds, table

@@ -11,9 +11,10 @@ import numpy as np
 
 from npconv import adjoint, adjoint_roads, arguments, backends, call, recall, values
 from npconv.arguments import IntPerAxis, Padding
+from npconv.choice import Choice
 from npconv.inspection import Explanation, explain_problem
 from npconv.kernels.host import Workspace, contiguous
-from npconv.plan import Choice, choose
+from npconv.plan import choose
 from npconv.problem import ConvProblem, compute_dtype
 
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npconv import loading, phasing
+from npconv.choice import Choice
 from npconv.kernels import host, packed
 from npconv.kernels.numba.blocking import engine_limit
-from npconv.plan import Choice, Plan, choose
+from npconv.plan import Plan, choose
 from npconv.problem import ConvProblem
 
 

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,43 +13,14 @@ from typing import Any
 import numpy as np
 
 from npconv import backends, complex_parts, loading, recall, registry, winners
+from npconv.candidates import Candidate, candidates, computed, considered, in_parts, modest, refusal
+from npconv.choice import Choice
 from npconv.kernels import host, parts
-from npconv.kernels.numba.blocking import engine_limit
 from npconv.kernels.packed import Packing, Run
 from npconv.loading import once
 from npconv.problem import ConvProblem
 from npconv.refusals import NOTHING
 from npconv.registry import Algorithm
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An algorithm and how it stands to a problem."""
-
-    algorithm: Algorithm
-    refusal: str | None
-    seconds: float
-    workspace: int
-    measured: float | None = None
-    """Seconds that `npconv.tune` has measured, if it has."""
-
-    threads: int = 1
-    """How many threads it would run in: fewer than there are where the workspace of all would be too much."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the caller leaves to be chosen and what not."""
-
-    algorithm: str
-    backend: str
-    precision: str
-    threads: int
-    packed: bool = False
-    """Whether the weights are packed already, as a layer's."""
-
-    tuned: bool = True
-    """Whether what `npconv.tune` measured counts."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +55,12 @@ class Plan:
     @once
     def met(self) -> ConvProblem:
         """Return the problem as it is computed."""
-        return _computed(self.algorithm, self.problem)
+        return computed(self.algorithm, self.problem)
 
     @once
     def in_parts(self) -> bool:
         """Whether complex numbers are computed as real and imaginary parts."""
-        return _in_parts(self.algorithm, self.problem)
+        return in_parts(self.algorithm, self.problem)
 
     @once
     def _way(self) -> parts.Way:
@@ -111,8 +81,8 @@ class Plan:
     @property
     def refusals(self) -> dict[tuple[str, str], str]:
         """Why algorithms refuse the problem, by backend and name."""
-        found = ((a, _refusal(a, self.problem, self.choice.precision)) for a in considered(self.choice))
-        return {(a.backend, a.name): refusal for a, refusal in found if refusal is not None}
+        found = ((a, refusal(a, self.problem, self.choice.precision)) for a in considered(self.choice))
+        return {(a.backend, a.name): refused for a, refused in found if refused is not None}
 
     def run(self, input: Any, weight: Any, bias: Any, out: Any, workspace: Any = None, part: Any = None) -> Any:
         """Compute the convolution into ``out`` (made by the backend where it is None) and return it.
@@ -258,96 +228,6 @@ class Plan:
         name, _, attribute = str(path).partition(".")
         engine: Any = loading.module(f"npconv.kernels.{self.algorithm.backend}.{name}")
         return getattr(engine, attribute) if attribute else engine
-
-
-def _computed(algorithm: Algorithm, problem: ConvProblem) -> ConvProblem:
-    """Return a problem as an algorithm computes it.
-
-    Engines: without taps that meet nothing, if they take it so, and complex numbers as real ones.
-    """
-    if _in_parts(algorithm, problem):
-        problem = complex_parts.of(problem)
-    met = problem.met
-    if algorithm.engine is None or met is problem or algorithm.refuse(met) is not None:
-        return problem
-    return met
-
-
-def _in_parts(algorithm: Algorithm, problem: ConvProblem) -> bool:
-    """Whether an algorithm computes complex numbers as such parts: engines do."""
-    return algorithm.engine is not None and problem.compute_dtype.kind == "c"
-
-
-def _refusal(algorithm: Algorithm, problem: ConvProblem, precision: str) -> str | None:
-    if precision == "strict" and not algorithm.direct:
-        return "it transforms its data, which precision 'strict' rules out"
-    if problem.up and not algorithm.spaced:
-        return "it takes no zeros between elements"
-    refused = algorithm.refuse(_computed(algorithm, problem))
-    if refused is None and _in_parts(algorithm, problem):
-        return complex_parts.refuse(problem, algorithm.direct, precision == "strict")
-    return refused
-
-
-def considered(choice: Choice) -> list[Algorithm]:
-    """Return all algorithms of the backends to choose from."""
-    if choice.backend == "auto":
-        names = backends.cpu_backends()
-    else:
-        backends.require(choice.backend)
-        names = (choice.backend,)
-    return [algorithm for name in names for algorithm in registry.candidates(name)]
-
-
-def candidates(problem: ConvProblem, choice: Choice, algorithms: Iterable[Algorithm] | None = None) -> list[Candidate]:
-    """Return how algorithms stand to a problem: all of the backends to choose from, or those that are given."""
-    times = winners.times(problem, choice) if choice.algorithm == "auto" and choice.tuned else {}
-
-    def standing(algorithm: Algorithm) -> Candidate:
-        refusal = _refusal(algorithm, problem, choice.precision)
-        if refusal is not None:  # what it would take need not make sense
-            return Candidate(algorithm, refusal, math.inf, 0)
-        computed = _computed(algorithm, problem)
-        threads, workspace = _fitting(algorithm, problem, choice)
-        seconds = algorithm.cost.seconds(computed, threads, choice.packed)
-        if _in_parts(algorithm, problem):
-            seconds = complex_parts.seconds(problem, seconds, choice.packed)
-        measured = times.get((algorithm.backend, algorithm.name))
-        return Candidate(algorithm, None, seconds, workspace, measured, threads)
-
-    return [standing(algorithm) for algorithm in (considered(choice) if algorithms is None else algorithms)]
-
-
-def _fitting(algorithm: Algorithm, problem: ConvProblem, choice: Choice) -> tuple[int, int]:
-    """Return how many of the threads an algorithm can have within its limit of workspace, and what these take.
-
-    All, if none could. Small results would not do for many threads otherwise: 64 channels at 56² for 16, whom `im2col`
-    gives 505 µs, and Winograd's tiles 113 to 160.
-    """
-    computed = _computed(algorithm, problem)
-    others = complex_parts.copied(problem, choice.packed) if _in_parts(algorithm, problem) else 0
-
-    def workspace(threads: int) -> int:
-        return algorithm.cost.workspace(computed, threads, choice.packed) + others
-
-    for threads in range(choice.threads, 0, -1):
-        if algorithm.within_limit(problem, workspace(threads)):
-            return threads, workspace(threads)
-    return choice.threads, workspace(choice.threads)
-
-
-def modest(problem: ConvProblem, able: list[Candidate]) -> list[Candidate]:
-    """Return those that are within their limit of workspace; if there is none, the one that needs least.
-
-    Where an engine is, all must be within the engines' limit, or, where that is too little for any of them, within what
-    the most modest one needs; of complex numbers, which all can, the most modest of all.
-    """
-    if any(c.algorithm.engine for c in able):
-        needed = [c.workspace for c in able if c.algorithm.engine or problem.compute_dtype.kind == "c"]
-        limit = max(engine_limit(problem), min(needed))
-        return [c for c in able if c.workspace <= limit]
-    within = [c for c in able if c.algorithm.within_limit(problem, c.workspace)]
-    return within or [min(able, key=lambda c: c.workspace)]
 
 
 def _why_not(algorithm: str, backend: str) -> str:

@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from npconv import merging, patches, phasing, recall
-from npconv.plan import Choice, choose
+from npconv.choice import Choice
+from npconv.plan import choose
 from npconv.problem import ConvProblem
 
 APART = 1.5

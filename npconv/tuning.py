@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import npconv
-from npconv import adjoint, call, inspection, plan, recall, timing, transposing, values, winners
+from npconv import adjoint, call, candidates, inspection, recall, timing, transposing, values, winners
+from npconv.choice import Choice
 from npconv.kernels import packed
 from npconv.kernels.host import Workspace
 from npconv.phasing import Step
-from npconv.plan import Choice
 from npconv.problem import ConvProblem
 from npconv.progress import Progress, shown
 from npconv.table import quantity, seconds, table
@@ -367,9 +367,9 @@ def _race(
 ) -> _Race:
     """Return the race of all candidates that take the problems; those that need not run have a note that says why."""
     race = _Race(problems, choice, convolution, [])
-    standing = [plan.candidates(problem, choice) for problem in problems]
+    standing = [candidates.candidates(problem, choice) for problem in problems]
     small = [
-        plan.modest(problem, [c for c in each if c.refusal is None])
+        candidates.modest(problem, [c for c in each if c.refusal is None])
         for problem, each in zip(problems, standing, strict=True)
     ]
     for each in zip(*standing, strict=True):  # what an algorithm is to each problem

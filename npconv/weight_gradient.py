@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from npconv import phasing
+from npconv.choice import Choice
 from npconv.kernels import host
-from npconv.plan import Choice, choose
+from npconv.plan import choose
 from npconv.problem import ConvProblem
 
 

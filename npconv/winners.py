@@ -25,15 +25,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from npconv import loading
+from npconv.choice import Choice
 from npconv.errors import warn
 from npconv.problem import ConvProblem
 from npconv.turns import turn
-
-if TYPE_CHECKING:
-    from npconv.plan import Choice
 
 Times = dict[tuple[str, str], float]
 """Least seconds of a call, by (backend, algorithm)."""

@@ -17,6 +17,7 @@ from processes import python
 
 import npconv
 from npconv import arguments, phasing, plan, recall, transposing, weight_gradient, winners
+from npconv.choice import Choice
 from npconv.threads import max_threads
 
 
@@ -40,7 +41,7 @@ SPELLINGS = {
 def test_one_problem_however_it_is_written(name):
     problems = [problem_of(parse("mb2ic3oc4ih5iw6kh3ph1"), **{name: value}) for value in SPELLINGS[name]]
     assert len(set(problems)) == 1
-    plans = {id(plan.choose(problem, plan.Choice("auto", "auto", "default", 1))) for problem in problems}
+    plans = {id(plan.choose(problem, Choice("auto", "auto", "default", 1))) for problem in problems}
     assert len(plans) == 1
 
 
@@ -444,19 +445,19 @@ def test_canonical_forms_remember_which_axis_is_last():
         assert len(steps) == 1
         for some in (problem, form, *steps):
             assert some.channels_last == (data_format == "channels_last")
-            assert data_format in winners.key(some, plan.Choice("auto", "numba", "default", 1))
+            assert data_format in winners.key(some, Choice("auto", "numba", "default", 1))
         assert not weight_gradient.weight_step(problem).forward.channels_last
 
 
 def test_times_are_those_of_a_problem_of_its_kind():
     """A transposed convolution's filters lie side by side, and a gradient's come with each call."""
-    problem, choice = problem_of(parse("ic8oc4ih9kh3sh2ph1")), plan.Choice("auto", "numba", "default", 1)
+    problem, choice = problem_of(parse("ic8oc4ih9kh3sh2ph1")), Choice("auto", "numba", "default", 1)
     alike = (problem, replace(problem, turned=True), replace(problem, of_weight=True))
     assert len({winners.key(some, choice) for some in alike}) == 3
 
 
 def test_what_follows_from_choices_is_forgotten_with_them():
-    choice = plan.Choice("auto", "numba", "default", 1)
+    choice = Choice("auto", "numba", "default", 1)
     transposing.steps(problem_of(parse("ic8oc4ih9kh3sh2ph1")).canonical_form(), choice)
     assert transposing.steps.cache_info().currsize > 0
     recall.forget()

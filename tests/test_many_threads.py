@@ -10,10 +10,11 @@ from processes import python
 
 from npconv import transposing, weight_gradient
 from npconv.arguments import conv_problem
+from npconv.choice import Choice
 from npconv.kernels import packed
 from npconv.kernels.numba import blocking, buffers, direct, outer, planes, product
 from npconv.kernels.numba.tile import VECTOR_BYTES
-from npconv.plan import Choice, choose
+from npconv.plan import choose
 
 RUN = """
 import numpy as np, npconv

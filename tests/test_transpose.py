@@ -12,10 +12,11 @@ from transposed import PROBLEMS, SPECIAL, Problem, arrays_of, call, exact, exact
 import npconv
 from npconv import adjoint, merging, patches, recall, transposing
 from npconv.arguments import conv_problem
+from npconv.choice import Choice
 from npconv.kernels import packed
 from npconv.kernels.numba import planes, strassen_plan, strassen_planes
 from npconv.kernels.numba.blocking import engine_limit
-from npconv.plan import Choice, choose
+from npconv.plan import choose
 
 SOME = [name for number, name in enumerate(PROBLEMS) if name in SPECIAL or number % 4 == 0]
 
