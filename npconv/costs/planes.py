@@ -46,9 +46,6 @@ RESULTS = 3 * 2**17
 few tasks need, it was thought that two threads have no room for 296 of 5,238 layers where they have, and one of
 them computed it alone; with this for 8, and for 5 that they have where they have not, which their plan tells.)"""
 
-LEFT = 1.3
-"""How many times as long the last pixels of a plane take as others."""
-
 CUT = 2**17
 """Bytes of slivers, at most, unless two vectors of pixels take more."""
 
@@ -139,9 +136,8 @@ def _slivers(problem: ConvProblem) -> tuple[int, float]:
     planes, height, width = counts.planes_of(problem)
     channels, alone, stepping = problem.in_channels, counts.pointwise(problem), max(problem.stride) > 1
     few = height * width <= lanes(problem)
-    wide = lanes(problem) * (1 if few or not alone else 2)  # half of the last sliver may be all
-    last = blocking.left_over(height * width, 2 * lanes(problem), channels) if alone and not problem.turned else 0
-    pixels = planes * int(-(-(height * width - last) // wide) * wide + LEFT * last)
+    sliver, left = (lanes(problem), 0) if few or not alone else (2 * lanes(problem), channels)  # half may be all
+    pixels = int(planes * sliver * blocking.slivers_of(height * width, sliver, 0 if problem.turned else left))
     copied: float = pixels * channels * problem.taps  # into slivers
     if may_be_halved(problem, lanes(problem)) and not problem.channels_last:
         return pixels, copied + HALVED * pixels * channels

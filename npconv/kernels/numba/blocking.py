@@ -186,6 +186,18 @@ def left_over(pixels: int, sliver: int, channels: int) -> int:
     return left if fits and LAST * left * (channels + LANES * sliver) <= sliver * channels else 0
 
 
+def slivers_of(pixels: int, sliver: int, channels: int) -> float:
+    """Return how many slivers of so many pixels take as long as some of a plane, what is left over as that does.
+
+    Examples
+    --------
+    >>> [slivers_of(pixels, 32, 256) for pixels in (36, 48, 49, 64)]
+    [1.1953125, 2.0, 2.0, 2.0]
+    """
+    left = left_over(pixels, sliver, channels)
+    return -(-(pixels - left) // sliver) + LAST * left * (channels + LANES * sliver) / (sliver * max(channels, 1))
+
+
 PIXELS_OF_QUARTERS = 100
 """Pixels of a task of products by quarters, at most: enough for the weights to stream in well, and few enough for
 products of a pair of panels to stay in the first-level cache. 1024 to 256 channels at 14² take 0.55 ms with 98 and 0.58
@@ -292,14 +304,15 @@ def in_turns(block: Blocks, height: int, width: int, others: int, panels: int, t
 
 def blocks(
     height: int, width: int, pixels: int, others: int, panels: int, threads: int, load: float = 0.1, together: int = 0,
-    border: float = 0,
+    border: float = 0, channels: int = 0,
 ) -> Blocks:  # fmt: skip
     """Return rectangles of at most ``pixels`` of height × width, and how many panels a task should have.
 
     ``others`` is the number of images, planes and groups, each of which is cut so. Each task loads its input, which
     takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better. Two threads so get 4
     rectangles rather than 3, all panels of each: 256 → 64 channels at 56² took 10 % longer with 3 in two halves. So
-    many pixels are computed ``together``, even if there are less. Rectangles of one plane share lines of the cache
+    many pixels are computed ``together``, even if there are less; or what is left over with so many ``channels`` in the
+    vectors, if these are told. Rectangles of one plane share lines of the cache
     where they meet, which threads that write to them take from each other: that takes as long as a ``border`` of so
     many pixels, for each panel. Without panels it is 0, and rectangles are as large as they may: of depthwise
     convolutions, more of them took up to 1.7 times as long. (Of one panel, all of a small image was one task: with
@@ -316,7 +329,7 @@ def blocks(
         rectangles, shared = others * pieces, border * (threads > 1 and pieces > 1)
         for share in shares:
             rounds = -(-rectangles * -(-panels // share) // threads)
-            each = -(-block[0] * block[1] // max(together, 1))
+            each = slivers_of(block[0] * block[1], max(together, 1), channels)
             times[Blocks(*block, share)] = rounds * ((share + load) * each + share * shared)
     best = TOLERANCE * min(times.values())
     return min((block for block, time in times.items() if time <= best), key=lambda block: block.panels)

@@ -425,16 +425,11 @@ def cut_slab(slivers, places, pixels, elements, piece, begin, offsets, x, start,
 def cut_planes(slivers, places, pixels, elements, piece, begin, offsets, x, start, layout, count, rows):  # type: ignore[no-untyped-def]
     """Cut slivers from an image whose first pixel is ``x[start]``, for each channel.
 
-    If there is less than a sliver, ``count`` pixels, the last one is repeated. Rows, which a slab has, do not matter.
+    If there is less than a sliver, ``count`` pixels, what follows in the array is cut, too, or the last one repeated
+    where the array ends. Rows, which a slab has, do not matter.
     """
     to_channel, to_pixel = layout[CHANNEL], layout[PIXEL]
     wide = width_of(slivers)
-    if to_pixel == 1 and count >= wide:
-        for element in range(elements):
-            source = start + element * to_channel
-            for n in range(len(places)):
-                copy(slivers, places[n, 0] + element * wide, x, source + pixels[n])
-        return
     for n in range(len(places)):
         at, first = places[n, 0], start + pixels[n] * to_pixel
         if to_channel == 1 and min(count, elements, wide) >= BLOCK and count >= wide:
@@ -442,8 +437,11 @@ def cut_planes(slivers, places, pixels, elements, piece, begin, offsets, x, star
                 element = min(element, elements - BLOCK)
                 for lane in range(0, wide, BLOCK):
                     transpose(slivers, at + element * wide + lane, wide, x, first + lane * to_pixel + element, to_pixel)
-        else:
-            for element in range(elements):
-                for lane in range(wide):
-                    source = first + min(lane, count - 1) * to_pixel + element * to_channel
-                    move(slivers, at + element * wide + lane, x, source)
+            continue
+        for element in range(elements):
+            source = first + element * to_channel
+            if to_pixel == 1 and source + wide <= len(x):
+                copy(slivers, at + element * wide, x, source)
+                continue
+            for lane in range(wide):
+                move(slivers, at + element * wide + lane, x, source + min(lane, count - 1) * to_pixel)

@@ -270,11 +270,12 @@ def _cut(problems: Sequence[ConvProblem], way: _Way, threads: int, sharing: int,
     load = (CUT + SLAB / problem.taps) / unit if many else LOAD * way.planes / problem.taps
     # Pixels that are computed together: of the last sliver of a slab, half may be all. Groups are tasks enough.
     wide = (COLUMNS if as_they_are else 1) * way.lanes if many else int(together == 1)
+    left = channels if as_they_are and not problem.turned else 0  # channels of the last pixels' vectors
     while True:
         planes = some * problem.kernel_size[0] * way.planes
         others = problem.batch * -(-problem.groups // together) * problem.output_size[0]
         panels = max(filters // unit, 1) if together == 1 else 1
-        block = blocking.blocks(height, width, pixels, others, panels, sharing, load, wide)
+        block = blocking.blocks(height, width, pixels, others, panels, sharing, load, wide, channels=left)
         columns = block.columns + way.beyond[1]
         inputs = 0 if as_they_are else planes * (block.rows + way.beyond[0]) * columns
         share = -(-filters // -(-panels // block.panels))
@@ -298,15 +299,17 @@ def _cut(problems: Sequence[ConvProblem], way: _Way, threads: int, sharing: int,
         some, together = blocking.even(channels, max(some // 2, least)), 1
     if many:
         _, fitting = _fitting(height, block, line, wide, shared)
-        block = blocking.blocks(height, width, fitting * block.columns, others, panels, sharing, load, wide)
+        block = blocking.blocks(
+            height, width, fitting * block.columns, others, panels, sharing, load, wide, channels=left
+        )
         columns = block.columns + way.beyond[1]  # fewer, perhaps, than those looked at
         line, inputs = block.columns if closed else columns, planes * (block.rows + way.beyond[0]) * columns
     inputs = 0 if as_they_are else inputs
     # Numbers of results, and of filters that are turned, for each filter of a task: fewer, lest one thread is left.
     each = (block.rows * line + WIDEST * way.lanes) * len(problems) + (2 * block.columns if way.all_rows else 0)
     each += problem.products if problem.turned and may_turn(problem) else 0
-    left = limit // itemsize - slivers - inputs
-    while block.panels > 1 and each * -(-filters // -(-panels // block.panels)) > left:
+    room = limit // itemsize - slivers - inputs
+    while block.panels > 1 and each * -(-filters // -(-panels // block.panels)) > room:
         block = block._replace(panels=-(-block.panels // 2))
     return _Cut(some, together, panels, block, line, closed)
 
