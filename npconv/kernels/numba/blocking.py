@@ -186,16 +186,21 @@ def left_over(pixels: int, sliver: int, channels: int) -> int:
     return left if fits and LAST * left * (channels + LANES * sliver) <= sliver * channels else 0
 
 
+def others_for(left: int, sliver: int, channels: int) -> float:
+    """Return how many other pixels take as long as so many that are left over."""
+    return LAST * left * (1 + LANES * sliver / max(channels, 1))
+
+
 def slivers_of(pixels: int, sliver: int, channels: int) -> float:
     """Return how many slivers of so many pixels take as long as some of a plane, what is left over as that does.
 
     Examples
     --------
     >>> [slivers_of(pixels, 32, 256) for pixels in (36, 48, 49, 64)]
-    [1.1953125, 2.0, 2.0, 2.0]
+    [1.1953125, 1.78125, 2.0, 2.0]
     """
     left = left_over(pixels, sliver, channels)
-    return -(-(pixels - left) // sliver) + LAST * left * (channels + LANES * sliver) / (sliver * max(channels, 1))
+    return -(-(pixels - left) // sliver) + others_for(left, sliver, channels) / sliver
 
 
 PIXELS_OF_QUARTERS = 100

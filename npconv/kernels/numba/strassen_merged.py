@@ -32,7 +32,7 @@ def engine_for(
         taken = made.out_channels % (2 * pairs.PAIR) == 0 and pairs.takes(made, patch)
     else:
         taken = whole is not None and made.taps == 1 and whole[1] == 2 * made.input_size[2]
-    if not taken or made.compute_dtype.kind != "f" or not strassen_plan.in_planes(_lined(made), lanes, threads):
+    if not taken or made.compute_dtype.kind != "f" or not strassen_plan.in_planes(_lined(made), lanes, threads, True):
         return None
     return Merged(patch, plain)
 

@@ -32,9 +32,9 @@ is added, over the channels and over the filters, for what is transposed of both
 256 channels took 859 µs, and 831 with pixels in the vectors, 160 to 960 519 and 497, 96 to 576 200 and 185, 64 to 384
 98 and 89, 384 to 64 102 and 90; of 28 × 28 in two threads 192 to 768 1010 and 975, with `Cut.waste` 1.06.)"""
 
-LEFT, HALVES, FEW = 1.5, 0.02, 8
-"""How many times as long the last pixels take as those of a unit; how much sooner tasks have to be done to begin with
-halves of units: as the weights then stream in for fewer pixels; and tasks of a thread from which on it is no help."""
+HALVES, FEW = 0.02, 8
+"""How much sooner tasks have to be done to begin with halves of units: as the weights then stream in for fewer pixels;
+and tasks of a thread from which on it is no help."""
 
 
 class Cut(NamedTuple):
@@ -86,14 +86,18 @@ def share_of(piece: int, pieces: int, shares: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
-    """Cut a problem of at least half a unit into tasks, with vectors of so many numbers."""
+def cut(problem: ConvProblem, lanes: int, threads: int, merged: bool = False) -> Cut:
+    """Cut a problem of at least half a unit into tasks, with vectors of so many numbers.
+
+    Of results that are ``merged`` with others, the last pixels are computed as all are.
+    """
     *depth, height, width = (1, *problem.output_size)
     positions, planes, unit = height * width, problem.batch * math.prod(depth), 4 * lanes
     panels = max(problem.out_channels // 2 // FEWEST, 1)
     load = LOAD / (2 * FEWEST)
     cuts, half = {}, unit // 2
-    left = blocking.left_over(positions, half, problem.in_channels)
+    left = 0 if merged else blocking.left_over(positions, half, problem.in_channels)
+    others = blocking.others_for(left, half, problem.in_channels)
     alone = left == positions % half  # else another piece writes some of them, too, and the same task has to be last
     for parts in range(1, min(threads, panels) + 1):
         most = max(min(positions // unit, TASKS * threads // (planes * parts)), 1)
@@ -107,7 +111,7 @@ def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
             loads = [load * size for size in units]
             if left:
                 for piece in range(pieces):
-                    units[piece] += (share_of(piece, pieces, shares) >= 0) * LEFT * left / unit / shares
+                    units[piece] += (share_of(piece, pieces, shares) >= 0) * others / unit / shares
             time = blocking.duration(units, loads, planes, panels, -(-panels // parts), threads)
             worse = FEWER * (parts - 1) + HALVES * (grain < unit)
             waste = time * threads * unit / (positions * planes * (panels + load))
@@ -115,7 +119,7 @@ def cut(problem: ConvProblem, lanes: int, threads: int) -> Cut:
     return min(cuts, key=cuts.__getitem__)
 
 
-def in_planes(problem: ConvProblem, lanes: int, threads: int) -> bool:
+def in_planes(problem: ConvProblem, lanes: int, threads: int, merged: bool = False) -> bool:
     """Whether pixels are in the vectors, of a problem that halves of channels and filters are multiplied of."""
     transposed = TRANSPOSED * (1 / problem.in_channels + 1 / problem.out_channels)
     return (
@@ -123,5 +127,5 @@ def in_planes(problem: ConvProblem, lanes: int, threads: int) -> bool:
         and math.prod(problem.output_size[-2:]) >= 2 * lanes  # half a unit, lest it goes over the end of a plane
         and not any(map(any, problem.padding))
         and not problem.channels_last
-        and cut(problem, lanes, threads).waste <= EVEN + transposed
+        and cut(problem, lanes, threads, merged).waste <= EVEN + transposed
     )

@@ -146,7 +146,7 @@ def plan(
     dtype, wide = problem.compute_dtype, _wide(problem)
     channels, filters, half = problem.in_channels, problem.out_channels // 2, problem.in_channels // 2
     depth, height, width = problem.output_size
-    parts, pieces, grain, shares, _ = strassen_plan.cut(problem, wide // COLUMNS, threads)
+    parts, pieces, grain, shares, _ = strassen_plan.cut(problem, wide // COLUMNS, threads, merged != "")
     grid = (problem.batch, depth, parts, pieces)
     chain = -(-blocking.even(half, CHAIN) // 2) * 2
     unit = strassen_tile.MERGED[merged]
