@@ -17,14 +17,16 @@ from npconv.problem import ConvProblem
 HIGHEST = 4
 """Filters of a tile that meets planes, at most."""
 
-TILE, VECTOR, LINE = 1.8, 3.6e-9, 3.3e-9
+TILE, VECTOR, LINE = 1.8, 3.6e-9, 4e-9
 """Filters whose products take as long as what such a tile loads besides; seconds to begin with each of its vectors
 of results, and with a row that is loaded. (By 700 layers of 1 to 40 filters, in one thread and two; as of their
 products alone, they were thought to take a quarter longer than they do, within a factor of 1.4, now of 1.2.)"""
 
-LOADED = (0.36, 2.5, 6.0)
+LOADED = (0.36, 1.6, 6.0)
 """Copies that take as long as to load a number for them, by the stride, and to write a result as the first. (At stride
-2 once 0.67: 64 to 16 channels at 111 × 176, 3 × 3, were thought to take 500 µs, take 680, and by `winograd2` 477.)"""
+2 once 0.67: 64 to 16 channels at 111 × 176, 3 × 3, were thought to take 500 µs, take 680, and by `winograd2` 477; once
+2.5, and 6 with one tap: 192 to 10 at 69², 3 × 3, were computed by `winograd4` in 0.73 ms on a core, and take 0.60, 64
+to 3 at 128², 1 × 1, by `direct` in 0.16, and take 0.08.)"""
 
 SWAPPED = 0.6
 """Nanoseconds to put a number of a gradient's weight in order where an engine takes filters in rows."""
@@ -84,8 +86,7 @@ class Planes(Composed):
         if not counts.pointwise(problem) or max(stride) > 1:
             phases = kernel[0] * math.prod(min(k, s) for k, s in zip(kernel[1:], stride[1:], strict=True))
             work += LINE * problem.batch * depth * problem.in_channels * height * phases
-            apart = 3 if kernel[2] == 1 and stride[2] > 1 else min(stride[2], 3)
-            copied += LOADED[apart - 1] * counts.loaded(problem) * kernel[0]
+            copied += LOADED[min(stride[2], 3) - 1] * counts.loaded(problem) * kernel[0]
         if problem.channels_last:
             copied += TURNED * (counts.loaded(problem) + problem.batch * problem.out_channels * problem.positions)
         if problem.groups > 1:
