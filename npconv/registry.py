@@ -177,7 +177,7 @@ _TABLE = (
         "planes",
         "numba",
         _PLANES,
-        costs.Planes(9e-6, 47e9, turned=0.2, group=8e-7),
+        costs.Planes(9e-6, 47e9, turned=0.2, group=1e-7),
         refuse=refusals.direct,
         engine="planes",
     ),

@@ -1149,6 +1149,31 @@ def test_depthwise_channels_of_one_vector_are_not_turned_for_several_threads():
     assert depthwise.plan(canonical(case, "float32"), 2).turned is None
 
 
+@pytest.mark.parametrize("pixels", [36, 40, 48])
+def test_planes_share_out_filters_where_few_pixels_are_left_over(pixels):
+    """Two threads had pieces of a sliver each: 1704 to 136 channels at 6² took 191 µs, and take 89."""
+    lanes = product.width("float32") // 2
+    height, width = pixels // 4, 4
+    case = parse(f"ic{16 * lanes}oc{8 * lanes}ih{height * lanes // 16}iw{width}")
+    plan = planes.plan(canonical(case, "float32"), 2)
+    assert plan.grid.prod() == plan.grid[2] > 1, plan.grid
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [(2, 2), (3, 4), (4, 5), (5, 5)])
+def test_pixels_behind_a_plane_that_is_less_than_a_sliver_spoil_nothing(size, dtype):
+    """They are cut with it: another image's, or what lies behind a view, or nothing at the end of the array."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((20, 8, 1, 1)).astype(dtype)
+    whole = np.full((3, 9, *size), np.nan, dtype)
+    whole[1, :8] = rng.standard_normal((8, *size))
+    layer = npconv.Conv2d(weight, algorithm="planes", precision="strict")
+    expected = layer(np.ascontiguousarray(whole[1:2, :8]))
+    assert np.isfinite(expected).all()
+    assert_same(layer(whole[:2, :8])[1], expected[0], "another channel")
+    assert_same(layer(whole[1:, :8])[0], expected[0], "another image")
+
+
 @pytest.mark.parametrize("ratio", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_depthwise_images_about_half_a_vector_wide(kernel, ratio):

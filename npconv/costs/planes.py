@@ -17,7 +17,7 @@ from npconv.problem import ConvProblem
 HIGHEST = 4
 """Filters of a tile that meets planes, at most."""
 
-TILE, VECTOR, LINE = 1.8, 3.6e-9, 4e-9
+TILE, VECTOR, LINE = 1.8, 3.6e-9, 6e-9
 """Filters whose products take as long as what such a tile loads besides; seconds to begin with each of its vectors
 of results, and with a row that is loaded. (By 700 layers of 1 to 40 filters, in one thread and two; as of their
 products alone, they were thought to take a quarter longer than they do, within a factor of 1.4, now of 1.2.)"""
@@ -74,7 +74,7 @@ class Planes(Composed):
 
         Tiles run over the rows' ends. Where numbers of a row lie apart, they are loaded one by one.
         """
-        kernel, stride, products = problem.three(problem.kernel_size), problem.three(problem.stride), problem.products
+        stride, products = problem.three(problem.stride), problem.products
         filters, (depth, height, width) = problem.out_channels // problem.groups, problem.three(problem.output_size)
         line, wide = width + (problem.span[-1] - 1) // stride[2], lanes(problem)
         vectors = -(-((height - 1) * line + width) // (2 * wide)) * 2
@@ -84,9 +84,9 @@ class Planes(Composed):
         work = vectors * wide * (filters + TILE * tiles) * products / rate + VECTOR * vectors * tiles
         copied = LOADED[0] * problem.batch * problem.out_channels * problem.positions
         if not counts.pointwise(problem) or max(stride) > 1:
-            phases = kernel[0] * math.prod(min(k, s) for k, s in zip(kernel[1:], stride[1:], strict=True))
-            work += LINE * problem.batch * depth * problem.in_channels * height * phases
-            copied += LOADED[min(stride[2], 3) - 1] * counts.loaded(problem) * kernel[0]
+            rows, columns = _slab(problem)
+            work += LINE * rows
+            copied += LOADED[min(stride[2], 3) - 1] * rows * columns
         if problem.channels_last:
             copied += TURNED * (counts.loaded(problem) + problem.batch * problem.out_channels * problem.positions)
         if problem.groups > 1:
@@ -129,6 +129,23 @@ def _reached(problem: ConvProblem) -> float:
     return 0.9 if problem.taps > 100 and not in_slivers(problem) else 0.7
 
 
+def _slab(problem: ConvProblem) -> tuple[int, int]:
+    """Return how many rows are loaded, of all planes that results meet, one for each residue of both axes, and columns.
+
+    A residue of the stride that no tap meets is left out.
+    """
+    kernel, stride, dilation, sizes, spans = map(
+        problem.three,
+        (problem.kernel_size, problem.stride, problem.dilation, problem.output_size, problem.span),
+    )
+    rows = problem.batch * problem.in_channels * sizes[0] * kernel[0] * (sizes[1] + (spans[1] - 1) // stride[1])
+    residues = (
+        len({tap * d % s for tap in range(min(k, s))})
+        for k, s, d in zip(kernel[1:], stride[1:], dilation[1:], strict=True)
+    )
+    return rows * math.prod(residues), sizes[2] + (spans[2] - 1) // stride[2]
+
+
 def _slivers(problem: ConvProblem) -> tuple[int, float]:
     """Return the pixels that are computed, some in vain, and the numbers that are copied.
 
@@ -145,7 +162,7 @@ def _slivers(problem: ConvProblem) -> tuple[int, float]:
     if not alone or stepping or problem.channels_last:
         spread = TURNED * (1 if alone else 2) if stepping else 1
         spread *= SPACED if _patched(problem) else 1
-        copied += spread * counts.loaded(problem) * counts.deep(problem)
+        copied += spread * (counts.loaded(problem) if alone else math.prod(_slab(problem)))
         if alone and stepping and not few:
             copied += ROW * planes * channels * height
     if problem.channels_last:

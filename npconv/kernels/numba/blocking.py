@@ -317,12 +317,11 @@ def blocks(
     takes as long as ``load`` panels: fewer tasks load less, more tasks are shared out better. Two threads so get 4
     rectangles rather than 3, all panels of each: 256 → 64 channels at 56² took 10 % longer with 3 in two halves. So
     many pixels are computed ``together``, even if there are less; or what is left over with so many ``channels`` in the
-    vectors, if these are told. Rectangles of one plane share lines of the cache
-    where they meet, which threads that write to them take from each other: that takes as long as a ``border`` of so
-    many pixels, for each panel. Without panels it is 0, and rectangles are as large as they may: of depthwise
-    convolutions, more of them took up to 1.7 times as long. (Of one panel, all of a small image was one task: with
-    AVX-512, 144 to 32 channels at 28² took 81 µs by `planes` in two threads, and take 45; 512 to 24 at 5² by `direct`,
-    7 × 7, 359 and 224.)
+    vectors, if these are told. Rectangles of one plane share lines of the cache where they meet, which threads that
+    write to them take from each other: that takes as long as a ``border`` of so many pixels, for each panel. Without
+    panels it is 0, and rectangles are as large as they may: of depthwise convolutions, more of them took up to 1.7
+    times as long. (Of one panel, all of a small image was one task: with AVX-512, 144 to 32 channels at 28² took 81 µs
+    by `planes` in two threads, and take 45; 512 to 24 at 5² by `direct`, 7 × 7, 359 and 224.)
     """
     columns = even(width, pixels if width > pixels else width)
     rows = even(height, pixels // columns)
