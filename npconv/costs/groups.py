@@ -38,7 +38,7 @@ class Depthwise(Composed):
         return Products(rate, problem.out_channels, planes * -(-height * width // wide) * wide, problem.products)
 
     def _copied(self, problem: ConvProblem, threads: int, made: Products) -> float:
-        straight = max(problem.stride) == 1 and problem.taps > 1
+        straight = max(problem.stride) == counts.deep(problem) == 1 and problem.taps > 1
         return super()._copied(problem, threads, made) * (STRAIGHT if straight else 1)
 
 

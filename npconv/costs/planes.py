@@ -17,10 +17,11 @@ from npconv.problem import ConvProblem
 HIGHEST = 4
 """Filters of a tile that meets planes, at most."""
 
-TILE, VECTOR, LINE = 1.8, 3.6e-9, 6e-9
+TILE, VECTOR, LINES = 1.8, 3.6e-9, (3.3e-9, 6e-9)
 """Filters whose products take as long as what such a tile loads besides; seconds to begin with each of its vectors
-of results, and with a row that is loaded. (By 700 layers of 1 to 40 filters, in one thread and two; as of their
-products alone, they were thought to take a quarter longer than they do, within a factor of 1.4, now of 1.2.)"""
+of results, and with a row that is loaded, as it is or by the residues of a stride. (By 700 layers of 1 to 40 filters,
+in one thread and two; as of their products alone, they were thought to take a quarter longer than they do, within a
+factor of 1.4, now of 1.2.)"""
 
 LOADED = (0.36, 1.6, 6.0)
 """Copies that take as long as to load a number for them, by the stride, and to write a result as the first. (At stride
@@ -85,7 +86,7 @@ class Planes(Composed):
         copied = LOADED[0] * problem.batch * problem.out_channels * problem.positions
         if not counts.pointwise(problem) or max(stride) > 1:
             rows, columns = _slab(problem)
-            work += LINE * rows
+            work += LINES[stride[2] > 1] * rows
             copied += LOADED[min(stride[2], 3) - 1] * rows * columns
         if problem.channels_last:
             copied += TURNED * (counts.loaded(problem) + problem.batch * problem.out_channels * problem.positions)
